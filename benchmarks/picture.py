@@ -1,0 +1,102 @@
+"""The picture for the docs: bars of how much longer a commit takes than on a plain session. Plain SVG."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .results import Cell, Results
+
+_PREFERRED = {"listeners": "sync", "table": "10"}
+_WIDTH, _LEFT, _RIGHT = 860, 330, 70
+_LINE, _BAR, _TOP, _BOTTOM = 40, 13, 92, 48
+_SMALLEST_SCALE = 1.5
+_STYLE = """
+  text { font: 13px system-ui, sans-serif; fill: #24292f }
+  .title { font-size: 16px; font-weight: 600 } .small { font-size: 11px; fill: #57606a }
+  .ours { fill: #1f883d } .published { fill: #bf8700 } .plain { stroke: #57606a; stroke-dasharray: 4 3 }
+  @media (prefers-color-scheme: dark) {
+    text { fill: #e6edf3 } .small { fill: #9198a1 } .ours { fill: #3fb950 } .published { fill: #d29922 }
+    .plain { stroke: #9198a1 }
+  }
+"""
+
+
+def chosen_cells(results: Results) -> list[Cell]:
+    """Return the cells to draw: a sync listener and ten columns, one front-end and size of each kind.
+
+    Where none of those was measured, all that were.
+    """
+    found = [
+        cell
+        for cell in results.cells
+        if all(getattr(cell, name) == value for name, value in _PREFERRED.items())
+        and cell.database != "sqlite"
+        and cell.rows in (1, 1_000)
+    ]
+    return found or results.cells
+
+
+def draw(results: Results) -> str:
+    """Return the picture as SVG."""
+    cells = chosen_cells(results)
+    ratios = [1.0] + [ratio for cell in cells for ratio, _ in _bars(cell)]
+    largest = max(*ratios, _SMALLEST_SCALE)
+    height = _TOP + _LINE * len(cells) + _BOTTOM
+    scale = (_WIDTH - _LEFT - _RIGHT) / largest
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
+        "<title>Time of commit() compared with a plain session</title>",
+        f"<style>{_STYLE}</style>",
+        '<text class="title" x="16" y="28">Time of commit(), plain session = 1</text>',
+        *_legend(results),
+        *(line for index, cell in enumerate(cells) for line in _cell(cell, _TOP + index * _LINE, scale)),
+        *_plain_line(_LEFT + scale, height),
+        f'<text class="small" x="16" y="{height - 14}">{escape(_caption(results))}</text>',
+        "</svg>",
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _bars(cell: Cell) -> Sequence[tuple[float, str]]:
+    found = [(cell.ours.wall.median, "ours")]
+    if cell.published is not None:
+        found.append((cell.published.wall.median, "published"))
+    return found
+
+
+def _legend(results: Results) -> list[str]:
+    published = results.machine.get("published") or "published"
+    return [
+        f'<rect class="ours" x="{_LEFT}" y="44" width="12" height="12"/>',
+        f'<text x="{_LEFT + 18}" y="55">this library</text>',
+        f'<rect class="published" x="{_LEFT + 130}" y="44" width="12" height="12"/>',
+        f'<text x="{_LEFT + 148}" y="55">fastapi-toolsets {escape(published)}</text>',
+    ]
+
+
+def _cell(cell: Cell, top: int, scale: float) -> list[str]:
+    rows = f"{cell.rows:,} {'row' if cell.rows == 1 else 'rows'}"
+    expiry = "" if cell.expire_on_commit else ", expire_on_commit off"
+    lines = [f'<text x="16" y="{top + 18}">{escape(f"{cell.database}: {cell.operation} {rows}{expiry}")}</text>']
+    for number, (ratio, side) in enumerate(_bars(cell)):
+        y = top + number * (_BAR + 2) + 2
+        width = ratio * scale
+        lines.append(f'<rect class="{side}" x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR}"/>')
+        lines.append(f'<text class="small" x="{_LEFT + width + 6:.1f}" y="{y + _BAR - 2}">{ratio:.2f}</text>')
+    return lines
+
+
+def _plain_line(x: float, height: int) -> list[str]:
+    return [f'<line class="plain" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 14}" y2="{height - _BOTTOM + 6}"/>']
+
+
+def _caption(results: Results) -> str:
+    machine = results.machine
+    return (
+        f"Median of rounds, one sync no-op listener. Python {machine['python']}, SQLAlchemy {machine['sqlalchemy']}, "
+        f"load average {machine['load_before']} at the start."
+    )

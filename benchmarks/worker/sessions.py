@@ -1,0 +1,109 @@
+"""What one session does over its life: many clean objects, savepoints, transactions. Sync front-end, processor time."""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+from sqlalchemy import insert, select
+
+from .observers import Stopwatch
+from .stages import SyncStage
+from .tables import TABLES, Base, values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sqlalchemy.orm import Session
+
+    from .tables import Row
+
+MODEL = TABLES["10"]
+_UNCOUNTED = 1
+"""The first time compiles statements and resolves listeners."""
+
+
+class LongSessions:
+    """Sessions on rows of ten columns in memory."""
+
+    def __init__(self, classes: dict[str, type[Session]], rows: int) -> None:
+        """Make the table with so many rows."""
+        self._stage = SyncStage(classes, savepoints=True)
+        self._stamp = 0
+        self._stage.write(Base.metadata.create_all)
+        written = [values(MODEL, number) for number in range(rows)]
+        self._stage.write(lambda connection: connection.execute(insert(MODEL), written))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stage.close()
+
+    def clean_objects(self, variants: Sequence[str], *, expire: bool, repeats: int) -> dict[str, list[int]]:
+        """Commit the change of one row in a session that has loaded all others; nanoseconds of each commit."""
+        taken: dict[str, list[int]] = {}
+        for variant in variants:
+            watch = Stopwatch()
+            with self._stage.session(variant, expire=expire) as session:
+                for _ in range(_UNCOUNTED + repeats):
+                    objects = list(session.scalars(select(MODEL)))
+                    self._change(objects[0])
+                    gc.collect()
+                    with watch:
+                        session.commit()
+            taken[variant] = watch.processor[_UNCOUNTED:]
+        return taken
+
+    def savepoints(self, variants: Sequence[str], *, count: int, repeats: int) -> dict[str, list[int]]:
+        """Change one row in each of ``count`` savepoints, then commit; nanoseconds of all of it together."""
+        taken: dict[str, list[int]] = {}
+        for variant in variants:
+            watch = Stopwatch()
+            gc.collect()
+            for _ in range(_UNCOUNTED + repeats):
+                with self._stage.session(variant, expire=False) as session:
+                    objects = list(session.scalars(select(MODEL).limit(count)))
+                    with watch:
+                        for row in objects:
+                            with session.begin_nested():
+                                self._change(row)
+                        session.commit()
+            taken[variant] = watch.processor[_UNCOUNTED:]
+        return taken
+
+    def transactions(self, variants: Sequence[str], *, count: int, blocks: int) -> dict[str, dict[str, list[int]]]:
+        """Commit ``count`` times in one session of each variant, in blocks that take turns.
+
+        Returns:
+            By variant the nanoseconds of each block of commits, and how many objects the garbage collector knows of
+            after each block more than before the first.
+        """
+        sessions = {variant: self._stage.session(variant, expire=False) for variant in variants}
+        rows: dict[str, Row] = {}
+        taken: dict[str, dict[str, list[int]]] = {variant: {"processor": [], "objects": []} for variant in variants}
+        for variant, session in sessions.items():
+            rows[variant] = session.scalars(select(MODEL).limit(1)).one()
+            for _ in range(_UNCOUNTED):
+                self._change(rows[variant])
+                session.commit()  # all sessions share the one connection that memory has
+        for _ in range(blocks):
+            for variant, session in sessions.items():
+                before = _tracked_objects()
+                watch = Stopwatch()
+                with watch:
+                    for _ in range(count // blocks):
+                        self._change(rows[variant])
+                        session.commit()
+                taken[variant]["processor"] += watch.processor
+                taken[variant]["objects"].append(_tracked_objects() - before)
+        for session in sessions.values():
+            session.close()
+        return taken
+
+    def _change(self, row: Row) -> None:
+        self._stamp += 1
+        row.quantity = self._stamp
+
+
+def _tracked_objects() -> int:
+    gc.collect()
+    return len(gc.get_objects())

@@ -1,0 +1,47 @@
+"""Every error and warning the library raises, under one root each."""
+
+from __future__ import annotations
+
+
+class ToolsetsError(Exception):
+    """Root of every error that this library raises of its own accord."""
+
+
+class ListenerError(ToolsetsError, TypeError):
+    """A listener was registered with a target, an event type or a callback that cannot work."""
+
+
+class WatchedFieldsError(ToolsetsError, TypeError):
+    """``__watched_fields__`` is not a tuple of names of the model's mapped attributes."""
+
+
+class SessionClassError(ToolsetsError, TypeError):
+    """An async session class was given to a sync factory or engine, or the reverse."""
+
+
+class SessionOptionError(ToolsetsError, ValueError):
+    """An option of the session factory has a value that it cannot have."""
+
+
+class CascadeLimitError(ToolsetsError, RuntimeError):
+    """Callbacks kept committing changes that called callbacks again, beyond the session's bound."""
+
+
+class ToolsetsWarning(UserWarning):
+    """Root of every warning that this library gives."""
+
+
+class PlainSessionWarning(ToolsetsWarning):
+    """A model with listeners was flushed by a session that delivers no events."""
+
+
+class JoinedTransactionWarning(ToolsetsWarning):
+    """A session committed inside somebody else's transaction, so nothing was delivered."""
+
+
+class UncommittedChangesWarning(ToolsetsWarning):
+    """A callback returned with changes in its session that it did not commit."""
+
+
+class RolledBackCommitWarning(ToolsetsWarning):
+    """The server answered COMMIT with ROLLBACK, so nothing was committed or delivered."""

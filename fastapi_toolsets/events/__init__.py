@@ -1,0 +1,38 @@
+"""Lifecycle events: what happened to mapped rows, told after the commit. The public door of the event system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .crossing import set_callback_backend
+from .registry import listener_scope, listens_for, muted, remove_listener
+from .session import SyncEventSession
+from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent
+
+if TYPE_CHECKING:
+    from .asyncio import EventSession
+
+__all__ = [
+    "CallbackFailure",
+    "Changes",
+    "Event",
+    "EventSession",
+    "FieldChange",
+    "ModelEvent",
+    "SyncEventSession",
+    "listener_scope",
+    "listens_for",
+    "muted",
+    "remove_listener",
+    "set_callback_backend",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import the async front-end when it is asked for: without greenlet there is none, and the rest still works."""
+    if name == "EventSession":
+        from .asyncio import EventSession  # noqa: PLC0415
+
+        return EventSession
+    msg = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(msg)

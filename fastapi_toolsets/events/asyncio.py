@@ -1,0 +1,76 @@
+"""``EventSession``: the async front-end. All tracking and dispatch happen on the sync session that it proxies."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from ..errors import SessionClassError
+from .session import SyncEventSession
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import Session
+
+
+class EventSession(AsyncSession):
+    """An ``AsyncSession`` that calls the listeners of what its commits created, updated and deleted.
+
+    Give it to a factory, ``async_sessionmaker(engine, class_=EventSession)``, and use it like any other session. Async
+    callbacks are awaited in ``commit()``, after the COMMIT of the outermost transaction, on the same loop; sync ones
+    are called directly. It takes the same options as :class:`SyncEventSession`.
+    """
+
+    sync_session_class: type[Session] = SyncEventSession
+
+    def __init__(
+        self,
+        bind: Any = None,  # noqa: ANN401 - whatever the AsyncSession of the installed SQLAlchemy takes
+        *,
+        sync_session_class: type[Session] | None = None,
+        **options: Any,  # noqa: ANN401 - passed on to the AsyncSession of the installed SQLAlchemy
+    ) -> None:
+        """Open a session; usually an ``async_sessionmaker`` does, with the options it was given.
+
+        Args:
+            bind: The async engine or connection, as for ``AsyncSession``.
+            sync_session_class: The session to proxy, a subclass of :class:`SyncEventSession`.
+            **options: The options of :class:`SyncEventSession`, and everything else that ``AsyncSession`` takes.
+
+        Raises:
+            SessionClassError: ``bind`` or one of ``binds`` belongs to the sync side, or ``sync_session_class`` would
+                deliver no events.
+            SessionOptionError: An option has a value that it cannot have.
+        """
+        given: list[object] = [bind, *(options.get("binds") or {}).values()]
+        for engine in given:
+            if engine is not None and not hasattr(engine, "sync_engine") and hasattr(engine, "dialect"):
+                msg = (
+                    f"{type(self).__name__} is an async session and was given the {type(engine).__name__} {engine!r}: "
+                    "give it an engine of create_async_engine, or use sessionmaker with class_=SyncEventSession"
+                )
+                raise SessionClassError(msg)
+        chosen = sync_session_class or self.sync_session_class
+        if not issubclass(chosen, SyncEventSession):
+            msg = (
+                f"{type(self).__name__} was given {chosen.__qualname__} as sync_session_class, which delivers no "
+                "events: derive it from SyncEventSession"
+            )
+            raise SessionClassError(msg)
+        super().__init__(bind, sync_session_class=chosen, **options)
+
+    def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
+        """Call ``callback(*arguments)`` after the current transaction's commit; see :meth:`SyncEventSession.on_commit`.
+
+        Args:
+            callback: A sync or async function.
+            *arguments: What to call it with.
+
+        Raises:
+            ListenerError: ``callback`` cannot be called. It is a ``TypeError``.
+        """
+        session = self.sync_session
+        if isinstance(session, SyncEventSession):
+            session.on_commit(callback, *arguments)

@@ -1,0 +1,195 @@
+"""The one place that touches what SQLAlchemy does not promise; tests/events/test_compatibility.py notices a change."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from sqlalchemy.orm import InstanceState
+from sqlalchemy.util import concurrency
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Mapper, Session, SessionTransaction
+    from sqlalchemy.orm.unitofwork import UOWTransaction
+
+ResultT = TypeVar("ResultT")
+
+# ``await_only`` is called ``await_`` from SQLAlchemy 2.1 on; the old name stays as an alias for a while.
+_await: Callable[[Awaitable[Any]], Any] = getattr(concurrency, "await_", None) or concurrency.await_only
+
+
+def await_in_greenlet(awaitable: Awaitable[ResultT]) -> ResultT:
+    """Wait for ``awaitable`` from sync code that runs inside SQLAlchemy's greenlet bridge."""
+    result: ResultT = _await(awaitable)
+    return result
+
+
+async def spawn_greenlet(function: Callable[[], None]) -> None:
+    """Run sync code inside SQLAlchemy's greenlet bridge."""
+    await concurrency.greenlet_spawn(function)
+
+
+def in_greenlet() -> bool:
+    """Whether this code runs inside SQLAlchemy's greenlet bridge, so that it may await; False without greenlet."""
+    try:
+        return bool(concurrency.in_greenlet())
+    except (ImportError, ValueError):  # greenlet is missing, or too old for SQLAlchemy
+        return False
+
+
+def current_greenlet() -> object:
+    """Return the greenlet that runs now; only where :func:`in_greenlet` says that there is one."""
+    return importlib.import_module("greenlet").getcurrent()
+
+
+def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]], Any]) -> None:
+    """Call sync code inside the greenlet bridge so that everything it waits for goes through ``wait``.
+
+    SQLAlchemy's bridge hands what sync code waits for to the parent of the greenlet that runs it, and knows its own
+    greenlets by an attribute. Without either, waiting would raise ``MissingGreenlet``.
+    """
+    child = _greenlet_class()(function)
+    child.gr_context = getattr(current_greenlet(), "gr_context", None)
+    waited = child.switch()
+    while not child.dead:
+        try:
+            result = wait(waited)
+        except BaseException:  # noqa: BLE001 - raised where the sync code waits
+            waited = child.throw(*sys.exc_info())
+        else:
+            waited = child.switch(result)
+
+
+@functools.cache
+def _greenlet_class() -> type[Any]:
+    greenlet = importlib.import_module("greenlet")  # not above: the sync half works without it
+    return type("_Callbacks", (greenlet.greenlet,), {"__sqlalchemy_greenlet_provider__": True})
+
+
+def flushed_states(flush_context: UOWTransaction) -> Mapping[Mapper[Any], Iterable[InstanceState[Any]]]:
+    """Return the states that a flush deals with, by mapper.
+
+    ``UOWTransaction.mappers``: there is no public way to go by mapper; ``session.new``, ``dirty`` and ``deleted``
+    have no orphans and cost a set per call. Would it go, every flush would have to be read object by object.
+    """
+    return flush_context.mappers
+
+
+def flush_fate(flush_context: UOWTransaction) -> Mapping[InstanceState[Any], tuple[bool, bool]]:
+    """Return ``(is_delete, list_only)`` for each state of a flush.
+
+    ``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had
+    its row taken over by another object in the same flush (a row switch).
+    """
+    return cast("Mapping[InstanceState[Any], tuple[bool, bool]]", flush_context.states)
+
+
+def modified_states(session: Session) -> Iterable[InstanceState[Any]]:
+    """Return the persistent states with changes that await a flush.
+
+    ``IdentityMap._modified``: ``session.dirty`` gives the same as objects, at the price of two sets per call.
+    """
+    return session.identity_map._modified  # noqa: SLF001
+
+
+def deleted_states(session: Session) -> Iterable[InstanceState[Any]]:
+    """Return the states that the next flush deletes (``Session._deleted``: ``session.deleted`` without the copy)."""
+    return session._deleted  # noqa: SLF001
+
+
+def transaction_connections(transaction: SessionTransaction) -> set[Connection]:
+    """Return the connections that a root transaction has acquired.
+
+    ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` twice for each, by
+    connection and by engine. SQLAlchemy 2.1.7 brought the public ``connections``, which gives the same.
+    """
+    return {entry[0] for entry in transaction._connections.values()}  # noqa: SLF001
+
+
+def is_orphan(state: InstanceState[Any]) -> bool:
+    """Whether the next flush deletes a modified object that no parent has (``Mapper._is_orphan``, as it asks)."""
+    mapper = state.manager.mapper
+    return bool(mapper._delete_orphans) and mapper._is_orphan(state)  # noqa: SLF001
+
+
+def is_clean(session: Session) -> bool:
+    """Whether the session has nothing to flush (``Session._is_clean``; public attributes build sets to tell)."""
+    return session._is_clean()  # noqa: SLF001
+
+
+def expirable_states(session: Session, transaction: SessionTransaction) -> set[InstanceState[Any]]:
+    """Return the states that a commit under ``expire_on_commit`` would have expired; detach the deleted ones now.
+
+    The twin of ``SessionTransaction._remove_snapshot``, whose expiry the library puts off until callbacks have run.
+    Should SQLAlchemy do more there one day, objects would stay attached or loaded longer than on a plain session.
+    """
+    deleted = transaction._deleted  # noqa: SLF001
+    if deleted:
+        states: type[InstanceState[Any]] = InstanceState
+        states._detach_states(list(deleted), session)  # noqa: SLF001
+        deleted.clear()
+    return set(session.identity_map.all_states())
+
+
+def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
+    """Expire states that are still persistent in the session (``Session.expire`` without its walk of cascades)."""
+    identity_map = session.identity_map
+    for state in states:
+        if state.key is not None and identity_map.contains_state(state):
+            state._expire(state.dict, identity_map._modified)  # noqa: SLF001
+
+
+def announce_refresh(state: InstanceState[Any], names: Iterable[str]) -> None:
+    """Tell the class's ``refresh`` listeners that attributes were loaded, so that mutable types adopt the new values.
+
+    ``InstanceState.manager.dispatch``: SQLAlchemy's own loading fires the same event. Without it a ``MutableDict``
+    loaded by the library would be a plain dict whose changes nobody sees.
+    """
+    refresh = state.manager.dispatch.refresh
+    if refresh:
+        refresh(state, None, names)
+
+
+@contextlib.contextmanager
+def usable_in_begin_block(session: Session) -> Generator[None]:
+    """Let the session work although the ``begin()`` block that has just committed, or is about to, is not left yet.
+
+    ``Session._trans_context_manager`` names the block that refuses further work. If it were renamed, callbacks could
+    not use the session after a ``begin()`` block.
+    """
+    block = session._trans_context_manager  # noqa: SLF001
+    session._trans_context_manager = None  # noqa: SLF001
+    try:
+        yield
+    finally:
+        session._trans_context_manager = block  # noqa: SLF001
+
+
+def after_close(transaction: SessionTransaction, settle: Callable[[], None]) -> None:
+    """Call ``settle`` when closing ``transaction`` is interrupted, after what was begun has been tidied up.
+
+    After COMMIT ``SessionTransaction.commit`` calls ``self.close()``, which gives the connection back. A driver that
+    awaits there can be cancelled, and then no session event tells that the transaction has ended although it was
+    committed. Would ``commit`` no longer go through ``close``, such events were reported as lost instead of delivered.
+    """
+
+    def guarded_close(invalidate: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
+        del transaction.__dict__["close"]
+        try:
+            transaction.close(invalidate)
+        except BaseException:
+            settle()
+            raise
+
+    transaction.__dict__["close"] = guarded_close
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Whether every statement commits by itself (``Connection._is_autocommit_isolation``; no public way to ask)."""
+    return connection._is_autocommit_isolation()  # noqa: SLF001

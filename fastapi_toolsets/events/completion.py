@@ -1,0 +1,101 @@
+"""Loads, before COMMIT, what callbacks will read and only the database knows; after it nothing is selected."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .journal import PENDING, Kind, merge_changes, same
+from .loading import detached_copy, populate, read_rows, unloaded_columns
+from .plan import NO_VALUE, state_of
+from .types import ModelEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sqlalchemy.orm import InstanceState, Session
+
+    from .journal import Change, Journal, Record
+    from .plan import Plan
+
+
+def complete(session: Session, journal: Journal, *, reload: bool) -> None:
+    """Load what callbacks will read and the flushes left unloaded, one SELECT for each mapper and 500 rows.
+
+    Args:
+        session: The session, still in its transaction, with nothing left to flush.
+        journal: What the transaction did, everything released into its root frame.
+        reload: Whether to read everything again, since other statements may have written the same rows.
+    """
+    unsure = journal.unsure
+    told = [
+        record
+        for record in journal.root.rows.values()
+        if (reload or unsure or _is_uncertain(record.state, record.plan)) and _is_told(record)
+    ]
+    wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
+    for record in told:
+        if record.state.modified:
+            _show_committed(session, record)
+            continue
+        keys = list(record.plan.columns) if reload else unloaded_columns(record.state, record.plan)
+        if record.changes and not keys:
+            keys = [key for key, _, new in record.changes if new is PENDING and key not in record.state.dict]
+        if keys:
+            wanted.setdefault(record.plan, []).append((record, keys))
+    for plan, pairs in wanted.items():
+        _load_new(session, plan, pairs, reload=reload)
+    for record in told:
+        if record.changes:
+            _resolve_pending(record)
+
+
+def _is_uncertain(state: InstanceState[Any], plan: Plan) -> bool:
+    """Whether the object may not show the row as it is: something expired, deferred, or changed after expunging."""
+    return bool(state.expired_attributes or state.callables or plan.deferred or state.modified)
+
+
+def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> None:
+    names = sorted({key for _, keys in pairs for key in keys})
+    rows = read_rows(session, plan.mapper, [record.key[1] for record, _ in pairs], names)
+    for record, keys in pairs:
+        row = rows.get(record.key[1])
+        if row is not None:
+            populate(record.state, {key: row[key] for key in keys})
+            if reload and record.changes:
+                record.changes = merge_changes(record.plan, record.changes, tuple(_reread(record, row)))
+
+
+def _show_committed(session: Session, record: Record) -> None:
+    """Tell of a copy where the object was expunged with changes that were never written: they are the user's."""
+    state, plan = record.state, record.plan
+    row = {key: state.committed_state.get(key, state.dict.get(key, NO_VALUE)) for key in plan.columns}
+    missing = [key for key, value in row.items() if value is NO_VALUE]
+    if missing:
+        row.update(read_rows(session, plan.mapper, [record.key[1]], missing).get(record.key[1], {}))
+    record.obj = detached_copy(plan, {key: value for key, value in row.items() if value is not NO_VALUE})
+    record.state = state_of(record.obj)
+
+
+def _is_told(record: Record) -> bool:
+    """Whether a callback will read the object of the record as it is now."""
+    if record.kind is Kind.UPDATED:
+        return bool(record.changes and record.plan.listeners[ModelEvent.UPDATE])
+    return record.kind is not Kind.DELETED and bool(record.plan.listeners[ModelEvent.CREATE])
+
+
+def _reread(record: Record, row: Mapping[str, Any]) -> Iterator[Change]:
+    for key, _, _ in record.changes:
+        if key in row:
+            yield key, NO_VALUE, record.plan.copied(key, row[key])
+
+
+def _resolve_pending(record: Record) -> None:
+    """Fill in the new values that were loaded, and drop what has not changed after all."""
+    plan, loaded = record.plan, record.state.dict
+    resolved: list[Change] = []
+    for key, old, new in record.changes:
+        known = loaded.get(key, PENDING) if new is PENDING else new
+        if known is PENDING or (new is PENDING and same(plan, key, old, known)):
+            continue
+        resolved.append((key, None if old is NO_VALUE else old, plan.copied(key, known) if new is PENDING else new))
+    record.changes = tuple(resolved)

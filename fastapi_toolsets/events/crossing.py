@@ -1,0 +1,371 @@
+"""From sync code to where async callbacks can run: the one user of anyio, threads and loops.
+
+A sync session may stand in five places. Inside SQLAlchemy's greenlet bridge (every ``EventSession`` does) an awaitable
+is awaited on the loop that runs the bridge. In an AnyIO worker thread, such as a FastAPI ``def`` endpoint, it runs on
+the application's own loop. Where a loop runs in this very thread, which must not be entered twice, it runs on a helper
+thread's loop. Anywhere else, in a script, a thread or a Celery task, it runs on a loop of the library's in this thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import contextvars
+import os
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+
+import anyio
+import anyio.from_thread
+
+from ..errors import SessionOptionError
+from . import compatibility
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+    from .types import Backend
+
+ResultT = TypeVar("ResultT")
+AsyncFunction: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+_LAST_WORDS = 1.0
+"""Seconds that a callback has to tidy up once its grace is over and it was cancelled."""
+
+_default_backend: Backend = "asyncio"
+
+
+def set_callback_backend(backend: Backend) -> None:
+    """Choose the event loop for async callbacks of sync sessions that stand where no loop is theirs.
+
+    Args:
+        backend: ``"asyncio"`` (the default) or ``"trio"``. A session factory's ``callback_backend`` goes before it.
+
+    Raises:
+        SessionOptionError: It is neither.
+    """
+    global _default_backend  # noqa: PLW0603 - a setting of the process, as anyio.run's backend is one of the program
+    _default_backend = checked_backend(backend)
+
+
+def checked_backend(backend: object) -> Backend:
+    """Return the backend, or say what is wrong with it."""
+    if backend == "asyncio":
+        return "asyncio"
+    if backend == "trio":
+        return "trio"
+    msg = f"the callback backend was given as {backend!r}: give it 'asyncio' or 'trio'"
+    raise SessionOptionError(msg)
+
+
+class Crossing(Protocol):
+    """A way from sync code to a loop and back.
+
+    Attributes:
+        in_bridge: Whether the session's own work on that loop needs SQLAlchemy's greenlet bridge.
+    """
+
+    in_bridge: bool
+
+    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:
+        """Run an async function to its end.
+
+        Args:
+            function: What to run.
+            grace: Seconds that it may still take once the caller was cancelled. Then it is cancelled, too.
+            cancelled: Whether the caller was cancelled already.
+        """
+        ...
+
+
+def find_crossing(backend: Backend | None) -> Crossing:
+    """Return the way from where the caller stands."""
+    if compatibility.in_greenlet() and compatibility.current_greenlet() is not _inherited_bridge:
+        return _BRIDGE
+    if _in_worker_thread() and threading.get_ident() != _inherited_worker:
+        return _WORKER_THREAD
+    chosen = backend or _default_backend
+    if chosen == "trio" or _loop_runs_here():
+        return _HelperThread(chosen)
+    return _OWN_LOOP
+
+
+def _in_worker_thread() -> bool:
+    try:
+        anyio.from_thread.check_cancelled()
+    except RuntimeError:
+        return False
+    except BaseException:  # noqa: BLE001 - the host task was cancelled, and only a worker thread has one
+        return True
+    return True
+
+
+def _loop_runs_here() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return _trio_runs_here()
+    return True
+
+
+def _trio_runs_here() -> bool:
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
+
+
+def was_cancelled(error: BaseException) -> bool:
+    """Whether ``error`` is the cancellation of the running task itself, not one that a callback made up.
+
+    Call it on the loop, from the task that caught ``error``.
+    """
+    if not isinstance(error, anyio.get_cancelled_exc_class()):
+        return False
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and task.cancelling() > 0
+    return True
+
+
+class _Bridge:
+    """Awaits on the loop that runs SQLAlchemy's bridge, in a task of its own that a cancelled host waits for."""
+
+    in_bridge = True
+
+    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:
+        """Run the function; see :class:`Crossing`."""
+        compatibility.await_in_greenlet(_outliving(function, grace, cancelled=cancelled))
+
+
+async def _outliving(function: AsyncFunction, grace: float, *, cancelled: bool) -> None:
+    # A task of its own, since asyncio has no other way to keep a cancellation of the host from the callback that is
+    # awaiting at that moment.
+    task = asyncio.create_task(function())
+    if cancelled:
+        await _grant(task, grace)
+        return
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError:
+        await _grant(task, grace)
+        raise
+    task.result()
+
+
+async def outlive(awaitable: Awaitable[ResultT], seconds: float | None, grace: float) -> Outlived[ResultT]:
+    """Wait for something that goes on although this task is cancelled, for so many seconds.
+
+    Args:
+        awaitable: What to wait for.
+        seconds: How long, where this task was cancelled before; ``None`` where it was not.
+        grace: How long from the cancellation on, where it comes while waiting.
+    """
+
+    async def wait() -> ResultT:
+        return await awaitable
+
+    task = asyncio.create_task(wait())
+    if seconds is not None:
+        await _grant(task, seconds)
+        return Outlived(task)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError as error:
+        ends = time.monotonic() + grace
+        await _grant(task, grace)
+        return Outlived(task, error, ends)
+    return Outlived(task)
+
+
+class Outlived(NamedTuple, Generic[ResultT]):
+    """A task that was waited for, the cancellation that came meanwhile, and when its grace ends (monotonic clock)."""
+
+    task: asyncio.Task[ResultT]
+    cancellation: asyncio.CancelledError | None = None
+    ends: float | None = None
+
+    def result(self) -> ResultT:
+        """Return or raise what the task did; raise a cancellation where it did not end in time."""
+        if not self.task.done():
+            raise asyncio.CancelledError
+        return self.task.result()
+
+
+async def _grant(task: asyncio.Task[Any], grace: float) -> None:
+    """Let a task go on for ``grace`` seconds, however often the host is cancelled meanwhile, then cancel it."""
+    loop = asyncio.get_running_loop()
+    for seconds in (grace, _LAST_WORDS):
+        deadline = loop.time() + seconds
+        with anyio.CancelScope(shield=True):
+            while not task.done() and loop.time() < deadline:
+                with contextlib.suppress(asyncio.CancelledError):  # the one that began the grace goes on afterwards
+                    await asyncio.wait({task}, timeout=deadline - loop.time())
+        task.cancel()
+
+
+class _WorkerThread:
+    """Runs on the loop that this AnyIO worker thread belongs to, shielded from the host task's cancellation."""
+
+    in_bridge = False
+
+    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - only a task is cancelled
+        """Run the function; see :class:`Crossing`."""
+        anyio.from_thread.run(_shielded, function, grace)
+
+
+async def _shielded(function: AsyncFunction, grace: float) -> None:
+    async def limit(scope: anyio.CancelScope) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            scope.deadline = anyio.current_time() + grace
+
+    try:
+        async with anyio.create_task_group() as group:
+            with anyio.CancelScope(shield=True) as scope:
+                group.start_soon(limit, scope)
+                await function()
+            group.cancel_scope.cancel()
+    except anyio.get_cancelled_exc_class():
+        # The host task gets its cancellation where it waits for this thread; the thread's commit has succeeded.
+        return
+
+
+class _OwnLoop:
+    """Runs on an asyncio loop of the library's in this thread, kept as long as the thread."""
+
+    in_bridge = False
+
+    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
+        """Run the function; see :class:`Crossing`."""
+        runner: asyncio.Runner | None = getattr(_local, "runner", None)
+        if runner is None:
+            # The factory keeps the runner from making its loop the thread's current one.
+            runner = _local.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            _local.end = _EndOfThread(runner)
+        runner.run(function(), context=contextvars.copy_context())
+
+
+class _EndOfThread:
+    """Closes a thread's loop when the thread goes, or the process. Only the thread's locals refer to it."""
+
+    def __init__(self, runner: asyncio.Runner) -> None:
+        self._runner = runner
+
+    def __del__(self) -> None:
+        self._runner.close()
+
+
+class _HelperThread:
+    """Runs on a loop in a helper thread of the library's, kept as long as the process.
+
+    A callback that runs there may itself commit a sync session, which stands where a loop runs: a thread for each such
+    level, since a loop cannot wait for itself.
+    """
+
+    in_bridge = False
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend: Backend = backend
+
+    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
+        """Run the function; see :class:`Crossing`."""
+        level = _level.get()
+        key: tuple[Backend, int] = (self._backend, level)
+        with _portal_lock:
+            portal = _portals.get(key)
+            if portal is None:
+                portal = _portals[key] = _open_portals.enter_context(
+                    anyio.from_thread.start_blocking_portal(self._backend, name=f"fastapi_toolsets-callbacks-{level}")
+                )
+
+        call = _HelperCall(function, level + 1)
+        try:
+            _submitted(portal, call.run).result()
+        except BaseException:  # an interrupt of this thread: the callback must not go on beside it
+            call.stop(portal)
+            raise
+
+
+class _HelperCall:
+    """A function on its way to a helper thread, which can be stopped whenever its caller is interrupted."""
+
+    def __init__(self, function: AsyncFunction, level: int) -> None:
+        self._function = function
+        self._inner_level = level
+        self._stopped = False
+        self._scope: anyio.CancelScope | None = None
+        self._finished = threading.Event()
+
+    async def run(self) -> None:
+        """Run the function on the helper thread's loop."""
+        _level.set(self._inner_level)
+        try:
+            with anyio.CancelScope() as self._scope:
+                if self._stopped:
+                    self._scope.cancel()
+                await self._function()
+        finally:
+            self._finished.set()
+
+    def stop(self, portal: BlockingPortal) -> None:
+        """Cancel the function, and wait a moment until it has tidied up."""
+        if self._finished.is_set():
+            return
+        self._stopped = True
+        _submitted(portal, self._cancel)
+        self._finished.wait(_LAST_WORDS)
+
+    async def _cancel(self) -> None:
+        if self._scope is not None:
+            self._scope.cancel()
+
+
+def _submitted(portal: BlockingPortal, function: AsyncFunction) -> Future[None]:
+    """Start a function on a portal's loop, also from a thread in which trio runs, where trio refuses to be asked."""
+    if not _trio_runs_here():
+        return portal.start_task_soon(function)
+    with ThreadPoolExecutor(1) as executor:
+        context = contextvars.copy_context()
+        return executor.submit(lambda: context.run(lambda: portal.start_task_soon(function))).result()
+
+
+_level: contextvars.ContextVar[int] = contextvars.ContextVar("fastapi_toolsets_level", default=0)
+_local = threading.local()
+_portals: dict[tuple[Backend, int], BlockingPortal] = {}
+_open_portals = contextlib.ExitStack()
+_portal_lock = threading.Lock()
+_of_parent_process: list[object] = []
+# The bridge or the worker thread from which this process was forked: its loop runs in the parent only.
+_inherited_bridge: object = None
+_inherited_worker: int | None = None
+_BRIDGE = _Bridge()
+_WORKER_THREAD = _WorkerThread()
+_OWN_LOOP = _OwnLoop()
+
+
+def _close_loops() -> None:
+    """Close this thread's loop and the helper threads' before the interpreter goes."""
+    vars(_local).clear()
+    _portals.clear()
+    _open_portals.close()
+
+
+def _begin_again_after_fork() -> None:
+    """Leave the parent's loops alone: closing one here would unregister its wake-up from the selector they share."""
+    global _local, _portals, _open_portals, _portal_lock
+    global _inherited_bridge, _inherited_worker  # noqa: PLW0603 - as above
+    _inherited_bridge = compatibility.current_greenlet() if compatibility.in_greenlet() else None
+    _inherited_worker = threading.get_ident() if _in_worker_thread() else None
+    _of_parent_process.extend((vars(_local).copy(), _portals, _open_portals))
+    _local, _portals = threading.local(), {}
+    _open_portals, _portal_lock = contextlib.ExitStack(), threading.Lock()
+
+
+atexit.register(_close_loops)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again_after_fork)

@@ -1,0 +1,285 @@
+"""What happened to each row, a frame per transaction: recorded, released into the parent or dropped, and netted.
+
+Nothing here knows a session or a database. A row is known by its identity key; what happened to it inside one frame is
+one :class:`Record`, relative to the state in which the frame found the row, so that a savepoint can be dropped by
+forgetting its frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, auto
+from itertools import count
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID, uuid4
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Hashable, Iterator
+
+    from sqlalchemy.orm import InstanceState
+
+    from .plan import Plan
+
+Change: TypeAlias = tuple[str, Any, Any]
+"""``(key, old, new)``. A tuple of atoms costs the garbage collector nothing, a dict for each would."""
+
+IdentityKey: TypeAlias = tuple[Any, ...]
+"""SQLAlchemy's key of a row: base class, primary key values, token."""
+
+OnCommit: TypeAlias = tuple["Callable[..., object]", tuple[object, ...]]
+
+
+class Pending(Enum):
+    """Stands for a value that only the database knows yet."""
+
+    PENDING = auto()
+
+
+PENDING = Pending.PENDING
+
+
+class Kind(IntEnum):
+    """What a frame did to a row, as a whole. An ``IntEnum``, whose members are quick to look up by."""
+
+    CREATED = auto()
+    UPDATED = auto()
+    DELETED = auto()
+
+
+class Members:
+    """What left and what joined a watched collection; ``changes`` show it as ``old`` and ``new``."""
+
+    __slots__ = ("added", "removed")
+
+    def __init__(self, removed: list[object], added: list[object]) -> None:
+        """Keep both, in the order in which it happened."""
+        self.removed: list[object] = removed
+        self.added: list[object] = added
+
+    def then(self, later: Members) -> Members:
+        """Return the net of this and what came after: who left and came back did neither."""
+        removed = _without(self.removed, later.added) + _without(later.removed, self.added)
+        added = _without(self.added, later.removed) + _without(later.added, self.removed)
+        return Members(removed, added)
+
+    def __bool__(self) -> bool:
+        """Whether anything is left."""
+        return bool(self.removed or self.added)
+
+
+def _without(members: list[object], others: list[object]) -> list[object]:
+    gone = {id(other) for other in others}
+    return [member for member in members if id(member) not in gone]
+
+
+class Batch:
+    """What one commit has to tell.
+
+    Attributes:
+        generation: How many commits of callbacks in a row have led to this one.
+    """
+
+    __slots__ = ("_identifier", "generation")
+
+    def __init__(self, generation: int) -> None:
+        """Begin a batch."""
+        self.generation: int = generation
+        self._identifier: UUID | None = None
+
+    @property
+    def identifier(self) -> UUID:
+        """The transaction's id, made when the first callback asks for it."""
+        if self._identifier is None:
+            self._identifier = uuid4()
+        return self._identifier
+
+
+class Record:
+    """What one frame did to one row.
+
+    Attributes:
+        kind: The net of it.
+        origin: The identity key under which the frame found the row.
+        key: The identity key that the row has now.
+        plan: The plan of the row's mapper.
+        state: The state of the object that has the row now, or had it last.
+        obj: That object, held so that it outlives being expunged.
+        changes: What was updated, oldest old and newest new; empty for a row that is new.
+        position: When the transaction first touched the row, for the order of events.
+        batch: Once committed, the batch that it is told with.
+        snapshot: Once committed, the object's values, kept while another callback uses the session.
+    """
+
+    __slots__ = (
+        "batch", "changes", "key", "kind", "obj", "origin", "plan", "position", "snapshot",
+        "state",
+    )  # fmt: skip
+
+    batch: Batch
+
+    def __init__(
+        self, kind: Kind, key: IdentityKey | None, plan: Plan, state: InstanceState[Any], changes: tuple[Change, ...]
+    ) -> None:
+        """Record one write; it gets its position when it enters a frame."""
+        self.kind: Kind = kind
+        self.origin: IdentityKey = key or ()
+        self.key: IdentityKey = self.origin
+        self.plan: Plan = plan
+        self.state: InstanceState[Any] = state
+        self.obj: object = state.obj()
+        self.changes: tuple[Change, ...] = changes
+        self.position: int = 0
+        self.snapshot: dict[str, Any] | None = None
+
+
+def merge_changes(plan: Plan, first: tuple[Change, ...], then: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Return first olds with last news, without what ended where it began."""
+    if not first:
+        return then
+    merged = {change[0]: change for change in first}
+    for change in then:
+        key, old, new = change
+        earlier = merged.get(key)
+        if earlier is None:
+            merged[key] = change
+        elif isinstance(new, Members):
+            members = earlier[2].then(new)
+            if members:
+                merged[key] = (key, None, members)
+            else:
+                del merged[key]
+        else:
+            old = earlier[1]
+            if new is not PENDING and same(plan, key, old, new):
+                del merged[key]
+            else:
+                merged[key] = (key, old, new)
+    return tuple(merged.values())
+
+
+def same(plan: Plan, key: str, old: object, new: object) -> bool:
+    """Whether two values of an attribute are equal to its column's type; related objects are compared by identity."""
+    column = plan.columns.get(key)
+    if column is None:
+        return old is new
+    return old is new or column.equal(old, new) is True
+
+
+@dataclass(slots=True)
+class Frame:
+    """What one transaction or savepoint has done so far.
+
+    Attributes:
+        rows: The rows that are there and were created or updated, by the key that each has now.
+        gone: The rows that were there when the frame began and are deleted. They stand apart: another row may have
+            taken their key.
+        on_commit: What ``session.on_commit`` was given.
+    """
+
+    rows: dict[IdentityKey, Record] = field(default_factory=dict)
+    gone: list[Record] = field(default_factory=list)
+    on_commit: list[OnCommit] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        """Whether anything would be lost with the frame."""
+        return bool(self.rows or self.gone or self.on_commit)
+
+    def absorb(self, records: Collection[Record], moved: list[Record]) -> None:
+        """Add the records of one flush.
+
+        Args:
+            records: What it wrote.
+            moved: Those of them whose row has another key than before.
+        """
+        if moved:
+            self._enter_all(records)
+            return
+        rows = self.rows
+        for record in records:
+            if record.kind is Kind.DELETED:
+                self._enter(record, rows.pop(record.origin, None))
+            elif rows.setdefault(record.key, record) is not record:
+                self._enter(record, rows[record.key])
+
+    def release(self, savepoint: Frame) -> None:
+        """Take over what a released savepoint did."""
+        self._enter_all([*savepoint.gone, *savepoint.rows.values()])
+        self.on_commit += savepoint.on_commit
+
+    def _enter_all(self, records: Collection[Record]) -> None:
+        """Take each row from the key it had and put it under the one it has, all at once: two may exchange theirs."""
+        firsts = [None if record.kind is Kind.CREATED else self.rows.pop(record.origin, None) for record in records]
+        for record, first in zip(records, firsts, strict=True):
+            self._enter(record, first)
+
+    def _enter(self, record: Record, first: Record | None) -> None:
+        """Add a record, relative to what the frame did to the row before."""
+        deleted = record.kind is Kind.DELETED
+        if first is not None and record.kind is not Kind.CREATED:
+            record.position = first.position
+            if first.kind is Kind.CREATED:
+                if deleted:
+                    return
+                record.kind, record.origin, record.changes = Kind.CREATED, record.key, ()
+            else:
+                record.origin = first.origin
+                record.changes = merge_changes(record.plan, first.changes, record.changes)
+        if deleted:
+            self.gone.append(record)
+        else:
+            self.rows[record.key] = record
+
+
+class Journal:
+    """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
+
+    __slots__ = ("nested", "positions", "root", "unsure")
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.root: Frame = Frame()
+        self.nested: dict[Hashable, Frame] = {}
+        self.positions: count[int] = count()
+        self.unsure: bool = False  # whether a change has a value that only the database knows
+
+    def __bool__(self) -> bool:
+        """Whether anything was recorded in the current transaction."""
+        return bool(self.root or self.nested)
+
+    def frame(self, savepoint: Hashable | None) -> Frame:
+        """Return the frame of a savepoint, made on first use; the root's for ``None``."""
+        if savepoint is None:
+            return self.root
+        frame = self.nested.get(savepoint)
+        if frame is None:
+            frame = self.nested[savepoint] = Frame()
+        return frame
+
+    def release(self, savepoint: Hashable, parent: Hashable | None) -> None:
+        """Hand what a savepoint did to the enclosing level."""
+        frame = self.nested.pop(savepoint, None)
+        if frame:
+            self.frame(parent).release(frame)
+
+    def drop(self, savepoint: Hashable) -> None:
+        """Forget what a savepoint did."""
+        self.nested.pop(savepoint, None)
+
+    def take(self) -> Frame:
+        """Return the root's frame and begin again empty."""
+        frame = self.root
+        self.root = Frame()
+        self.clear()
+        return frame
+
+    def clear(self) -> None:
+        """Forget everything."""
+        if self.root:
+            self.root = Frame()
+        self.nested.clear()
+        self.unsure = False
+
+    def frames(self) -> Iterator[Frame]:
+        """Iterate over all frames, outermost first."""
+        yield self.root
+        yield from self.nested.values()

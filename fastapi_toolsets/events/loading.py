@@ -1,0 +1,128 @@
+"""Reads rows that somebody's event needs and no object has loaded: inside the transaction, 500 rows a SELECT."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import select, tuple_, update
+from sqlalchemy.orm import make_transient_to_detached
+from sqlalchemy.orm.attributes import set_committed_value
+
+from . import compatibility
+from .plan import state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import InstanceState, Mapper, Session
+
+    from .plan import Plan
+
+ROWS_PER_SELECT = 500
+"""More values in one IN list are slower, and drivers have bounds (asyncpg takes 32,767 parameters)."""
+
+
+def unloaded_columns(state: InstanceState[Any], plan: Plan) -> list[str]:
+    """Return the column attributes that reading them from the object would have to load.
+
+    An attribute that an INSERT left out is not among them: SQLAlchemy reads it as ``None`` without asking.
+    """
+    if not (state.expired_attributes or state.callables or plan.deferred):
+        return []
+    loaded = state.dict
+    return [
+        key
+        for key in plan.columns
+        if key not in loaded and (key in state.expired_attributes or key in state.callables or key in plan.deferred)
+    ]
+
+
+def populate(state: InstanceState[Any], values: Mapping[str, object]) -> None:
+    """Give an object values as if SQLAlchemy had loaded them."""
+    instance = state.obj()
+    if instance is None:
+        return
+    for key, value in values.items():
+        set_committed_value(instance, key, value)
+    compatibility.announce_refresh(state, values.keys())
+
+
+def detached_copy(plan: Plan, row: Mapping[str, object]) -> object:
+    """Return an object of its own, in no session, that shows a row.
+
+    Args:
+        plan: The plan of the row's mapper.
+        row: The row's column attributes.
+    """
+    instance = plan.mapper.class_manager.new_instance()
+    for key, value in row.items():
+        set_committed_value(instance, key, value)
+    make_transient_to_detached(instance)
+    compatibility.announce_refresh(state_of(instance), row.keys())
+    return instance
+
+
+def read_rows(
+    session: Session, mapper: Mapper[Any], identities: Iterable[tuple[Any, ...]], keys: Collection[str]
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """Read column attributes of rows, past the session's own loading, so that no loader criteria hide a row.
+
+    Args:
+        session: The session in whose transaction to read.
+        mapper: The mapper of the rows.
+        identities: The primary keys of the rows.
+        keys: The column attributes to read.
+
+    Returns:
+        The values by attribute, by primary key; a row that is not there is missing.
+    """
+    names = list(keys)
+    primary_key = mapper.primary_key
+    statement = select(*primary_key, *(mapper.column_attrs[name].columns[0] for name in names))
+    statement = statement.select_from(mapper.persist_selectable)
+    # The clause tells a routing ``get_bind`` to take the connection that writes: the rows are not elsewhere yet.
+    with compatibility.usable_in_begin_block(session):
+        connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(mapper.class_)})
+    width = len(primary_key)
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for chunk in _chunks(identities):
+        for row in connection.execute(statement.where(_has_identity(primary_key, chunk))):
+            values = tuple(row)
+            found[values[:width]] = dict(zip(names, values[width:], strict=True))
+    return found
+
+
+def read_objects(
+    session: Session, mapper: Mapper[Any], identities: Collection[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], object]:
+    """Return the session's objects by primary key, loading those that it has not."""
+    found: dict[tuple[Any, ...], object] = {}
+    missing: list[tuple[Any, ...]] = []
+    for identity in identities:
+        known = session.identity_map.get(mapper.identity_key_from_primary_key(identity))
+        if known is None:
+            missing.append(identity)
+        else:
+            found[identity] = known
+    for chunk in _chunks(missing):
+        with compatibility.usable_in_begin_block(session):
+            loaded = session.scalars(select(mapper).where(_has_identity(mapper.primary_key, chunk))).unique().all()
+        for instance in loaded:
+            found[tuple(mapper.primary_key_from_instance(instance))] = instance
+    return found
+
+
+def _has_identity(
+    primary_key: Sequence[ColumnElement[Any]], identities: Sequence[tuple[Any, ...]]
+) -> ColumnElement[bool]:
+    if len(primary_key) == 1:
+        return primary_key[0].in_([identity[0] for identity in identities])
+    return tuple_(*primary_key).in_(identities)
+
+
+def _chunks(identities: Iterable[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    iterator = iter(identities)
+    while chunk := list(islice(iterator, ROWS_PER_SELECT)):
+        yield chunk

@@ -1,0 +1,96 @@
+"""Whether a transaction is lost on the server although nobody rolled it back, so that its COMMIT commits nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from sqlalchemy import Engine, event
+from sqlalchemy.exc import DBAPIError
+
+from . import compatibility
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.engine import Connection, ExceptionContext, RootTransaction
+
+# https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
+_POSTGRESQL_IN_ERROR = 3
+# https://mariadb.com/docs/server/reference/error-codes: these roll the whole transaction back, not just the statement.
+_ROLLED_BACK_BY_MYSQL = frozenset(
+    (
+        1206,  # ER_LOCK_TABLE_FULL
+        1213,  # ER_LOCK_DEADLOCK
+    )
+)
+
+_had_errors: WeakSet[RootTransaction] = WeakSet()
+"""Transactions in which a statement has failed. Empty in most processes at most times, which is quick to see."""
+
+_rolled_back: WeakSet[RootTransaction] = WeakSet()
+
+
+def install() -> None:
+    """Remember from now on which transactions saw a statement fail. Costs nothing until one does."""
+    if not event.contains(Engine, "handle_error", _note_error):
+        event.listen(Engine, "handle_error", _note_error)
+
+
+def is_lost(connections: Iterable[Connection]) -> bool:
+    """Whether a COMMIT on one of the connections would be answered with success, but commit nothing.
+
+    PostgreSQL does so once a statement has failed (its answer to COMMIT is ROLLBACK), SQLite where an error such as a
+    full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
+    the driver does not know and a statement failed.
+    """
+    for connection in connections:
+        if (_had_errors or connection.dialect.name == "postgresql") and _is_lost(connection):
+            return True
+    return False
+
+
+def _note_error(context: ExceptionContext) -> None:
+    connection = context.connection
+    transaction = None if connection is None or connection.closed else connection.get_transaction()
+    if transaction is None:
+        return
+    _had_errors.add(transaction)
+    error = context.original_exception
+    if context.dialect.name in ("mysql", "mariadb") and error.args and error.args[0] in _ROLLED_BACK_BY_MYSQL:
+        _rolled_back.add(transaction)
+
+
+def _is_lost(connection: Connection) -> bool:
+    dialect = connection.dialect
+    if dialect.name == "postgresql":
+        return _postgresql_in_error(connection)
+    if not _had_errors:
+        return False
+    transaction = connection.get_transaction()
+    if transaction is None or transaction not in _had_errors or compatibility.is_autocommit(connection):
+        return False
+    if dialect.name == "sqlite":
+        return not getattr(connection.connection.driver_connection, "in_transaction", True)
+    return transaction in _rolled_back or (
+        getattr(dialect, "is_mariadb", False) and _mariadb_has_rolled_back(connection)
+    )
+
+
+def _mariadb_has_rolled_back(connection: Connection) -> bool:
+    """Ask the server: which errors roll everything back depends on its version and settings."""
+    return connection.exec_driver_sql("SELECT @@in_transaction").scalar() == 0
+
+
+def _postgresql_in_error(connection: Connection) -> bool:
+    driver: Any = connection.connection.driver_connection
+    information = getattr(driver, "info", None)
+    status = getattr(information, "transaction_status", None)
+    if status is not None:
+        return int(status) == _POSTGRESQL_IN_ERROR
+    if _had_errors and connection.get_transaction() in _had_errors:
+        try:
+            connection.exec_driver_sql("SELECT 1")
+        except DBAPIError:
+            return True
+    return False

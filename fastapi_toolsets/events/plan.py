@@ -1,0 +1,367 @@
+"""What to do for the rows of one mapper, resolved once: its listeners, what they hear of, and how it compares."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import difflib
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from sqlalchemy import Column, event, inspect, types
+from sqlalchemy.orm import ColumnProperty, CompositeProperty, LoaderCallableStatus, Mapper, RelationshipDirection
+from sqlalchemy.orm.attributes import instance_state
+from sqlalchemy.orm.exc import UnmappedClassError
+from sqlalchemy.schema import sort_tables_and_constraints  # pyright: ignore[reportUnknownVariableType] - untyped
+
+from ..errors import WatchedFieldsError
+from .registry import Listener, registry
+from .types import ONE_VALUE_PER_STATEMENT, ModelEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from sqlalchemy import ColumnElement, Table
+    from sqlalchemy.orm import InstanceState, RelationshipProperty
+
+NO_VALUE = LoaderCallableStatus.NO_VALUE
+ATOMS = frozenset((str, bytes, int, float, bool, Decimal, date, datetime, time, timedelta, UUID, type(None)))
+"""Types whose values nothing can change and which are no SQL expressions."""
+
+_ATOMIC_TYPES = (
+    types.String,
+    types.Integer,
+    types.Numeric,
+    types.Float,  # no Numeric any more from SQLAlchemy 2.1 on
+    types.Boolean,
+    types.Date,
+    types.Time,
+    types.DateTime,
+    types.Interval,
+    types.Enum,
+    types.Uuid,
+    types.LargeBinary,
+)
+
+
+def copy_value(value: object) -> object:
+    """Return a copy that later changes of ``value`` cannot reach; the value itself where it cannot be copied."""
+    if type(value) in ATOMS:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except Exception:  # noqa: BLE001 - it holds a lock, a connection: a model must work with listeners as without
+        return value
+
+
+class ColumnAttribute:
+    """A mapped column: compares as its type does, copied where its values can be changed in place."""
+
+    __slots__ = ("copies", "equal", "key")
+
+    def __init__(self, prop: ColumnProperty[Any]) -> None:
+        """Resolve the comparison and whether values need a copy."""
+        column_type = prop.columns[0].type
+        self.key: str = prop.key
+        self.equal: Callable[[Any, Any], bool] = column_type.compare_values
+        self.copies: bool = type(column_type).__module__.startswith("sqlalchemy.") is False or not isinstance(
+            column_type, _ATOMIC_TYPES
+        )
+
+
+class CompositeAttribute:
+    """A composite: an attribute of its own, made from the values of its columns."""
+
+    __slots__ = ("key", "make", "parts")
+
+    def __init__(self, prop: CompositeProperty[Any]) -> None:
+        """Resolve the class to make and the attributes it is made of."""
+        self.key: str = prop.key
+        self.make: Callable[..., object] = cast("Any", prop.composite_class)
+        self.parts: tuple[str, ...] = tuple(attribute.key for attribute in prop.props)
+
+    def value(self, parts: Mapping[str, Any]) -> object:
+        """Return the composite value of these attribute values; ``None`` where they all are."""
+        values = [parts.get(key) for key in self.parts]
+        return None if all(value is None for value in values) else self.make(*values)
+
+
+class Plan:
+    """Everything that the flushes and commits of one mapper's rows need to know.
+
+    Attributes:
+        mapper: The mapper.
+        listeners: Who hears of each event type, in the order of calling.
+        columns: Every mapped column attribute, by key.
+        watched_columns: Those whose changes are recorded: the reported ones, the parts of watched composites, and all
+            where a callback wants the event with its values before and after.
+        reported: The keys of ``watched_columns`` that may appear in ``changes``.
+        composites: The composites that may appear in ``changes``.
+        relationships: The watched relationships, by key; true for a collection.
+        deferred: Column attributes that loading an object leaves out.
+        volatile: Watched column attributes that an UPDATE sets by itself.
+        misread: Those of the volatile ones whose value SQLAlchemy gets wrong when one statement updates several rows.
+        unset_is_null: Column attributes that are NULL in the database when an INSERT leaves them out.
+        follows_updates: Whether updates are recorded: somebody listens to them, or wants all values before.
+        wants_event: Whether a callback wants the immutable event, with all values before and after.
+        passed_by: Whether a plain session has flushed the mapper's rows, so that none of the listeners was called.
+        primary_key: The keys of the attributes that make up the identity.
+        self_references: Pairs of attributes by which a row refers to another row of the same table.
+        foreign_keys: The column attributes that the unit of work sets for each many-to-one relationship.
+    """
+
+    def __init__(self, mapper: Mapper[Any], listeners: tuple[Listener, ...]) -> None:
+        """Resolve the plan from the mapper and the listeners of its class."""
+        self.mapper = mapper
+        self.listeners: dict[ModelEvent, tuple[Listener, ...]] = {
+            kind: tuple(listener for listener in listeners if kind in listener.events) for kind in ModelEvent
+        }
+        self.wants_event: bool = any(listener.wants_event for listener in listeners)
+        self.follows_updates: bool = self.wants_event or bool(self.listeners[ModelEvent.UPDATE])
+        properties = [prop for prop in mapper.column_attrs if isinstance(prop, ColumnProperty)]
+        self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
+        self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
+        self.unset_is_null: frozenset[str] = frozenset(prop.key for prop in properties if _unset_is_null(prop))
+        self.primary_key: tuple[str, ...] = tuple(
+            mapper.get_property_by_column(column).key for column in mapper.primary_key
+        )
+        self._resolve_watched(watched_fields(mapper))
+        self.volatile: tuple[str, ...] = tuple(
+            prop.key for prop in properties if prop.key in self.watched_columns and _set_by_update(prop, mapper)
+        )
+        self.misread: tuple[str, ...] = tuple(
+            prop.key for prop in properties if prop.key in self.volatile and _is_misread(prop)
+        )
+        self.self_references: tuple[tuple[str, str], ...] = _self_references(mapper)
+        self.foreign_keys: dict[str, tuple[str, ...]] = {
+            prop.key: _mapped_keys(mapper, (local for local, _ in prop.local_remote_pairs or ()))
+            for prop in mapper.relationships
+            if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
+        }
+
+        self.passed_by = False
+        self.keeps_more: bool = bool(self.volatile or self.relationships or self.foreign_keys)
+        self.simple: bool = (
+            not self.composites and not self.relationships and self.reported == self.watched_columns.keys()
+        )
+        self.simple = self.simple and not any(column.copies for column in self.watched_columns.values())
+
+    def copied(self, key: str, value: object) -> object:
+        """Return a column attribute's value so that later changes of the object cannot reach it."""
+        column = self.columns.get(key)
+        return copy_value(value) if column is not None and column.copies else value
+
+    def _resolve_watched(self, names: tuple[str, ...] | None) -> None:
+        composites = [CompositeAttribute(prop) for prop in mapper_composites(self.mapper)]
+        watched = None if names is None else {_canonical(self.mapper, name) for name in names}
+        self.reported: frozenset[str] = frozenset(self.columns if watched is None else watched & self.columns.keys())
+        self.composites: tuple[CompositeAttribute, ...] = tuple(
+            item for item in composites if watched is None or item.key in watched
+        )
+        keys = self.reported.union(*(item.parts for item in self.composites))
+        self.watched_columns: dict[str, ColumnAttribute] = {
+            key: column for key, column in self.columns.items() if self.wants_event or key in keys
+        }
+        self.relationships: dict[str, bool] = {
+            prop.key: bool(prop.uselist) for prop in self.mapper.relationships if watched and prop.key in watched
+        }
+
+
+class Reach:
+    """A relationship through which writing one object changes the rows of others."""
+
+    __slots__ = ("_remote", "key", "loads_on_delete", "orphans")
+
+    def __init__(self, prop: RelationshipProperty[Any]) -> None:
+        """Resolve which columns of the members are set, and whether members that leave are deleted."""
+        self.key: str = prop.key
+        self.orphans: bool = prop.cascade.delete_orphan
+        self.loads_on_delete: bool = not prop.passive_deletes
+        self._remote = tuple(remote for _, remote in prop.local_remote_pairs or ())
+
+    def foreign_keys(self, member: Mapper[Any]) -> tuple[str, ...]:
+        """Return the member's column attributes that the unit of work sets."""
+        return _mapped_keys(member, self._remote)
+
+
+class Plans:
+    """The plan of each mapper, made at its first flush and dropped whenever a registration changes anything."""
+
+    def __init__(self) -> None:
+        """Begin empty and follow the registry."""
+        self.by_mapper: dict[Mapper[Any], Plan | None] = {}
+        self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
+        self._reach: dict[Mapper[Any], tuple[Reach, ...]] = {}
+        registry.subscribe(self.clear)
+
+    def clear(self) -> None:
+        """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
+        self._ranks = {}
+        self._reach = {}
+        self.by_mapper = {}
+
+    def get(self, mapper: Mapper[Any]) -> Plan | None:
+        """Return the mapper's plan, ``None`` where nobody listens."""
+        by_mapper = self.by_mapper
+        try:
+            return by_mapper[mapper]
+        except KeyError:
+            listeners = registry.resolve(mapper.class_)
+            plan = by_mapper[mapper] = Plan(mapper, listeners) if listeners else None
+            return plan
+
+    def reach(self, mapper: Mapper[Any]) -> tuple[Reach, ...]:
+        """Return the relationships through which the mapper's objects change rows that somebody listens to."""
+        found = self._reach
+        try:
+            return found[mapper]
+        except KeyError:
+            reach = found[mapper] = tuple(
+                Reach(prop)
+                for prop in mapper.relationships
+                if prop.direction is RelationshipDirection.ONETOMANY
+                and not prop.viewonly
+                and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
+            )
+            return reach
+
+    def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
+        """Return where each mapper stands when tables are ordered parents first, then in order of definition."""
+        key = frozenset(mappers)
+        ranks = self._ranks.get(key)
+        if ranks is None:
+            ranks = self._ranks[key] = _table_ranks(mappers)
+        return ranks
+
+
+plans: Plans = Plans()
+
+
+def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:
+    """Return the names in ``__watched_fields__`` of the mapper's class, ``None`` where it has none.
+
+    Raises:
+        WatchedFieldsError: It is not a tuple of names of mapped attributes.
+    """
+    class_ = mapper.class_
+    names = getattr(class_, "__watched_fields__", None)
+    if names is None and not hasattr(class_, "__watched_fields__"):
+        return None
+    where = f"{class_.__module__}.{class_.__qualname__}.__watched_fields__"
+    given = cast("tuple[object, ...]", names) if isinstance(names, tuple) else None
+    if given is None or not all(isinstance(name, str) for name in given):
+        example = f'("{names}",)' if isinstance(names, str) else '("status",)'
+        msg = f"{where} is {names!r}: make it a tuple of attribute names such as {example}"
+        raise WatchedFieldsError(msg)
+    known = {*mapper.column_attrs.keys(), *mapper.relationships.keys(), *mapper.synonyms.keys()}
+    known.update(prop.key for prop in mapper_composites(mapper))
+    checked = tuple(str(name) for name in given)
+    for name in checked:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else "the mapper has no attributes"
+            msg = f"{where} names {name!r}, which is no mapped attribute of {class_.__qualname__}: {hint}"
+            raise WatchedFieldsError(msg)
+    return checked
+
+
+def mapper_composites(mapper: Mapper[Any]) -> list[CompositeProperty[Any]]:
+    """Return the mapper's composites."""
+    return [prop for prop in mapper.attrs if isinstance(prop, CompositeProperty)]
+
+
+def state_of(obj: object) -> InstanceState[Any]:
+    """Return SQLAlchemy's state of a mapped object."""
+    return instance_state(obj)
+
+
+def _mapped_keys(mapper: Mapper[Any], columns: Iterable[ColumnElement[Any]]) -> tuple[str, ...]:
+    """Return the attributes of those of the columns that the mapper maps."""
+    wanted = set(columns)
+    return tuple(prop.key for prop in mapper.column_attrs if any(column in wanted for column in prop.columns))
+
+
+def _canonical(mapper: Mapper[Any], name: str) -> str:
+    """Return the name behind a synonym."""
+    while name in mapper.synonyms:
+        name = mapper.synonyms[name].name
+    return name
+
+
+def _unset_is_null(prop: ColumnProperty[Any]) -> bool:
+    for column in prop.columns:
+        if not isinstance(column, Column) or column.primary_key or prop.deferred:
+            return False
+        made = (column.default, column.server_default, column.computed, column.identity)
+        if any(value is not None for value in made):
+            return False
+    return True
+
+
+def _set_by_update(prop: ColumnProperty[Any], mapper: Mapper[Any]) -> bool:
+    """Whether an UPDATE gives the column a value that nobody assigned."""
+    for column in prop.columns:
+        if not isinstance(column, Column):
+            return True  # an SQL expression over the row
+        if column is mapper.version_id_col or column.computed is not None:
+            return True
+        if column.onupdate is not None or column.server_onupdate is not None:
+            return True
+    return False
+
+
+def _is_misread(prop: ColumnProperty[Any]) -> bool:
+    column = prop.columns[0]
+    default = getattr(column, "onupdate", None)
+    return default is not None and default.is_callable and ONE_VALUE_PER_STATEMENT not in column.info
+
+
+def _self_references(mapper: Mapper[Any]) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of attributes by which rows of the table refer to rows of the same table."""
+    pairs: list[tuple[str, str]] = []
+    for table in mapper.tables:
+        for key in getattr(table, "foreign_keys", ()):
+            child, parent = key.parent, key.column
+            if parent.table in mapper.tables and child is not parent and not child.primary_key:
+                pairs += zip(_mapped_keys(mapper, [child]), _mapped_keys(mapper, [parent]), strict=False)
+    return tuple(sorted(pairs))
+
+
+def _table_ranks(mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
+    tables: dict[Table, None] = {}
+    for mapper in mappers:
+        for table in mapper.tables:
+            metadata = getattr(table, "metadata", None)
+            if metadata is not None:
+                tables.update(dict.fromkeys(metadata.tables.values()))
+    order: dict[object, int] = {}
+    for table, _ in sort_tables_and_constraints(tables):  # type: ignore[no-untyped-call]
+        if table is not None:
+            order[table] = len(order)
+    positions = {
+        mapper: (max((order.get(table, 0) for table in mapper.tables), default=0), mapper.class_.__qualname__)
+        for mapper in mappers
+    }
+    return {mapper: rank for rank, mapper in enumerate(sorted(mappers, key=positions.__getitem__))}
+
+
+def _check_configured(target: type) -> None:
+    """Check what was configured before the library was imported, when somebody begins to listen to it."""
+    classes = [target]
+    for class_ in classes:
+        classes += type.__subclasses__(class_)
+        with contextlib.suppress(UnmappedClassError):  # its mapping waits for all subclasses, as it may
+            mapper = cast("Mapper[Any] | None", inspect(class_, raiseerr=False))
+            if mapper is not None and mapper.configured:
+                watched_fields(mapper)
+
+
+registry.checks.append(_check_configured)
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _check_watched_fields(mapper: Mapper[Any], class_: type) -> None:  # noqa: ARG001 - SQLAlchemy calls it so
+    """Refuse a wrong ``__watched_fields__`` when the mapper is configured, long before somebody's flush."""
+    watched_fields(mapper)

@@ -1,0 +1,297 @@
+"""Who listens to what: registration, removal, muting, and the listeners of a class in the order they are called."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import inspect
+import threading
+from collections.abc import Callable, Collection, Generator
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Concatenate, TypeVar, cast
+from weakref import WeakKeyDictionary
+
+from ..errors import ListenerError
+from .types import ModelEvent
+
+# A bound cannot name the listened model as well: checkers see a callback of the wrong shape, not one for a wrong model.
+CallbackT = TypeVar("CallbackT", bound=Callable[Concatenate[Any, ModelEvent, ...], object])
+AnyCallback = Callable[..., object]
+
+ALL_EVENTS = frozenset(ModelEvent)
+_FILLED_IN = ("session", "event")
+_muted: ContextVar[tuple[object, ...] | None] = ContextVar("fastapi_toolsets_muted", default=())
+
+
+class Listener:
+    """One callback with what it listens to and what it wants to be told."""
+
+    __slots__ = ("callback", "events", "is_async", "name", "wants_event", "wants_session")
+
+    def __init__(self, callback: AnyCallback, events: frozenset[ModelEvent], keywords: frozenset[str]) -> None:
+        """Resolve once what every call needs to know."""
+        self.callback: AnyCallback = callback
+        self.events: frozenset[ModelEvent] = events
+        self.is_async: bool = is_async_callable(callback)
+        self.name: str = callback_name(callback)
+        self.wants_session: bool = "session" in keywords
+        self.wants_event: bool = "event" in keywords
+
+
+def callback_name(callback: AnyCallback) -> str:
+    """Return the callback's qualified name with its module, for messages."""
+    while isinstance(callback, partial):
+        callback = callback.func
+    named = callback if hasattr(callback, "__qualname__") else type(callback)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def is_async_callable(callback: AnyCallback) -> bool:
+    """Whether calling it makes a coroutine: an async function, method or ``__call__``, also inside partials."""
+    while isinstance(callback, partial):
+        callback = callback.func
+    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
+
+
+class Registry:
+    """Listeners by target class; every change drops what was resolved before, so nothing resolved is ever stale."""
+
+    def __init__(self) -> None:
+        """Begin without listeners."""
+        self._lock = threading.RLock()
+        self._listeners: WeakKeyDictionary[type, list[Listener]] = WeakKeyDictionary()
+        self._watchers: list[Callable[[], None]] = []
+        self.checks: list[Callable[[type], None]] = []
+        """What a target has to pass before anybody may listen to it; each raises what is wrong."""
+
+    def subscribe(self, changed: Callable[[], None]) -> None:
+        """Call ``changed`` now if anything is registered, and after every registration and removal."""
+        self._watchers.append(changed)
+        if self._listeners:
+            changed()
+
+    def add(self, target: type, listener: Listener) -> None:
+        """Add a listener behind those that the target has."""
+        for check in self.checks:
+            check(target)
+        with self._lock:
+            self._listeners.setdefault(target, []).append(listener)
+        self._changed()
+
+    def remove(self, target: type, callback: AnyCallback) -> None:
+        """Remove a callback from a target.
+
+        Raises:
+            ListenerError: The callback does not listen to that target.
+        """
+        with self._lock:
+            registered = self._listeners.get(target, [])
+            kept = [listener for listener in registered if listener.callback != callback]
+            if len(kept) == len(registered):
+                msg = (
+                    f"{callback_name(callback)} does not listen to {target.__qualname__}: "
+                    "give remove_listener the class and the function that listens_for was given"
+                )
+                raise ListenerError(msg)
+            if kept:
+                self._listeners[target] = kept
+            else:
+                del self._listeners[target]
+        self._changed()
+
+    @contextlib.contextmanager
+    def scope(self, *, inherit: bool) -> Generator[None]:
+        """Restore on exit what was registered on entry."""
+        with self._lock:
+            saved = {target: list(listeners) for target, listeners in self._listeners.items()}
+            if not inherit:
+                self._listeners.clear()
+        self._changed()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._listeners = WeakKeyDictionary(saved)
+            self._changed()
+
+    def resolve(self, model: type) -> tuple[Listener, ...]:
+        """Return the listeners of a class: its own first, then its bases', in registration order, no function twice."""
+        found: list[Listener] = []
+        with self._lock:
+            for class_ in model.__mro__:
+                for listener in self._listeners.get(class_, ()):
+                    _merge(found, listener)
+        return tuple(found)
+
+    def _changed(self) -> None:
+        for changed in self._watchers:
+            changed()
+
+
+def _merge(found: list[Listener], listener: Listener) -> None:
+    """Append a listener, or widen the one that calls the same function already."""
+    for index, known in enumerate(found):
+        if known.callback == listener.callback:
+            if not listener.events <= known.events:
+                keywords = {name for name in _FILLED_IN if getattr(known, f"wants_{name}")}
+                found[index] = Listener(known.callback, known.events | listener.events, frozenset(keywords))
+            return
+    found.append(listener)
+
+
+registry: Registry = Registry()
+
+
+class ListenerDecorator:
+    """What ``listens_for`` returns: registers the function it decorates and returns it unchanged."""
+
+    def __init__(self, target: type, events: frozenset[ModelEvent]) -> None:
+        """Remember what to listen to."""
+        self._target = target
+        self._events = events
+
+    def __call__(self, callback: CallbackT, /) -> CallbackT:
+        """Register ``callback`` and return it.
+
+        Raises:
+            ListenerError: It cannot be called as ``callback(obj, event_type, changes)``, or is a generator function.
+        """
+        keywords = _checked_keywords(callback, self._target)
+        registry.add(self._target, Listener(callback, self._events, keywords))
+        return callback
+
+
+def listens_for(target: type, event_types: ModelEvent | Collection[ModelEvent] = ALL_EVENTS) -> ListenerDecorator:
+    """Call the decorated function after every commit that created, updated or deleted a row of ``target``.
+
+    The function is called with ``(obj, event_type, changes)``; it may also declare the keyword-only parameters
+    ``session`` (the session that committed) and ``event`` (an :class:`Event`). It may be sync or async, a partial, a
+    bound method or an object with ``__call__``. Decorators stack. It takes effect from the next flush on.
+
+    Args:
+        target: A mapped class, an abstract base or a plain mixin; every mapped subclass is listened to, also one
+            that is defined later.
+        event_types: One :class:`ModelEvent` or a collection of them; all three when left out.
+
+    Returns:
+        A decorator that returns the function unchanged.
+
+    Raises:
+        ListenerError: ``target`` is not such a class, or ``event_types`` is anything else. The decorator raises it for
+            a function that cannot be called that way. It is a ``TypeError``.
+    """
+    if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
+        msg = (
+            f"listens_for() was given {target!r} to listen to: give it a mapped class, "
+            "an abstract base of mapped classes or a mixin"
+        )
+        raise ListenerError(msg)
+    return ListenerDecorator(target, _checked_events(event_types))
+
+
+def remove_listener(target: type, callback: AnyCallback) -> None:
+    """Stop calling ``callback`` for ``target``, from the next delivery on.
+
+    Args:
+        target: The class that ``listens_for`` was given.
+        callback: The function that it decorated.
+
+    Raises:
+        ListenerError: The callback does not listen to that class.
+    """
+    registry.remove(target, callback)
+
+
+@contextlib.contextmanager
+def listener_scope(*, inherit: bool = True) -> Generator[None]:
+    """Give a block listeners of its own: what is registered or removed inside is undone when it ends.
+
+    It is meant for tests. The scope is the process's, not the task's or the thread's.
+
+    Args:
+        inherit: Whether the listeners registered so far are called inside the block too.
+    """
+    with registry.scope(inherit=inherit):
+        yield
+
+
+@contextlib.contextmanager
+def muted(*callbacks: AnyCallback) -> Generator[None]:
+    """Do not call ``callbacks`` (all callbacks when none is named) for what is committed in this block.
+
+    Holds for the current task or thread and what it starts, not for others. Muted events are not made up for later.
+    """
+    before = _muted.get()
+    token = _muted.set(None if not callbacks or before is None else (*before, *callbacks))
+    try:
+        yield
+    finally:
+        _muted.reset(token)
+
+
+def is_muted(listener: Listener) -> bool:
+    """Whether the current context has muted the listener."""
+    muted_callbacks = _muted.get()
+    return muted_callbacks is None or listener.callback in muted_callbacks
+
+
+def anything_muted() -> bool:
+    """Whether the current context has muted any listener at all."""
+    muted_callbacks = _muted.get()
+    return muted_callbacks is None or bool(muted_callbacks)
+
+
+def check_callable(callback: object) -> None:
+    """Raise :class:`ListenerError` for what ``on_commit`` cannot call."""
+    if not callable(callback):
+        msg = f"on_commit() was given {callback!r}, which cannot be called: give it a function and its arguments"
+        raise ListenerError(msg)
+
+
+def _checked_events(events: object) -> frozenset[ModelEvent]:
+    if isinstance(events, ModelEvent):
+        return frozenset((events,))
+    if isinstance(events, (list, tuple, set, frozenset)) and events:
+        members = cast("Collection[object]", events)
+        found = [member for member in members if isinstance(member, ModelEvent)]
+        if len(found) == len(members):
+            return frozenset(found)
+    msg = (
+        f"listens_for() was given {events!r} as event types: give it a ModelEvent such as ModelEvent.CREATE, "
+        "or a list of them"
+    )
+    raise ListenerError(msg)
+
+
+def _checked_keywords(callback: object, target: type) -> frozenset[str]:
+    """Return which keyword-only parameters the callback wants filled in, or say why it cannot be called."""
+    if not callable(callback):
+        msg = f"listens_for({target.__qualname__}) was put on {callback!r}, which cannot be called: give it a function"
+        raise ListenerError(msg)
+    name = callback_name(callback)
+    function: object = callback
+    while isinstance(function, partial):
+        function = function.func
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004
+        if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
+            msg = f"{name} is a generator function, whose body would never run: make it a plain or an async function"
+            raise ListenerError(msg)
+    try:
+        signature = inspect.signature(callback)
+    except ValueError:  # some callables made in C do not tell their signature
+        return frozenset()
+    keywords = frozenset(
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _FILLED_IN
+    )
+    try:
+        signature.bind(None, None, None, **dict.fromkeys(keywords))
+    except TypeError as error:
+        msg = (
+            f"{name} has the signature {signature}, which cannot be called as (obj, event_type, changes): {error}. "
+            "Take three positional parameters and, keyword-only, nothing required but session and event"
+        )
+        raise ListenerError(msg) from None
+    return keywords

@@ -1,0 +1,226 @@
+"""``SyncEventSession``: the one file that listens to SQLAlchemy's session events."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from ..errors import PlainSessionWarning, SessionClassError, SessionOptionError
+from . import compatibility, outcome
+from .crossing import checked_backend
+from .plan import plans
+from .registry import check_callable, registry
+from .tracker import Tracker
+from .types import SessionOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
+    from sqlalchemy.orm.unitofwork import UOWTransaction
+
+    from .types import Backend, ErrorPolicy
+
+
+class SyncEventSession(Session):
+    """A ``Session`` that calls the listeners of what its commits created, updated and deleted.
+
+    Give it to a factory, ``sessionmaker(engine, class_=SyncEventSession)``, and use it like any other session.
+    Callbacks run in ``commit()``, after the COMMIT of the outermost transaction: sync ones on the thread that commits,
+    async ones on the application's loop where there is one, otherwise on one of the library's. As long as no listener
+    is registered in the process it *is* a plain session.
+    """
+
+    def __init__(
+        self,
+        bind: Any = None,  # noqa: ANN401 - whatever the Session of the installed SQLAlchemy takes
+        *,
+        on_callback_error: ErrorPolicy = "log",
+        callback_grace: float = 10.0,
+        cascade_limit: int = 20,
+        dispatch_on_joined_commit: bool = False,
+        callback_backend: Backend | None = None,
+        **options: Any,  # noqa: ANN401 - passed on to the Session of the installed SQLAlchemy
+    ) -> None:
+        """Open a session; usually a ``sessionmaker`` does, with the options it was given.
+
+        Args:
+            bind: The engine or connection, as for ``Session``.
+            on_callback_error: What to do when a callback raises: ``"log"`` it and go on (the commit stands),
+                ``"raise"`` one exception group from ``commit()`` after all callbacks have run, or call this function
+                with a :class:`CallbackFailure`.
+            callback_grace: For how many seconds the callbacks that are left still run after the committing task was
+                cancelled.
+            cascade_limit: How many commits in a row callbacks may cause before ``CascadeLimitError`` ends the chain.
+            dispatch_on_joined_commit: Whether the session's own commit counts although it has joined a transaction
+                that somebody else began on its connection. For test suites that roll everything back.
+            callback_backend: ``"asyncio"`` or ``"trio"``, for async callbacks where the caller has no loop.
+            **options: Everything else that ``Session`` takes.
+
+        Raises:
+            SessionClassError: ``bind`` or one of ``binds`` belongs to the async side.
+            SessionOptionError: An option has a value that it cannot have.
+        """
+        given: list[object] = [bind, *(options.get("binds") or {}).values()]
+        for engine in given:
+            if type(engine).__name__.startswith("Async") and hasattr(engine, "sync_engine"):
+                msg = (
+                    f"{type(self).__name__} is a sync session and was given the {type(engine).__name__} {engine!r}: "
+                    "give it a sync engine, or use async_sessionmaker with class_=EventSession"
+                )
+                raise SessionClassError(msg)
+        chosen = SessionOptions(
+            on_callback_error=on_callback_error,
+            callback_grace=callback_grace,
+            cascade_limit=cascade_limit,
+            dispatch_on_joined_commit=dispatch_on_joined_commit,
+            callback_backend=None if callback_backend is None else checked_backend(callback_backend),
+        )
+        _check_options(chosen)
+        self._tracker = Tracker(chosen)
+        super().__init__(bind, **options)
+
+    def expire(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
+        """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
+        self._tracker.before_use()
+        super().expire(instance, attribute_names)
+
+    def expire_all(self) -> None:
+        """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""
+        self._tracker.before_use()
+        super().expire_all()
+
+    def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
+        """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.
+
+        It is dropped with the savepoint or the transaction that is rolled back. Outside a transaction one begins, as
+        it does when an object is added; called by a callback there, it is called once the events that wait are told.
+
+        Args:
+            callback: A sync or async function.
+            *arguments: What to call it with.
+
+        Raises:
+            ListenerError: ``callback`` cannot be called. It is a ``TypeError``.
+        """
+        check_callable(callback)
+        install()
+        self._tracker.on_commit(self, callback, arguments)
+
+
+def _check_options(options: SessionOptions) -> None:
+    """Say what is wrong with an option: types alone do not stop a factory's keyword arguments."""
+    policy, grace, limit = options.on_callback_error, options.callback_grace, options.cascade_limit
+    if policy not in ("log", "raise") and not callable(policy):
+        msg = f"on_callback_error was given {policy!r}: give it 'log', 'raise' or a function taking a CallbackFailure"
+        raise SessionOptionError(msg)
+    if not _is_number(grace, float) or not grace >= 0:
+        msg = f"callback_grace was given {grace!r}: give it a number of seconds, 0 or more"
+        raise SessionOptionError(msg)
+    if not _is_number(limit, int) or limit < 0:
+        msg = f"cascade_limit was given {limit!r}: give it a number of commits, 0 or more"
+        raise SessionOptionError(msg)
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, (int, kind)) and not isinstance(value, bool)
+
+
+# The listeners below are installed with the first model listener of the process: until then an event session costs
+# exactly what a plain session costs. They are on our own class, so that other sessions never pay, except for the one
+# look per flush that notices a model whose listeners a plain session passes by.
+
+_installing = threading.Lock()
+_installed = False
+_passed_by: WeakKeyDictionary[Mapper[Any], list[object]] = WeakKeyDictionary()
+"""The callbacks that a warning was given for, by mapper."""
+
+
+def install() -> None:
+    """Begin to listen to the session events of every event session, existing ones included."""
+    global _installed  # noqa: PLW0603 - once for the process, as SQLAlchemy's class-level listeners are
+    with _installing:
+        if _installed:
+            return
+        _installed = True
+        for name in _HOOKS:
+            event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"))
+        event.listen(Session, "after_flush", _notice_plain_session)
+        outcome.install()
+
+
+_HOOKS = (
+    "before_flush",
+    "after_flush",
+    "after_flush_postexec",
+    "do_orm_execute",
+    "before_commit",
+    "after_commit",
+    "after_transaction_create",
+    "after_transaction_end",
+)
+
+
+def _before_flush(session: SyncEventSession, flush_context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
+    session._tracker.before_flush(session)
+
+
+def _after_flush(session: SyncEventSession, flush_context: UOWTransaction) -> None:
+    session._tracker.after_flush(flush_context)
+
+
+def _after_flush_postexec(session: SyncEventSession, flush_context: UOWTransaction) -> None:  # noqa: ARG001
+    session._tracker.after_flush_postexec(session)
+
+
+def _do_orm_execute(execution: ORMExecuteState) -> None:
+    session = execution.session
+    if isinstance(session, SyncEventSession):
+        session._tracker.do_orm_execute(execution)
+
+
+def _before_commit(session: SyncEventSession) -> None:
+    session._tracker.before_commit(session)
+
+
+def _after_commit(session: SyncEventSession) -> None:
+    session._tracker.after_commit(session)
+
+
+def _after_transaction_create(session: SyncEventSession, transaction: SessionTransaction) -> None:  # noqa: ARG001
+    session._tracker.before_use()
+
+
+def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:
+    session._tracker.after_transaction_end(session, transaction)
+
+
+def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:
+    """Warn once for each model that has listeners and was flushed by a session that calls none."""
+    if isinstance(session, SyncEventSession):
+        return
+    for mapper in compatibility.flushed_states(flush_context):
+        plan = plans.get(mapper)
+        if plan is None or plan.passed_by:
+            continue
+        plan.passed_by = True
+        callbacks = [listener.callback for listeners in plan.listeners.values() for listener in listeners]
+        known = _passed_by.setdefault(mapper, [])
+        if not all(callback in known for callback in callbacks):
+            known += callbacks
+            warnings.warn(
+                f"{mapper.class_.__qualname__} has listeners, but was flushed by a {type(session).__name__}, which "
+                "calls none of them: make the session factory with class_=EventSession (async_sessionmaker) or "
+                "class_=SyncEventSession (sessionmaker)",
+                PlainSessionWarning,
+                stacklevel=2,
+            )
+
+
+registry.subscribe(install)

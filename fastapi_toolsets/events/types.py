@@ -1,0 +1,119 @@
+"""The vocabulary: what an event is, what a callback looks like, what a session may be told to do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class ModelEvent(StrEnum):
+    """What happened to a row, net of everything the transaction did to it."""
+
+    CREATE = "create"
+    UPDATE = "update"
+    DELETE = "delete"
+
+
+class FieldChange(TypedDict):
+    """One attribute's true value before the transaction and its value after it.
+
+    For a watched collection ``old`` is the list of members removed and ``new`` the list of members added.
+    """
+
+    # The values are the attributes' own Python values: their type is known to the model, not here.
+    old: Any
+    new: Any
+
+
+Changes: TypeAlias = dict[str, FieldChange]
+"""What an UPDATE changed, by attribute name as mapped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Everything there is to say about one row's part in one committed transaction.
+
+    Handed to callbacks that declare a keyword-only parameter ``event``. It is immutable: the mappings are read-only.
+
+    Attributes:
+        model: The mapped class of the row.
+        identity: The primary key values, in the order of the mapper's primary key columns.
+        type: What happened to the row.
+        changes: For an UPDATE what changed, else ``None``.
+        before: The column values at the start of the transaction, by attribute name; ``None`` for a CREATE.
+        after: The column values as committed, by attribute name; ``None`` for a DELETE.
+        transaction_id: The same for all events of one transaction, different for every other.
+        position: The event's place among the events of its transaction, counted from 0.
+    """
+
+    model: type[object]
+    identity: tuple[Any, ...]
+    type: ModelEvent
+    changes: Mapping[str, Mapping[str, Any]] | None
+    before: Mapping[str, Any] | None
+    after: Mapping[str, Any] | None
+    transaction_id: UUID
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallbackFailure:
+    """A callback that raised, as handed to a session's ``on_callback_error`` function.
+
+    Attributes:
+        callback: The callback's qualified name, module included.
+        model: The name of the event's model; ``None`` for a ``session.on_commit`` callback.
+        event_type: What had happened to the row; ``None`` for a ``session.on_commit`` callback.
+        error: What the callback raised.
+    """
+
+    callback: str
+    model: str | None
+    event_type: ModelEvent | None
+    error: BaseException
+
+    def __str__(self) -> str:
+        """Say which callback failed on what, without any field value."""
+        if self.model is None or self.event_type is None:
+            return f"on_commit callback {self.callback}"
+        return f"callback {self.callback} for {self.event_type.value} of {self.model}"
+
+
+ONE_VALUE_PER_STATEMENT = "fastapi_toolsets.one_value_per_statement"
+"""Key of ``Column.info`` for a column whose ``onupdate`` function gives all rows of a statement the same value.
+
+Where it gives each row its own, SQLAlchemy (2.0 and 2.1) shows every object of a batched UPDATE the first row's value.
+"""
+
+ErrorPolicy: TypeAlias = Literal["log", "raise"] | Callable[[CallbackFailure], Awaitable[None] | None]
+"""What a session does with callbacks that raise: log each, raise one group at the end, or call a function."""
+
+Backend: TypeAlias = Literal["asyncio", "trio"]
+"""The event loop that async callbacks get where the caller of a ``SyncEventSession`` has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What a session factory was told about delivery.
+
+    Attributes:
+        on_callback_error: ``"log"`` each error (default), ``"raise"`` one exception group after all callbacks have
+            run, or a function, sync or async, that is called with a :class:`CallbackFailure` for each.
+        callback_grace: How many seconds the callbacks that are left may still take once the committer was cancelled.
+        cascade_limit: How many commits in a row callbacks may cause before the chain is cut.
+        dispatch_on_joined_commit: Whether the session's own commit counts when it has joined a transaction that
+            somebody else began on its connection, as in a test that rolls everything back at the end.
+        callback_backend: The event loop to run async callbacks on where there is none; ``None`` takes the library's
+            default (see :func:`fastapi_toolsets.events.set_callback_backend`).
+    """
+
+    on_callback_error: ErrorPolicy = "log"
+    callback_grace: float = 10.0
+    cascade_limit: int = 20
+    dispatch_on_joined_commit: bool = False
+    callback_backend: Backend | None = None

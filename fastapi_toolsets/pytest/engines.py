@@ -1,0 +1,119 @@
+"""Engines for tests: made from a URL, with errors that say which driver to name, and SQLite set up to behave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sqlalchemy import URL, Engine, create_engine, make_url
+from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
+from sqlalchemy.pool import StaticPool
+
+from ..db import enable_sqlite_foreign_keys, enable_sqlite_savepoints
+from ..errors import ToolsetsError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+EngineT = TypeVar("EngineT", bound="Engine | AsyncEngine")
+
+_ASYNC_DRIVERS = {
+    "sqlite": ("aiosqlite",),
+    "postgresql": ("asyncpg", "psycopg"),
+    "mysql": ("asyncmy", "aiomysql"),
+    "mariadb": ("asyncmy", "aiomysql"),
+}
+_SYNC_DRIVERS = {
+    "sqlite": ("pysqlite",),
+    "postgresql": ("psycopg",),
+    "mysql": ("pymysql",),
+    "mariadb": ("pymysql",),
+}
+
+
+class DatabaseURLError(ToolsetsError, ValueError):
+    """A database URL cannot be read, or names a driver that is not there or is of the other kind."""
+
+
+def make_async_engine(database_url: str | URL, caller: str, options: Mapping[str, Any]) -> AsyncEngine:
+    """Make an async engine for a test."""
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - it needs greenlet, the sync form does not
+
+    url = _parsed(database_url, caller)
+    try:
+        return _prepared(create_async_engine, url, caller, options, _ASYNC_DRIVERS)
+    except InvalidRequestError as error:
+        if url.get_dialect().is_async:
+            raise
+        raise DatabaseURLError(
+            f"{caller} works with an async driver, and {_shown(url)} names a sync one: "
+            f"{_advice(url, _ASYNC_DRIVERS)}, or use create_sync_db_session()"
+        ) from error
+
+
+def make_sync_engine(database_url: str | URL, caller: str, options: Mapping[str, Any]) -> Engine:
+    """Make a sync engine for a test."""
+    url = _parsed(database_url, caller)
+    engine = _prepared(create_engine, url, caller, options, _SYNC_DRIVERS)
+    if engine.dialect.is_async:
+        raise DatabaseURLError(
+            f"{caller} works with a sync driver, and {_shown(url)} names an async one: "
+            f"{_advice(url, _SYNC_DRIVERS)}, or use create_db_session()"
+        )
+    return engine
+
+
+def _prepared(
+    create: Callable[..., EngineT],
+    url: URL,
+    caller: str,
+    options: Mapping[str, Any],
+    drivers: Mapping[str, tuple[str, ...]],
+) -> EngineT:
+    if _is_memory_database(url) and not {"poolclass", "pool", "creator", "async_creator"} & options.keys():
+        # Each connection to a memory database opens another database: all share one, in whichever thread they are.
+        connect_args: Mapping[str, Any] = options.get("connect_args", {})
+        options = {**options, "poolclass": StaticPool, "connect_args": {"check_same_thread": False, **connect_args}}
+    try:
+        engine = create(url, **options)
+    except NoSuchModuleError as error:
+        raise DatabaseURLError(
+            f"{caller} cannot use {_shown(url)}: SQLAlchemy knows no {url.drivername!r}; {_advice(url, drivers)}"
+        ) from error
+    except ModuleNotFoundError as error:
+        raise DatabaseURLError(
+            f"{caller} cannot use {_shown(url)}: its driver needs the module {error.name!r}, which is not installed; "
+            f"install it, or {_advice(url, drivers)}"
+        ) from error
+    enable_sqlite_savepoints(engine)
+    enable_sqlite_foreign_keys(engine)
+    return engine
+
+
+def _parsed(database_url: str | URL, caller: str) -> URL:
+    try:
+        return make_url(database_url)
+    except (ArgumentError, ValueError) as error:
+        # Not shown: what cannot be read may still hold a password.
+        raise DatabaseURLError(
+            f"{caller} was given a database URL that cannot be read: write it as "
+            "dialect+driver://user:password@host/database, for example sqlite+aiosqlite:///:memory:"
+        ) from error
+
+
+def _is_memory_database(url: URL) -> bool:
+    if url.get_backend_name() != "sqlite":
+        return False
+    return url.database in {None, "", ":memory:", "file::memory:"} or url.query.get("mode") == "memory"
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)
+
+
+def _advice(url: URL, drivers: Mapping[str, tuple[str, ...]]) -> str:
+    backend = url.get_backend_name()
+    known = drivers.get(backend)
+    if known is None:
+        return f"name one of the databases {', '.join(sorted(drivers))}"
+    return "write " + " or ".join(f"{backend}+{driver}://…" for driver in known)

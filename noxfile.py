@@ -1,0 +1,132 @@
+"""The sessions that check the project; ``nox --list`` names them, ``nox`` alone runs those that CI runs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026.8.10"
+nox.options.allow_parallel = True  # `nox -j 2` runs two sessions at a time
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+nox.options.error_on_missing_interpreters = True
+nox.options.sessions = ["lint", "types", "tests", "minimum", "no_greenlet", "demo"]
+
+PYTHONS = ("3.11", "3.12", "3.13")
+OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
+SQLALCHEMYS = [
+    nox.param("sqlalchemy~=2.0.36", id="sqlalchemy-2.0"),
+    nox.param("sqlalchemy~=2.1.0", id="sqlalchemy-2.1"),
+]
+
+
+def _pyenv_interpreters() -> list[Path]:
+    """The folders of the newest patch release that pyenv has of each Python, without going through its shims.
+
+    A shim stands on ``PATH`` for every version ever installed and fails for those that are not active in this folder.
+    """
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    folders: list[Path] = []
+    for python in PYTHONS:
+        installed = {
+            int(release[1]): folder / "bin"
+            for folder in root.glob(f"versions/{python}.*")
+            if (release := re.fullmatch(rf"{re.escape(python)}\.(\d+)", folder.name))
+            and os.access(folder / "bin" / f"python{python}", os.X_OK)
+        }
+        if installed:
+            folders.append(installed[max(installed)])
+    return folders
+
+
+os.environ["PATH"] = os.pathsep.join([*map(str, _pyenv_interpreters()), os.environ["PATH"]])
+os.environ.setdefault("UV_SYSTEM_CERTS", "1")  # uv reaches what pip reaches, also behind a company's own certificate
+
+
+@nox.session(python=OLDEST)
+def lint(session: nox.Session) -> None:
+    """Rules and format of the code, and the changelog fragments."""
+    session.install("-e", ".[lint]")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("towncrier", "build", "--draft", "--version", "next", "--date", "unreleased")
+
+
+@nox.session(python=OLDEST)
+def types(session: nox.Session) -> None:
+    """What mypy and basedpyright say, tests/typing included, and that every public name is typed."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("basedpyright")
+    session.run("basedpyright", "--verifytypes", "fastapi_toolsets", "--ignoreexternal")
+
+
+@nox.session(python=PYTHONS)
+@nox.parametrize("sqlalchemy", SQLALCHEMYS)
+def tests(session: nox.Session, sqlalchemy: str) -> None:
+    """All tests, on each Python with each SQLAlchemy."""
+    session.install("-e", ".[test]", sqlalchemy)
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=[OLDEST, NEWEST], venv_backend="uv")
+def minimum(session: nox.Session) -> None:
+    """All tests, with the lowest version of everything that pyproject.toml names."""
+    session.install("--resolution", "lowest-direct", "-e", ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def no_greenlet(session: nox.Session) -> None:
+    """The sync half, where greenlet is not installed."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    required = [requirement for requirement in project["dependencies"] if not requirement.startswith("greenlet")]
+    session.install(*required, *project["optional-dependencies"]["pytest"], "sqlalchemy>=2.1")
+    session.install("--no-deps", "-e", ".")
+    session.run("python", "-c", "import importlib.util as u, sys; sys.exit(u.find_spec('greenlet') is not None)")
+    session.run("pytest", "--confcutdir=tests/no_greenlet", "tests/no_greenlet", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def demo(session: nox.Session) -> None:
+    """The demo, from an installed wheel and away from the checkout, as a new user runs it."""
+    session.install(".[demo]")
+    session.chdir(session.create_tmp())
+    session.run("python", "-m", "fastapi_toolsets.demo", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def coverage(session: nox.Session) -> None:
+    """All tests under coverage, branches included; fails below the bound in pyproject.toml."""
+    session.install("-e", ".[test]")
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    session.run("coverage", "report")
+
+
+@nox.session(python=OLDEST)
+def bench(session: nox.Session) -> None:
+    """The benchmarks."""
+    session.install("-e", ".[test]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def mutation(session: nox.Session) -> None:
+    """Small changes to the core, each of which some test should notice; ``-- --sample 40`` tries so many a module."""
+    session.install("-e", ".[mutation]")
+    session.run("python", "-m", "tests.mutation", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def model(session: nox.Session) -> None:
+    """50,000 random programs, judged by the database; ``MODEL_PROGRAMS`` and ``MODEL_SEED`` choose others."""
+    session.install("-e", ".[test]")
+    programs = os.environ.get("MODEL_PROGRAMS", "50000")
+    # The programs are one test: it may take longer than a test that hangs.
+    pytest = ("pytest", "-o", "faulthandler_timeout=0", "tests/model", *session.posargs)
+    session.run(*pytest, env={"MODEL_PROGRAMS": programs})

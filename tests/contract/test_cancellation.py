@@ -1,0 +1,390 @@
+"""Rule C5: a committer that is cancelled while callbacks run: they still run, for a grace, and then it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import pytest
+from sqlalchemy.orm import sessionmaker
+
+from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listens_for
+
+from ..databases import Database, tables
+from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
+from .event_models import LOCAL, created, updated
+from .transaction_models import ORDERS, Base, ExpectedError, Order
+
+SERVERS_TOO = ("sqlite", "postgresql", "mariadb")
+ENOUGH = 60.0  # seconds; a grace that no test uses up
+NONE = 0.0
+
+Canceller = Callable[["Committer"], Coroutine[Any, Any, None]]
+
+
+class Committer:
+    """A task that commits an order whose first callback waits until it is let go on."""
+
+    def __init__(self, session: SessionAdapter, *, waits_for_ever: bool = False) -> None:
+        self.session = session
+        self.waits_for_ever = waits_for_ever
+        self.waiting = anyio.Event()
+        self.go_on = anyio.Event()
+        self.returned = False
+        self.calls: list[str] = []
+
+    async def commit(self) -> None:
+        await self.session.add(Order(id=1))
+        await self.session.commit()
+        self.returned = True
+
+    def let_go(self) -> None:
+        if not self.waits_for_ever:
+            self.go_on.set()
+
+    def listen(self) -> None:
+        """Register callbacks: one that waits, then an async, a sync and one that uses the session."""
+
+        @listens_for(Order, ModelEvent.CREATE)
+        async def waits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            self.waiting.set()
+            await self.go_on.wait()
+            self.calls.append("waits")
+
+        @listens_for(Order, ModelEvent.CREATE)
+        async def asynchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            await asyncio.sleep(0)
+            self.calls.append("asynchronous")
+
+        @listens_for(Order, ModelEvent.CREATE)
+        def synchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            self.calls.append("synchronous")
+
+        @listens_for(Order, ModelEvent.CREATE)
+        async def uses_the_session(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            order.quantity = len((await self.session.execute(ORDERS)).all())
+            await self.session.commit()
+            self.calls.append("uses the session")
+
+
+ALL = ["waits", "asynchronous", "synchronous", "uses the session"]
+
+
+async def by_task_cancel(committer: Committer) -> None:
+    task = asyncio.create_task(committer.commit())
+    await committer.waiting.wait()
+    task.cancel()
+    await asyncio.sleep(0)
+    committer.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def by_repeated_task_cancel(committer: Committer) -> None:
+    task = asyncio.create_task(committer.commit())
+    await committer.waiting.wait()
+    for _ in range(5):
+        task.cancel()
+        await asyncio.sleep(0)
+    committer.let_go()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def by_asyncio_timeout(committer: Committer) -> None:
+    limit = asyncio.timeout(None)
+
+    async def expire() -> None:
+        await committer.waiting.wait()
+        loop = asyncio.get_running_loop()
+        limit.reschedule(loop.time())
+        loop.call_soon(committer.let_go)
+
+    async def commit() -> None:
+        async with limit:
+            await committer.commit()
+
+    expiring = asyncio.create_task(expire())
+    with pytest.raises(TimeoutError):
+        await commit()
+    await expiring
+
+
+async def by_anyio_scope(committer: Committer) -> None:
+    scope = anyio.CancelScope()
+
+    async def expire() -> None:
+        await committer.waiting.wait()
+        scope.cancel()
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, committer.let_go)
+
+    expiring = asyncio.create_task(expire())
+    with scope:
+        await committer.commit()
+    assert scope.cancelled_caught
+    await expiring
+
+
+async def by_task_group(committer: Committer) -> None:
+    """Be cancelled because a sibling failed."""
+
+    async def fail() -> None:
+        await committer.waiting.wait()
+        asyncio.get_running_loop().call_soon(committer.let_go)
+        raise ExpectedError
+
+    async def run_both() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(committer.commit())
+            group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup) as raised:
+        await run_both()
+    assert [type(error) for error in raised.value.exceptions] == [ExpectedError]
+
+
+CANCELLERS: tuple[Canceller, ...] = (
+    by_task_cancel,
+    by_repeated_task_cancel,
+    by_asyncio_timeout,
+    by_anyio_scope,
+    by_task_group,
+)
+
+
+@pytest.mark.parametrize("cancel", CANCELLERS, ids=lambda canceller: canceller.__name__)
+@scenario(Base.metadata, databases=SERVERS_TOO, front_ends=["async"], callback_grace=ENOUGH)
+async def test_the_rest_runs_and_then_the_cancellation_goes_on(
+    front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture, *, cancel: Canceller
+) -> None:
+    """C5: the callback that waits is not disturbed, the others follow, ``commit()`` does not return; nothing is lost.
+
+    The session is whole afterwards, and the task can be cancelled again.
+    """
+    committer = Committer(front)
+    committer.listen()
+    recorder.listen(Order)
+    await cancel(committer)
+    assert (committer.calls, committer.returned) == (ALL, False)
+    assert recorder.take() == [created(Order, 1), updated(Order, 1, quantity=(0, 1))]
+    assert not front.in_transaction()
+    assert [record for record in caplog.records if record.name.startswith("fastapi_toolsets")] == []
+    (await front.get_one(Order, 1)).status = "later"
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, status=("new", "later"))]
+
+
+@pytest.mark.parametrize("cancel", CANCELLERS, ids=lambda canceller: canceller.__name__)
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=NONE)
+async def test_what_cannot_run_in_the_grace_is_logged_by_name(
+    front: FrontEnd, caplog: pytest.LogCaptureFixture, *, cancel: Canceller
+) -> None:
+    """C5: without a grace the waiting callback is cancelled, and the log names it and those that were not called."""
+    committer = Committer(front, waits_for_ever=True)
+    committer.listen()
+    await cancel(committer)
+    assert (committer.calls, committer.returned) == ([], False)
+    logged = " ".join(caplog.messages)
+    names = ("waits", "asynchronous", "synchronous", "uses_the_session")
+    assert [name for name in names if f"listen.<locals>.{name} for create of Order" not in logged] == []
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
+    assert not front.in_transaction()
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=NONE)
+async def test_callback_may_tidy_up_when_its_grace_is_over(front: FrontEnd) -> None:
+    """C5: it is cancelled where it waits, so that its ``finally`` runs before the committer's cancellation goes on."""
+    committer = Committer(front)
+    steps: list[str] = []
+
+    @listens_for(Order)
+    async def tidy(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        committer.waiting.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("tidied")
+
+    task = asyncio.create_task(committer.commit())
+    await committer.waiting.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["tidied"]
+
+
+@scenario(Base.metadata, databases=SERVERS_TOO, front_ends=["async"], callback_grace=ENOUGH)
+async def test_sync_callback_that_does_io_is_not_cut_short(front: FrontEnd, caplog: pytest.LogCaptureFixture) -> None:
+    """C5 with C1: a sync callback that waits for the database when the cancellation comes runs to its end, too."""
+    committer = Committer(front)
+    statuses: list[str] = []
+
+    @listens_for(Order, ModelEvent.CREATE)
+    def read(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        committer.waiting.set()
+        for _ in range(5):
+            statuses.extend(status for _, status in front.sync_session.execute(ORDERS))
+
+    committer.listen()
+    await by_task_cancel(committer)
+    assert (statuses, committer.calls) == (["new"] * 5, ALL)
+    assert caplog.messages == []
+    assert not front.in_transaction()
+
+
+@pytest.mark.parametrize("policy", ["log", "raise", "function"])
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)
+async def test_errors_in_the_grace_are_told(front: FrontEnd, caplog: pytest.LogCaptureFixture, *, policy: str) -> None:
+    """C5 with C4: what callbacks raised is handed over or logged although the committer was cancelled."""
+    handed: list[str] = []
+
+    def take(failure: CallbackFailure) -> None:
+        handed.append(failure.callback.rpartition(".")[2])
+
+    committer = Committer(front.new_session(on_callback_error=take if policy == "function" else policy))
+
+    @listens_for(Order)
+    async def fails_before(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        raise ExpectedError
+
+    @listens_for(Order)
+    async def fails_meanwhile(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        committer.waiting.set()
+        await committer.go_on.wait()
+        raise ExpectedError
+
+    @listens_for(Order)
+    def fails_after(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        raise ExpectedError
+
+    await by_task_cancel(committer)
+    names = ["fails_before", "fails_meanwhile", "fails_after"]
+    logged = [name for name in names if name in caplog.text]
+    assert (handed, logged) == ((names, []) if policy == "function" else ([], names))
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)
+async def test_cancellation_that_a_callback_makes_up_is_its_own_error(
+    front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C5 with C4: nobody cancelled the committer, so ``commit()`` returns and the others run."""
+
+    @listens_for(Order)
+    async def waits_for_a_cancelled_task(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        task = asyncio.create_task(asyncio.sleep(ENOUGH))
+        task.cancel()
+        await task
+
+    @listens_for(Order)
+    async def has_a_timeout(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    @listens_for(Order)
+    async def moves_on(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        with anyio.move_on_after(0):
+            await anyio.sleep_forever()
+        recorder.record(order, event_type, changes)
+
+    recorder.listen(Order)
+    await front.add(Order(id=1))
+    await front.commit()
+    assert recorder.take() == [created(Order, 1), created(Order, 1)]
+    names = ("waits_for_a_cancelled_task", "has_a_timeout")
+    assert [name for name in names if name not in caplog.text] == []
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)
+async def test_cancelled_before_the_commit(front: FrontEnd, recorder: EventRecorder) -> None:
+    """C5 with T2: whoever is cancelled before COMMIT has committed nothing, and nothing is told."""
+    recorder.listen(Order)
+
+    async def work() -> None:
+        async with front.begin():
+            await front.add(Order(id=1))
+            await front.flush()
+            asyncio.current_task().cancel()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+            await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(work())
+    assert recorder.take() == []
+    await front.add(Order(id=2))
+    await front.commit()
+    assert recorder.take() == [created(Order, 2)]
+    assert await front.committed_rows(ORDERS) == [(2, "new")]
+
+
+# A sync session in an AnyIO worker thread, whose host task is cancelled
+
+
+class Endpoint:
+    """An endpoint's task that waits for a worker thread, which commits an order whose first callback waits."""
+
+    def __init__(self, factory: sessionmaker[SyncEventSession], *, goes_on: bool) -> None:
+        self.factory = factory
+        self.goes_on = goes_on
+        self.calls: list[str] = []
+        self.returned: list[str] = []
+        listens_for(Order)(self.waits)
+        listens_for(Order)(self.synchronous)
+        listens_for(Order)(self.asynchronous)
+
+    async def waits(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        self.waiting.set()
+        await self.go_on.wait()
+        self.calls.append("waits")
+
+    def synchronous(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        self.calls.append("synchronous")
+
+    async def asynchronous(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await anyio.lowlevel.checkpoint()
+        self.calls.append("asynchronous")
+
+    def work(self) -> None:
+        with self.factory() as session:
+            session.add(Order(id=1))
+            session.commit()
+        self.returned.append("thread")
+
+    async def handle(self) -> None:
+        await anyio.to_thread.run_sync(self.work)
+        self.returned.append("wait for the thread")
+        await anyio.lowlevel.checkpoint()
+        self.returned.append("endpoint")
+
+    async def application(self) -> None:
+        self.waiting, self.go_on = anyio.Event(), anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.handle)
+            await self.waiting.wait()
+            group.cancel_scope.cancel()
+            if self.goes_on:
+                self.go_on.set()
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("grace", [ENOUGH, NONE])
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+def test_worker_thread(database: Database, caplog: pytest.LogCaptureFixture, grace: float, backend: str) -> None:
+    """C5: within the grace all run; without one they are logged by name. Either way the host is cancelled after."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession, callback_grace=grace)
+    endpoint = Endpoint(factory, goes_on=bool(grace))
+    with tables(database, Base.metadata):
+        anyio.run(endpoint.application, backend=backend)
+        with engine.connect() as connection:
+            assert [tuple(row) for row in connection.execute(ORDERS)] == [(1, "new")]
+    engine.dispose()
+    assert endpoint.returned == ["thread", "wait for the thread"]
+    names = ["waits", "synchronous", "asynchronous"]
+    logged = [name for name in names if f".{name} for create of Order" in caplog.text]
+    assert (endpoint.calls, logged) == ((names, []) if grace else ([], names))

@@ -1,0 +1,213 @@
+"""Rule C5: cancelled at every await of a commit in turn, each event is delivered or reported, and none twice."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable, Coroutine, Generator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from fastapi_toolsets.db import enable_sqlite_savepoints
+from fastapi_toolsets.models import Changes, EventSession, ModelEvent, listens_for
+
+from ..databases import DATABASES, Database, TestRunDatabases, tables
+from .transaction_models import Base, Order
+
+Steps = Callable[[async_sessionmaker[EventSession], Order, Callable[[], None]], Coroutine[Any, Any, None]]
+
+# Cancelled while a connection goes back, the driver leaves SQLite's own connection to the garbage collector (so it does
+# with a plain session), and Python 3.13 says so.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+ENOUGH = 60.0  # seconds; a grace that no test uses up
+
+
+class CancelledAt:
+    """Awaits a coroutine and cancels the task that does so when it waits for the n-th time.
+
+    ``late`` cancels only in the loop's next round, when what the coroutine waits for may have come to its end.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, None], point: int, *, late: bool) -> None:
+        self.coroutine = coroutine
+        self.point = point
+        self.late = late
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits = 0
+        resume: Callable[[], object] = partial(self.coroutine.send, None)
+        while True:
+            try:
+                waited_for = resume()
+            except StopIteration:
+                return
+            waits += 1
+            if waits == self.point:
+                self._cancel()
+            try:
+                yield waited_for
+            except BaseException as error:  # noqa: BLE001 - a coroutine gets what its awaiter gets
+                resume = partial(self.coroutine.throw, error)
+            else:
+                resume = partial(self.coroutine.send, None)
+
+    def _cancel(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        if self.late:
+            asyncio.get_running_loop().call_soon(task.cancel)
+        else:
+            task.cancel()
+
+
+@dataclass
+class Attempt:
+    """What came of one commit."""
+
+    identity: int
+    called: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+    async def run(self, factory: async_sessionmaker[EventSession], steps: Steps, *, late: bool) -> bool:
+        """Return whether the steps came to their end before the point at which they are cancelled."""
+
+        def note_commit() -> None:
+            self.called.append("note_commit")
+
+        async def drive() -> None:
+            await CancelledAt(steps(factory, Order(id=self.identity), note_commit), self.identity, late=late)
+
+        before = asyncio.all_tasks()
+        task = asyncio.create_task(drive())
+        await asyncio.wait({task})
+        if left := asyncio.all_tasks() - before:
+            await asyncio.wait(left)
+        if not task.cancelled():
+            task.result()
+        return not task.cancelled()
+
+    def problems(self, *, committed: bool) -> list[str]:
+        found: list[str] = []
+        for name in ("asynchronous", "synchronous", "uses_the_session", "note_commit"):
+            calls = self.called.count(name)
+            reported = any(f".{name}" in message for message in self.messages)
+            if calls > 1:
+                found.append(f"{name} called {calls} times")
+            if calls and not committed:
+                found.append(f"{name} called without a commit")
+            if committed and not calls and not reported:
+                found.append(f"{name} lost")
+        return found
+
+
+# What is cancelled; the session is an EventSession, given what on_commit is to call.
+
+
+async def commit(factory: async_sessionmaker[EventSession], order: Order, note: Callable[[], None]) -> None:
+    session = factory()
+    session.add(order)
+    session.on_commit(note)
+    try:
+        await session.commit()
+    finally:
+        await asyncio.shield(session.close())
+
+
+async def begin_block(factory: async_sessionmaker[EventSession], order: Order, note: Callable[[], None]) -> None:
+    async with factory.begin() as session:
+        session.on_commit(note)
+        session.add(order)
+
+
+async def commit_in_block(factory: async_sessionmaker[EventSession], order: Order, note: Callable[[], None]) -> None:
+    async with factory() as session, session.begin():
+        session.on_commit(note)
+        session.add(order)
+        async with session.begin_nested():
+            order.quantity = 1
+        await session.commit()
+
+
+@pytest.mark.parametrize("driver", ["sqlite+aiosqlite", "postgresql+asyncpg", "postgresql+psycopg", "mysql+asyncmy"])
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("steps", [commit, begin_block, commit_in_block], ids=lambda steps: steps.__name__)
+def test_cancelled_at_every_point(
+    test_run_databases: TestRunDatabases,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    steps: Steps,
+    late: bool,
+    driver: str,
+) -> None:
+    """C5: what is in the database was told, or named in the log; what is not was not told; nothing was told twice."""
+    name = next(name for name in DATABASES if driver.startswith("mysql" if name == "mariadb" else name))
+    database = test_run_databases.provide(name, tmp_path)
+    with tables(database, Base.metadata):
+        attempts = asyncio.run(cancel_at_every_point(database, driver, steps, caplog, late=late))
+        engine = database.create_engine()
+        with engine.connect() as connection:
+            rows = set(connection.scalars(select(Order.id)))
+        engine.dispose()
+    gc.collect()  # here, where the warning is expected
+    problems = {attempt.identity: attempt.problems(committed=attempt.identity in rows) for attempt in attempts}
+    assert {point: found for point, found in problems.items() if found} == {}
+    assert attempts[-1].identity in rows
+    told = {attempt.identity for attempt in attempts if attempt.called}
+    if steps is commit:  # the others go on in a task of SQLAlchemy's own
+        assert 1 not in rows
+        assert len(told) > 1  # some were cancelled while their callbacks ran
+
+
+async def cancel_at_every_point(
+    database: Database, driver: str, steps: Steps, caplog: pytest.LogCaptureFixture, *, late: bool
+) -> list[Attempt]:
+    """Run the steps again and again, cancelled at one point later each time, until they come to their end."""
+    # Without a pool each attempt waits as often as the last: none finds a connection that another has left behind.
+    engine = create_async_engine(database.url.set(drivername=driver), poolclass=NullPool)
+    enable_sqlite_savepoints(engine)
+    async with engine.connect() as connection:  # the first one asks the server what it is
+        await connection.execute(select(Order.id))
+    factory = async_sessionmaker(engine, class_=EventSession, expire_on_commit=False, callback_grace=ENOUGH)
+    attempts: list[Attempt] = []
+    listen(attempts)
+    done = False
+    while not done:
+        attempt = Attempt(len(attempts) + 1)
+        attempts.append(attempt)
+        caplog.clear()
+        done = await attempt.run(factory, steps, late=late)
+        attempt.messages = caplog.messages.copy()
+    await engine.dispose()
+    return attempts
+
+
+def listen(attempts: list[Attempt]) -> None:
+    """Register callbacks of each kind, which write into the last attempt."""
+
+    @listens_for(Order)
+    async def asynchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await asyncio.sleep(0)
+        attempts[-1].called.append("asynchronous")
+
+    @listens_for(Order)
+    def synchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        attempts[-1].called.append("synchronous")
+
+    @listens_for(Order)
+    async def uses_the_session(
+        order: Order, event_type: ModelEvent, changes: Changes | None, *, session: EventSession
+    ) -> None:
+        await session.scalars(select(Order.id))
+        attempts[-1].called.append("uses_the_session")

@@ -1,0 +1,281 @@
+"""Rules T7 and T8: what the library adds to a commit, and what it leaves alone."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+from sqlalchemy import event, update
+from sqlalchemy.orm import Session
+
+from fastapi_toolsets.errors import PlainSessionWarning
+from fastapi_toolsets.models import ModelEvent, listens_for
+
+from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
+from .clauses import Clauses
+from .event_models import created
+from .transaction_models import ORDERS, Base, Customer, Order, ShopBase
+
+Program = Callable[[SessionAdapter], Awaitable[None]]
+
+clause = Clauses(Base.metadata)
+
+
+# T7
+
+
+async def nothing(session: SessionAdapter) -> None:
+    await session.commit()
+
+
+async def read_only(session: SessionAdapter) -> None:
+    await session.execute(ORDERS)
+    await session.commit()
+
+
+async def read_in_block(session: SessionAdapter) -> None:
+    async with session.begin(), session.begin_nested():
+        await session.get(Order, 1)
+
+
+async def no_net_change(session: SessionAdapter) -> None:
+    order = await session.get_one(Order, 1)
+    order.status = "other"
+    order.status = "new"
+    await session.commit()
+
+
+async def assigned_the_value_it_has(session: SessionAdapter) -> None:
+    order = await session.get_one(Order, 1)
+    order.status = "new"
+    await session.commit()
+
+
+async def updated_without_listener(session: SessionAdapter) -> None:
+    order = await session.get_one(Order, 1)
+    order.quantity += 1
+    await session.commit()
+    order.quantity += 1
+    await session.flush()
+    await session.commit()
+
+
+async def created_and_deleted(session: SessionAdapter) -> None:
+    order = Order(id=9)
+    await session.add(order)
+    await session.flush()
+    await session.delete(order)
+    await session.commit()
+
+
+async def rolled_back(session: SessionAdapter) -> None:
+    await session.add(Order(id=9))
+    await session.flush()
+    savepoint = await session.begin_nested()
+    await session.add(Order(id=8))
+    await savepoint.rollback()
+    await session.rollback()
+
+
+async def core_update(session: SessionAdapter) -> None:
+    await session.execute(update(Order).values(quantity=7))
+    await session.commit()
+
+
+async def created_inside_everything(session: SessionAdapter) -> None:
+    async with session.begin():
+        async with session.begin_nested(), session.begin_nested():
+            await session.add(Order(id=9))
+        await session.flush()
+        (await session.get_one(Order, 9)).status = "changed"
+    await session.delete(await session.get_one(Order, 9))
+    await session.commit()
+
+
+QUIET: tuple[Program, ...] = (
+    nothing,
+    read_only,
+    read_in_block,
+    no_net_change,
+    assigned_the_value_it_has,
+    updated_without_listener,
+    created_and_deleted,
+    rolled_back,
+    core_update,
+)
+
+
+@clause
+async def test_commit_with_nothing_to_tell_costs_no_sql(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T7: exactly the statements of a plain session, with nothing after the COMMIT."""
+    await front.add(Order(id=1))
+    await front.commit()
+    recorder.listen(Order, [ModelEvent.CREATE, ModelEvent.DELETE])
+    sent: dict[str, dict[str, list[str]]] = {"plain": {}, "event": {}}
+    with warnings.catch_warnings(action="ignore", category=PlainSessionWarning):
+        for program in QUIET:
+            for kind, session in (("plain", front.plain_session()), ("event", front.new_session())):
+                with front.statements(boundaries=True) as statements:
+                    await program(session)
+                    sent[kind][program.__name__] = statements.copy()
+                    statements.clear()
+                    await session.close()
+    assert sent["event"] == sent["plain"]
+    assert sent["event"]["nothing"] == []
+    assert recorder.take() == []
+
+
+@clause
+async def test_session_listeners_fire_as_on_a_plain_session(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T7: ``after_commit`` and every other event of SQLAlchemy's session as often."""
+    await front.add(Order(id=1))
+    await front.commit()
+    recorder.listen(Order, asynchronous=True)
+    fired: dict[str, dict[str, list[str]]] = {"plain": {}, "event": {}}
+    with warnings.catch_warnings(action="ignore", category=PlainSessionWarning):
+        for program in (*QUIET, created_inside_everything):
+            for kind, session in (("plain", front.plain_session()), ("event", front.new_session())):
+                names = fired[kind][program.__name__] = []
+                trace(session.sync_session, names)
+                await program(session)
+                await session.close()
+    counts = {kind: {name: Counter(names) for name, names in programs.items()} for kind, programs in fired.items()}
+    assert counts["event"] == counts["plain"]
+    assert counts["event"]["created_inside_everything"]["after_commit"] == 4  # two savepoints, two transactions
+
+
+def append(names: list[str], name: str, *arguments: object) -> None:
+    names.append(name)
+
+
+def trace(session: Session, names: list[str]) -> None:
+    """Write down the events of a session as they fire."""
+    for name in (
+        "before_commit",
+        "after_commit",
+        "after_rollback",
+        "after_soft_rollback",
+        "after_begin",
+        "after_transaction_create",
+        "after_transaction_end",
+        "before_flush",
+        "after_flush",
+        "after_flush_postexec",
+    ):
+        event.listen(session, name, partial(append, names, name))
+
+
+@clause
+async def test_before_commit_listeners_find_what_is_pending(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T7: a user's own ``before_commit`` hook sees the session as on a plain one, not flushed already."""
+    recorder.listen(Order)
+    pending: list[list[int]] = []
+
+    def audit(session: Session) -> None:
+        pending.append([instance.id for instance in session.new if isinstance(instance, Order)])
+
+    for number, session in enumerate((front.plain_session(), front.new_session())):
+        event.listen(session.sync_session, "before_commit", audit)
+        with warnings.catch_warnings(action="ignore", category=PlainSessionWarning):
+            await session.add(Order(id=number))
+            await session.commit()
+    assert pending == [[0], [1]]
+    assert recorder.take() == [created(Order, 1)]
+
+
+@clause
+async def test_session_is_in_no_transaction_after_commit(front: FrontEnd) -> None:
+    """T7: whatever callbacks did with the session, and by whichever door it was committed."""
+
+    @listens_for(Order)
+    async def read(order: Order, event_type: ModelEvent, changes: object) -> None:
+        await front.execute(ORDERS)
+
+    @listens_for(Order)
+    async def begin(order: Order, event_type: ModelEvent, changes: object) -> None:
+        await front.begin()
+
+    @listens_for(Order)
+    async def leave_savepoints(order: Order, event_type: ModelEvent, changes: object) -> None:
+        await front.begin_nested()
+        await front.begin_nested()
+
+    @listens_for(Order)
+    def read_directly(order: Order, event_type: ModelEvent, changes: object) -> None:
+        front.sync_session.execute(ORDERS)
+
+    await front.add(Order(id=1))
+    await front.commit()
+    assert not front.in_transaction()
+    async with front.begin():
+        await front.add(Order(id=2))
+        await front.commit()
+        assert not front.in_transaction()
+    assert not front.in_transaction()
+    transaction = await front.begin()
+    await front.add(Order(id=3))
+    await transaction.commit()
+    assert not front.in_transaction()
+    async with front.begin():
+        await front.add(Order(id=4))
+    assert not front.in_transaction()
+    assert await front.committed_rows(ORDERS) == [(number, "new") for number in range(1, 5)]
+
+
+# T8
+
+
+@scenario(ShopBase.metadata, databases=["sqlite"])
+async def test_plain_session_warns_once_for_each_model(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T8: the warning names the model and the session classes; models without listeners are passed over."""
+    recorder.listen(Customer)
+    plain = front.plain_session()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for number in (1, 2):
+            await plain.add(Customer(id=number, name="somebody"))
+            await plain.commit()
+            again = front.plain_session()
+            (await again.get_one(Customer, number)).name = "somebody else"
+            await again.commit()
+            recorder.listen(Order)  # a listener of another model is no reason to say it again
+    assert [warning.category for warning in caught] == [PlainSessionWarning]
+    message = str(caught[0].message)
+    assert [name for name in ("Customer", "EventSession", "SyncEventSession") if name not in message] == []
+    assert recorder.take() == []
+
+
+@clause
+async def test_plain_session_without_listeners_is_silent(front: FrontEnd) -> None:
+    """T8: no listener, no warning."""
+    plain = front.plain_session()
+    await plain.add(Order(id=1))
+    await plain.commit()
+
+
+@scenario(Base.metadata, databases=["sqlite"])
+async def test_plain_session_retains_nothing(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T8: an object that it flushed and expunged is free before the commit, and nothing is told later."""
+    recorder.listen(Order)
+    plain = front.plain_session()
+    order = Order(id=1)
+    await plain.add(order)
+    with pytest.warns(PlainSessionWarning):
+        await plain.flush()
+    await plain.expunge(order)
+    reference = weakref.ref(order)
+    del order
+    gc.collect()
+    assert reference() is None
+    await plain.commit()
+    await front.add(Order(id=2))
+    await front.commit()
+    assert recorder.take() == [created(Order, 2)]
+
+
+test_every_clause_on_servers = clause.on_servers()

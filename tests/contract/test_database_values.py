@@ -1,0 +1,286 @@
+"""Rule E4: values that only the database knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    Computed,
+    FetchedValue,
+    String,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    load_only,
+    mapped_column,
+)
+
+from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .event_models import ORDERS, Base, Order, created, updated
+
+
+async def stored(front: FrontEnd, recorder: EventRecorder, **values: object) -> Order:
+    """Commit an order that was there before, and begin to listen."""
+    order = Order(**{"id": 1, "status": "new", **values})
+    await front.add(order)
+    await front.commit()
+    recorder.listen(Order)
+    return order
+
+
+class MadeBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Stamped(MadeBase):
+    __tablename__ = "stamped"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label: Mapped[str | None]
+    python: Mapped[str] = mapped_column(default="p0", onupdate=lambda: "p1")
+    sql: Mapped[str] = mapped_column(default="s0", onupdate=func.lower("S1"))
+    eager: Mapped[str] = mapped_column(default="e0", onupdate=func.lower("E1"))
+    silent: Mapped[str | None]
+    __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
+
+
+class Triggered(MadeBase):
+    __tablename__ = "triggered"
+    __table_args__ = {"implicit_returning": False}  # noqa: RUF012 - RETURNING misses what AFTER triggers write
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label: Mapped[str | None]
+    shouted: Mapped[str | None] = mapped_column(server_default=FetchedValue(), server_onupdate=FetchedValue())
+
+
+class Versioned(MadeBase):
+    __tablename__ = "versioned"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    quantity: Mapped[int] = mapped_column(default=1)
+    double: Mapped[int] = mapped_column(Computed("quantity * 2", persisted=True))
+    kind: Mapped[str | None] = mapped_column(String(20), server_default="plain")
+    version: Mapped[int] = mapped_column()
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
+
+
+@scenario(Base.metadata)
+async def test_sql_expressions(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4: an SQL expression appears with the value the database gave, once and in several flushes."""
+    order: Any = await stored(front, recorder)
+    order.quantity = Order.quantity + 1
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, quantity=(1, 2))]
+    assert [order.quantity] == [2]
+    order.quantity = Order.quantity + 1
+    await front.flush()
+    order.quantity = Order.quantity * 10
+    order.note = func.upper("loud")
+    await front.flush()
+    order.status = func.lower("BULK")
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, quantity=(2, 30), status=("new", "bulk"), note=(None, "LOUD"))]
+    assert await front.committed_rows(ORDERS) == [(1, "bulk", 30, "LOUD")]
+
+
+@scenario(Base.metadata)
+async def test_sql_expressions_that_change_nothing(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E4: an expression whose value is what the row had is no change; nor is one that is taken back."""
+    order: Any = await stored(front, recorder)
+    order.quantity = Order.quantity + 0
+    await front.commit()
+    assert recorder.take() == []
+    order.quantity = Order.quantity + 1
+    await front.flush()
+    order.quantity = Order.quantity - 1
+    await front.commit()
+    assert recorder.take() == []
+    order.quantity = Order.quantity + 1
+    await front.flush()
+    order.quantity = 1
+    await front.commit()
+    assert recorder.take() == []
+
+
+@scenario(Base.metadata)
+async def test_sql_expressions_on_unloaded_attributes(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4: neither old nor new was ever in Python: an expired, a deferred and a never loaded attribute."""
+    order: Any = await stored(front, recorder, memo="m")
+    await front.expire(order)
+    order.quantity = Order.quantity + 1
+    order.memo = func.upper(Order.memo)
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, quantity=(1, 2), memo=("m", "M"))]
+    await front.close()
+    other: Any = await front.scalar(select(Order).options(load_only(Order.id)))
+    other.quantity = Order.quantity + 1
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, quantity=(2, 3))]
+
+
+@scenario(Base.metadata)
+async def test_sql_expressions_at_creation(front: FrontEnd) -> None:
+    """E4, E11: an object created with an expression shows its value in the callback."""
+    shown: list[tuple[str, int]] = []
+
+    @listens_for(Order)
+    def show(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((order.status, order.quantity))
+
+    order: Any = Order(id=1, status=func.lower("NEW"), quantity=select(func.count(Order.id) + 7).scalar_subquery())
+    await front.add(order)
+    await front.commit()
+    assert shown == [("new", 7)]
+
+
+@scenario(Base.metadata)
+async def test_expressions_in_a_savepoint_that_is_rolled_back(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4, T3: only what was before and after it counts."""
+    order: Any = await stored(front, recorder)
+    order.quantity = Order.quantity + 1
+    savepoint = await front.begin_nested()
+    order.quantity = Order.quantity + 10
+    await front.flush()
+    await savepoint.rollback()
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, quantity=(1, 2))]
+    savepoint = await front.begin_nested()
+    order.quantity = Order.quantity + 10
+    await front.flush()
+    await savepoint.rollback()
+    order.quantity = Order.quantity + 1
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, quantity=(2, 3))]
+
+
+@scenario(MadeBase.metadata)
+async def test_values_made_by_onupdate(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4: ``onupdate``, by a Python function and by an SQL function, has its old and its new value."""
+    row = Stamped(id=1)
+    await front.add(row)
+    await front.commit()
+    recorder.listen(Stamped)
+    row.label = "a"
+    await front.commit()
+    assert recorder.take() == [
+        updated(Stamped, 1, label=(None, "a"), python=("p0", "p1"), sql=("s0", "s1"), eager=("e0", "e1"))
+    ]
+    row.label = "b"
+    await front.flush()
+    row.label = "a"
+    await front.commit()
+    assert recorder.take() == []
+    row.label = "c"
+    row.python = "mine"
+    await front.commit()
+    assert recorder.take() == [updated(Stamped, 1, label=("a", "c"), python=("p1", "mine"))]
+
+
+@scenario(MadeBase.metadata)
+async def test_values_made_by_onupdate_of_unloaded_attributes(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4: the old value of what the statement makes is true also where nobody had loaded it."""
+    await front.add(Stamped(id=1))
+    await front.commit()
+    recorder.listen(Stamped)
+    await front.expire_all()
+    session = front.new_session()
+    row = await session.scalar(select(Stamped).options(load_only(Stamped.id)))
+    row.silent = "x"
+    await session.commit()
+    assert recorder.take() == [
+        updated(Stamped, 1, silent=(None, "x"), python=("p0", "p1"), sql=("s0", "s1"), eager=("e0", "e1"))
+    ]
+
+
+@scenario(MadeBase.metadata)
+async def test_computed_server_default_and_version(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4: ``Computed``, ``server_default`` and ``version_id_col``, over several flushes of one transaction."""
+    row: Any = Versioned(id=1)
+    recorder.listen(Versioned)
+    shown: list[tuple[int, str | None, int]] = []
+
+    @listens_for(Versioned)
+    def show(row: Versioned, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((row.double, row.kind, row.version))
+
+    await front.add(row)
+    await front.commit()
+    row.quantity = 5
+    await front.commit()
+    row.quantity = 7
+    await front.flush()
+    row.kind = "special"
+    await front.flush()
+    row.quantity = Versioned.quantity + 1
+    await front.commit()
+    assert recorder.take() == [
+        created(Versioned, 1),
+        updated(Versioned, 1, quantity=(1, 5), double=(2, 10), version=(1, 2)),
+        updated(Versioned, 1, quantity=(5, 8), double=(10, 16), kind=("plain", "special"), version=(2, 5)),
+    ]
+    assert shown == [(2, "plain", 1), (10, "plain", 2), (16, "special", 5)]
+
+
+@scenario(MadeBase.metadata)
+async def test_default_columns_changed_right_after_the_insert(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4: a server default that was never read has its true old value."""
+    row = Versioned(id=1)
+    await front.add(row)
+    await front.commit()
+    recorder.listen(Versioned)
+    row.kind = "special"
+    await front.commit()
+    assert recorder.take() == [updated(Versioned, 1, kind=("plain", "special"), version=(1, 2))]
+
+
+TRIGGERS = {
+    "sqlite": [
+        """CREATE TRIGGER shout AFTER UPDATE OF label ON triggered BEGIN
+        UPDATE triggered SET shouted = upper(new.label) WHERE id = new.id; END""",
+        """CREATE TRIGGER shout_first AFTER INSERT ON triggered BEGIN
+        UPDATE triggered SET shouted = upper(new.label) WHERE id = new.id; END""",
+    ],
+    "postgresql": [
+        """CREATE OR REPLACE FUNCTION shout() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN NEW.shouted := upper(NEW.label); RETURN NEW; END$$""",
+        "CREATE TRIGGER shout BEFORE INSERT OR UPDATE ON triggered FOR EACH ROW EXECUTE FUNCTION shout()",
+    ],
+    "mariadb": [
+        "CREATE TRIGGER shout BEFORE UPDATE ON triggered FOR EACH ROW SET NEW.shouted = upper(NEW.label)",
+        "CREATE TRIGGER shout_first BEFORE INSERT ON triggered FOR EACH ROW SET NEW.shouted = upper(NEW.label)",
+    ],
+}
+
+
+@scenario(MadeBase.metadata)
+async def test_values_made_by_a_trigger(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4: a column declared with ``FetchedValue``, which a trigger sets, at creation and at each update."""
+    for statement in TRIGGERS[front.database.name]:
+        await front.execute(text(statement))
+    await front.commit()
+    shown: list[tuple[str | None, str | None]] = []
+    recorder.listen(Triggered)
+
+    @listens_for(Triggered)
+    def show(row: Triggered, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((row.label, row.shouted))
+
+    row = Triggered(id=1, label="a")
+    await front.add(row)
+    await front.commit()
+    row.label = "b"
+    await front.commit()
+    row.label = "c"
+    await front.flush()
+    row.label = "d"
+    await front.commit()
+    assert recorder.take() == [
+        created(Triggered, 1),
+        updated(Triggered, 1, label=("a", "b"), shouted=("A", "B")),
+        updated(Triggered, 1, label=("b", "d"), shouted=("B", "D")),
+    ]
+    assert shown == [("a", "A"), ("b", "B"), ("d", "D")]

@@ -1,0 +1,358 @@
+"""Rule N5: listeners come and go while the process runs: registered late, removed, muted, scoped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from fastapi_toolsets.errors import ListenerError
+from fastapi_toolsets.models import (
+    Changes,
+    ModelEvent,
+    listener_scope,
+    listens_for,
+    muted,
+    remove_listener,
+)
+
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .event_models import LOCAL, Base, Order, created, deleted, updated
+
+Heard = list[str]
+
+
+def hearing(heard: Heard, name: str) -> Callable[[Base, ModelEvent, Changes | None], None]:
+    """Make a callback that writes its name down."""
+
+    def callback(order: Base, event_type: ModelEvent, changes: Changes | None) -> None:
+        assert isinstance(order, Order)
+        heard.append(f"{name} {event_type.value} {order.id}")
+
+    return callback
+
+
+async def add(front: FrontEnd, key: int) -> Order:
+    """Commit a new order."""
+    order = Order(id=key, status="new")
+    await front.add(order)
+    await front.commit()
+    return order
+
+
+@scenario(Base.metadata)
+async def test_a_listener_registered_after_events_were_dispatched(front: FrontEnd) -> None:
+    """N5: takes effect on the next commit, on a model with listeners and on one without, for each kind of event."""
+    heard: Heard = []
+    order = await add(front, 1)
+    listens_for(Order, ModelEvent.UPDATE)(hearing(heard, "a"))
+    order.status = "paid"
+    await front.commit()
+    listens_for(Order, ModelEvent.UPDATE)(hearing(heard, "b"))
+    order.status = "sent"
+    await front.commit()
+    listens_for(Base, ModelEvent.DELETE)(hearing(heard, "c"))
+    await front.delete(order)
+    await front.commit()
+    assert heard == ["a update 1", "a update 1", "b update 1", "c delete 1"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_listener_registered_between_flush_and_commit(front: FrontEnd) -> None:
+    """N5: the next commit is the one that is under way."""
+    heard: Heard = []
+    listens_for(Order)(hearing(heard, "a"))
+    await front.add(Order(id=1, status="new"))
+    await front.flush()
+    listens_for(Order)(hearing(heard, "b"))
+    await front.commit()
+    assert heard == ["a create 1", "b create 1"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_another_session_hears_of_it_too(front: FrontEnd) -> None:
+    """N5: nothing resolved is kept by a session."""
+    heard: Heard = []
+    second = front.new_session()
+    await second.add(Order(id=1, status="new"))
+    await second.commit()
+    first = hearing(heard, "a")
+    listens_for(Order)(first)
+    await second.add(Order(id=2, status="new"))
+    await second.commit()
+    remove_listener(Order, first)
+    await second.add(Order(id=3, status="new"))
+    await second.commit()
+    assert heard == ["a create 2"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_registering_and_removing_inside_a_callback(front: FrontEnd) -> None:
+    """N5: what a callback registers or removes holds from the next commit, at the latest."""
+    heard: Heard = []
+    late = hearing(heard, "late")
+
+    @listens_for(Order, ModelEvent.CREATE)
+    def once(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        heard.append("once")
+        remove_listener(Order, once)
+        listens_for(Order, ModelEvent.UPDATE)(late)
+
+    order = await add(front, 1)
+    order.status = "paid"
+    await front.commit()
+    await add(front, 2)
+    assert heard == ["once", "late update 1"]
+
+
+@scenario(Base.metadata)
+async def test_removing_a_listener(front: FrontEnd) -> None:
+    """N5: it is not called again, the others are; added again it is called again, behind them."""
+    heard: Heard = []
+    first, second = hearing(heard, "a"), hearing(heard, "b")
+    listens_for(Order)(first)
+    listens_for(Order)(second)
+    await add(front, 1)
+    remove_listener(Order, first)
+    await add(front, 2)
+    listens_for(Order)(first)
+    await add(front, 3)
+    assert heard == ["a create 1", "b create 1", "b create 2", "b create 3", "a create 3"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_removing_between_flush_and_commit(front: FrontEnd) -> None:
+    """N5: a removed listener hears nothing of what waits."""
+    heard: Heard = []
+    first, second = hearing(heard, "a"), hearing(heard, "b")
+    listens_for(Order)(first)
+    listens_for(Order)(second)
+    await front.add(Order(id=1, status="new"))
+    await front.flush()
+    remove_listener(Order, first)
+    await front.commit()
+    assert heard == ["b create 1"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_removing_from_one_of_two_targets(front: FrontEnd) -> None:
+    """N4, N5: it still hears through the other."""
+    heard: Heard = []
+    callback = hearing(heard, "a")
+    listens_for(Order)(callback)
+    listens_for(Base)(callback)
+    remove_listener(Order, callback)
+    await add(front, 1)
+    remove_listener(Base, callback)
+    await add(front, 2)
+    assert heard == ["a create 1"]
+
+
+def test_removing_what_does_not_listen() -> None:
+    """N5: an error that names both, not silence."""
+    callback = hearing([], "a")
+    listens_for(Base)(callback)
+    with pytest.raises(ListenerError, match=r"callback.*Order"):
+        remove_listener(Order, callback)
+    remove_listener(Base, callback)
+    with pytest.raises(ListenerError):
+        remove_listener(Base, callback)
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_removing_methods_and_unhashable_callbacks(front: FrontEnd, recorder: EventRecorder) -> None:
+    """N5, C1: bound methods are removed by equality; a callback need not be hashable to be called or muted."""
+
+    @dataclass
+    class Unhashable:
+        heard: list[object]
+
+        def __call__(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            self.heard.append(order.id)
+
+    callback = Unhashable([])
+    with pytest.raises(TypeError):
+        hash(callback)
+    listens_for(Order)(callback)
+    recorder.listen(Order)
+    await add(front, 1)
+    with muted(recorder.record):
+        await add(front, 2)
+    with muted(callback, recorder.record):
+        await add(front, 4)
+    remove_listener(Order, recorder.record)
+    await add(front, 3)
+    assert (callback.heard, recorder.take()) == ([1, 2, 3], [created(Order, 1)])
+
+
+# Muting
+
+
+@scenario(Base.metadata)
+async def test_muting_everything_for_a_block(front: FrontEnd, recorder: EventRecorder) -> None:
+    """N5: nothing committed in the block is told, then or later."""
+    recorder.listen(Order)
+    recorder.listen(Base, ModelEvent.DELETE, asynchronous=True)
+    with muted():
+        order = await add(front, 1)
+        order.status = "paid"
+        await front.commit()
+    assert recorder.take() == []
+    order.status = "sent"
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, status=("paid", "sent"))]
+
+
+@scenario(Base.metadata)
+async def test_muting_some_callbacks(front: FrontEnd) -> None:
+    """N5: only those named; blocks nest and end with their own part."""
+    heard: Heard = []
+    first, second, third = (hearing(heard, name) for name in "abc")
+    for callback in (first, second, third):
+        listens_for(Order)(callback)
+    with muted(first):
+        await add(front, 1)
+        with muted(second):
+            await add(front, 2)
+        await add(front, 3)
+        with muted():
+            await add(front, 4)
+        await add(front, 5)
+    await add(front, 6)
+    assert heard == [
+        "b create 1",
+        "c create 1",
+        "c create 2",
+        "b create 3",
+        "c create 3",
+        "b create 5",
+        "c create 5",
+        "a create 6",
+        "b create 6",
+        "c create 6",
+    ]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_muted_block_that_raises(front: FrontEnd) -> None:
+    """N5: the block ends however it is left."""
+    heard: Heard = []
+    listens_for(Order)(hearing(heard, "a"))
+    with pytest.raises(ZeroDivisionError), muted():
+        raise ZeroDivisionError
+    await add(front, 1)
+    assert heard == ["a create 1"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_muted_when_committed_counts(front: FrontEnd) -> None:
+    """N5: a change flushed in a muted block and committed after it is told; the reverse is not."""
+    heard: Heard = []
+    listens_for(Order)(hearing(heard, "a"))
+    with muted():
+        await front.add(Order(id=1, status="new"))
+        await front.flush()
+    await front.commit()
+    await front.add(Order(id=2, status="new"))
+    await front.flush()
+    with muted():
+        await front.commit()
+    assert heard == ["a create 1"]
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["sync"])
+async def test_muting_holds_for_this_thread_only(front: FrontEnd) -> None:
+    """N5: a thread that was not started by the block goes on hearing."""
+    heard: Heard = []
+    listens_for(Order)(hearing(heard, "a"))
+    go, done = threading.Event(), threading.Event()
+    factory = front.factory()
+
+    def commit_elsewhere() -> None:
+        go.wait(10)
+        with factory.begin() as session:
+            session.add(Order(id=1, status="new"))
+        done.set()
+
+    thread = threading.Thread(target=commit_elsewhere)
+    thread.start()
+    with muted():
+        go.set()
+        assert done.wait(10)
+    thread.join()
+    assert heard == ["a create 1"]
+
+
+# Scopes
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_scope_of_listeners_of_ones_own(front: FrontEnd) -> None:
+    """N5: what is registered inside ends with it; what was removed inside is back after it."""
+    heard: Heard = []
+    outer, inner = hearing(heard, "outer"), hearing(heard, "inner")
+    listens_for(Order)(outer)
+    with listener_scope():
+        listens_for(Order)(inner)
+        await add(front, 1)
+        remove_listener(Order, outer)
+        await add(front, 2)
+    await add(front, 3)
+    assert heard == ["outer create 1", "inner create 1", "inner create 2", "outer create 3"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_scope_that_begins_empty(front: FrontEnd) -> None:
+    """N5: with ``inherit=False`` only what is registered inside is called; scopes nest."""
+    heard: Heard = []
+    listens_for(Order)(hearing(heard, "outer"))
+    listens_for(Base)(hearing(heard, "base"))
+    with listener_scope(inherit=False):
+        await add(front, 1)
+        listens_for(Order)(hearing(heard, "middle"))
+        with listener_scope():
+            listens_for(Order)(hearing(heard, "inner"))
+            await add(front, 2)
+        await add(front, 3)
+    await add(front, 4)
+    assert heard == [
+        "middle create 2",
+        "inner create 2",
+        "middle create 3",
+        "outer create 4",
+        "base create 4",
+    ]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_scope_that_ends_by_an_error(front: FrontEnd) -> None:
+    """N5: its listeners end with it all the same."""
+    heard: Heard = []
+
+    def fail() -> None:
+        with listener_scope():
+            listens_for(Order)(hearing(heard, "inner"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    order = await add(front, 1)
+    await front.delete(order)
+    await front.commit()
+    assert heard == []
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_classes_that_are_gone_do_not_stay_registered(front: FrontEnd, recorder: EventRecorder) -> None:
+    """N5, T9: a mixin that is garbage takes its listeners with it, and disturbs nobody's."""
+    recorder.listen(Order)
+    mixin: Any = type("Mixin", (), {})
+    recorder.listen(mixin)
+    del mixin
+    order = await add(front, 1)
+    await front.delete(order)
+    await front.commit()
+    assert recorder.take() == [created(Order, 1), deleted(Order, 1)]

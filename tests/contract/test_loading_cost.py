@@ -1,0 +1,227 @@
+"""Rule E12: how much SQL it costs that callbacks can read the object, and that none comes after COMMIT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, String, func, inspect, select
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    mapped_column,
+    relationship,
+)
+
+from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .event_models import LOCAL, Base, Order, created, deleted, updated
+
+Shown = list[tuple[str, dict[str, Any]]]
+
+
+def columns_of(obj: object) -> dict[str, Any]:
+    """Read every column as a callback does: through the attribute."""
+    return {attribute.key: getattr(obj, attribute.key) for attribute in inspect(obj).mapper.column_attrs}
+
+
+def show_columns(target: type[object], shown: Shown, *, asynchronous: bool = True) -> None:
+    """Register a callback that reads every column; async by default, where a lazy load could not do its I/O."""
+
+    async def read(obj: object, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, columns_of(obj)))
+
+    def read_directly(obj: object, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, columns_of(obj)))
+
+    listens_for(target)(read if asynchronous else read_directly)
+
+
+def row(**values: object) -> dict[str, Any]:
+    """All columns of an order."""
+    return {"id": 1, "status": "new", "quantity": 1, "note": None, "memo": None, **values}
+
+
+def note_of(_: Session, order: Order) -> str | None:
+    """Read a column where I/O is possible on either front-end."""
+    return order.note
+
+
+def verbs(sent: list[str]) -> list[str]:
+    """The first word of each statement."""
+    return [statement.split()[0] for statement in sent]
+
+
+class FamilyBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Parent(FamilyBase):
+    __tablename__ = "parents"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str | None]
+    stamp: Mapped[str | None] = mapped_column(String(20), server_default="db")
+    children: Mapped[list[Child]] = relationship(back_populates="parent", order_by="Child.id")
+
+
+class Child(FamilyBase):
+    __tablename__ = "children"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("parents.id"))
+    name: Mapped[str | None]
+    stamp: Mapped[str | None] = mapped_column(String(20), server_default="db", onupdate=func.lower("UP"))
+    parent: Mapped[Parent | None] = relationship(back_populates="children")
+
+
+@scenario(Base.metadata)
+async def test_no_sql_when_everything_is_loaded(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: exactly the statements that a plain session sends."""
+    recorder.listen(Order)
+    show_columns(Order, [])
+    order, second = Order(id=1, status="new", memo="m"), Order(id=2, status="new", note="n", memo="m")
+    await front.add_all([order, second])
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    assert (verbs(sent)[-1], "SELECT" in verbs(sent)) == ("COMMIT", False)
+    await front.refresh(order, ["memo"])
+    order.status = "paid"
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    assert verbs(sent) == ["UPDATE", "COMMIT"]
+    await front.delete(order)
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    assert verbs(sent) == ["DELETE", "COMMIT"]
+    assert [event[0] for event in recorder.take()] == ["create", "create", "update", "delete"]
+
+
+@scenario(Base.metadata)
+async def test_nothing_is_selected_after_the_commit(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: what is missing is read inside the transaction, in one SELECT before and one after the flush at most."""
+    shown: Shown = []
+    await front.add_all([Order(id=key, status="new", memo="m") for key in range(1, 21)])
+    await front.commit()
+    await front.expunge_all()
+    show_columns(Order, shown)
+    recorder.listen(Order)
+    orders = list(await front.scalars(select(Order)))
+    await front.expire_all()
+    for order in orders:
+        order.status = "paid"
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    assert verbs(sent)[-1] == "COMMIT"
+    assert verbs(sent).count("SELECT") == 1
+    assert sorted(recorder.take(), key=lambda event: int(str(event[2]))) == [
+        updated(Order, key, status=("new", "paid")) for key in range(1, 21)
+    ]
+    assert sorted(columns["id"] for _, columns in shown) == list(range(1, 21))
+
+
+@pytest.mark.parametrize("rows", [1200])
+@scenario(Base.metadata)
+async def test_one_select_for_each_500_rows(front: FrontEnd, recorder: EventRecorder, rows: int) -> None:
+    """E12: 1,200 rows take three SELECTs of a mapper, for updates, deletes and expressions alike."""
+    recorder.listen(Order)
+    await front.add_all([Order(id=key, status="new", memo="m") for key in range(1, rows + 1)])
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    assert (verbs(sent).count("SELECT"), verbs(sent)[-1]) == (0, "COMMIT")
+    assert recorder.take() == [created(Order, key) for key in range(1, rows + 1)]
+    orders: list[Any] = list(await front.scalars(select(Order).order_by(Order.id)))
+    await front.expire_all()
+    for order in orders:
+        order.status = "paid"
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    assert (verbs(sent).count("SELECT"), verbs(sent)[-1]) == (3, "COMMIT")
+    taken = sorted(recorder.take(), key=lambda event: int(str(event[2])))
+    assert taken == [updated(Order, key, status=("new", "paid")) for key in range(1, rows + 1)]
+    await front.expire_all()
+    session = front.sync_session
+
+    def delete_all(_: object) -> None:
+        for order in orders:
+            session._delete_impl(inspect(order), order, head=True)  # noqa: SLF001 - delete() reads each by itself
+
+    with front.statements(boundaries=True) as sent:
+        await front.run_sync(delete_all)
+        await front.commit()
+    assert (verbs(sent).count("SELECT"), verbs(sent)[-1]) == (3, "COMMIT")
+    taken = sorted(recorder.take(), key=lambda event: int(str(event[2])))
+    assert taken == [deleted(Order, key) for key in range(1, rows + 1)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_exactly_500_rows_take_one_select(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: 500 rows one SELECT, 501 two."""
+    recorder.listen(Order)
+    await front.add_all([Order(id=key, status="new") for key in range(1, 502)])
+    await front.commit()
+    orders: list[Order] = list(await front.scalars(select(Order).order_by(Order.id)))
+    counts: list[int] = []
+    for number in (500, 501):
+        await front.expire_all()
+        for order in orders[:number]:
+            order.note = str(number)
+        with front.statements() as sent:
+            await front.commit()
+        counts.append(verbs(sent).count("SELECT"))
+    assert counts == [1, 2]
+
+
+@scenario(FamilyBase.metadata)
+async def test_one_select_for_each_mapper(front: FrontEnd) -> None:
+    """E12: several mappers, each with values that only the database knows."""
+    shown: Shown = []
+    await front.add_all([Parent(id=1), Parent(id=2), Child(id=1), Child(id=2), Child(id=3)])
+    await front.commit()
+    show_columns(FamilyBase, shown)
+    parents, children = list(await front.scalars(select(Parent))), list(await front.scalars(select(Child)))
+    await front.expire_all()
+    for each in (*parents, *children):
+        each.name = "x"
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    selects = [statement for statement in sent if statement.startswith("SELECT")]
+    assert verbs(sent)[-1] == "COMMIT"
+    assert len([statement for statement in selects if "FROM parents" in statement]) == 1
+    assert len([statement for statement in selects if "FROM children" in statement]) <= 2  # before and after the flush
+    assert len(shown) == 5
+    assert {columns["stamp"] for _, columns in shown} == {"db", "up"}
+
+
+@scenario(FamilyBase.metadata)
+async def test_reading_what_the_database_made_at_an_insert(front: FrontEnd) -> None:
+    """E12: server defaults that the driver does not return take one SELECT for all rows, before the COMMIT."""
+    shown: Shown = []
+    show_columns(Parent, shown)
+    await front.add_all([Parent(id=key) for key in range(1, 11)])
+    with front.statements(boundaries=True) as sent:
+        await front.commit()
+    assert verbs(sent)[-1] == "COMMIT"
+    assert verbs(sent).count("SELECT") <= 1
+    assert shown == [("create", {"id": key, "name": None, "stamp": "db"}) for key in range(1, 11)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_changes_that_nobody_hears_of_cost_nothing(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12, T7: nobody listens, or not to this kind of event: the same SQL as on a plain session."""
+    await front.add_all([Order(id=key, status="new") for key in (1, 2)])
+    await front.commit()
+    sent_by: list[list[str]] = []
+    for session, listening in ((front.plain_session(), False), (front, False), (front, True)):
+        if listening:
+            recorder.listen(Order, ModelEvent.CREATE)
+        await session.expunge_all()
+        order, second = await session.get_one(Order, 1), await session.get_one(Order, 2)
+        await session.expire_all()
+        order.status = second.status = f"changed {len(sent_by)}"
+        with front.statements(boundaries=True) as sent:
+            await session.commit()
+        sent_by.append(sent)
+    assert sent_by == [sent_by[0]] * 3
+    assert recorder.take() == []

@@ -1,0 +1,175 @@
+"""Rule T9: every way out of a transaction lets go of what was kept for it."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from contextlib import suppress
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+
+from fastapi_toolsets.errors import JoinedTransactionWarning, PlainSessionWarning
+from fastapi_toolsets.models import CallbackFailure, ModelEvent, SyncEventSession, listens_for
+
+from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, entered, resolve, scenario
+from .transaction_models import Base, ExpectedError, Order, do_not_wait_for_the_disk
+
+
+async def committed(front: FrontEnd, session: SessionAdapter) -> None:
+    await session.commit()
+
+
+async def committed_by_block(front: FrontEnd, session: SessionAdapter) -> None:
+    async with session.begin_nested():
+        pass
+    await session.commit()
+
+
+async def rollback(front: FrontEnd, session: SessionAdapter) -> None:
+    await session.rollback()
+
+
+async def close(front: FrontEnd, session: SessionAdapter) -> None:
+    await session.close()
+
+
+async def reset(front: FrontEnd, session: SessionAdapter) -> None:
+    await session.reset()
+
+
+async def invalidate(front: FrontEnd, session: SessionAdapter) -> None:
+    await session.invalidate()
+
+
+async def refused(front: FrontEnd, session: SessionAdapter) -> None:
+    def refuse(sync_session: Session) -> None:
+        raise ExpectedError
+
+    event.listen(session.sync_session, "before_commit", refuse, once=True)
+    with pytest.raises(ExpectedError):
+        await session.commit()
+    await session.rollback()
+
+
+async def callback_raises(front: FrontEnd, session: SessionAdapter) -> None:
+    @listens_for(Order)
+    async def fail(order: Order, event_type: ModelEvent, changes: object) -> None:
+        raise ExpectedError
+
+    await session.commit()
+
+
+async def savepoint_rolled_back(front: FrontEnd, session: SessionAdapter) -> None:
+    with suppress(ExpectedError):
+        async with session.begin_nested():
+            await session.add(Order(id=2))
+            raise ExpectedError
+    await session.commit()
+
+
+def forget(failure: CallbackFailure) -> None:
+    """Take note of nothing."""
+
+
+ENDS = (
+    committed,
+    committed_by_block,
+    rollback,
+    close,
+    reset,
+    invalidate,
+    refused,
+    callback_raises,
+    savepoint_rolled_back,
+)
+
+
+@scenario(Base.metadata, databases=["sqlite"])
+async def test_every_way_out_lets_go_of_the_objects(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9: whatever ended the transaction, the session holds no object that it held for its events."""
+    recorder.listen(Order)
+    kept: list[str] = []
+    session = front.new_session(on_callback_error=forget)  # pytest keeps what is logged, tracebacks too
+    for number, end in enumerate(ENDS, start=10):
+        order = Order(id=number)
+        await session.add(order)
+        await session.flush()
+        await session.expunge(order)
+        reference = weakref.ref(order)
+        del order
+        await end(front, session)
+        recorder.take()
+        gc.collect()
+        if reference() is not None:
+            kept.append(end.__name__)
+    assert kept == []
+
+
+@scenario(Base.metadata, databases=["sqlite"])
+async def test_joined_commit_lets_go_of_the_objects(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9: also where nothing may be delivered."""
+    recorder.listen(Order)
+    async with entered(front.engine.connect()) as connection:
+        await resolve(connection.begin())
+        session = front.new_session(bind=connection)
+        order = Order(id=1)
+        await session.add(order)
+        with pytest.warns(JoinedTransactionWarning):
+            await session.commit()
+        await session.expunge(order)
+        reference = weakref.ref(order)
+        del order
+        gc.collect()
+        assert reference() is None
+        await session.close()
+
+
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_session_is_freed_as_a_plain_one_is(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9: between transactions its reference count is enough; sessions do not pile up until gc runs."""
+    recorder.listen(Order, asynchronous=True)
+    freed: dict[str, bool] = {}
+    for class_ in (Session, SyncEventSession):
+        session = class_(front.engine)
+        with warnings.catch_warnings(action="ignore", category=PlainSessionWarning):
+            session.add(Order(id=len(freed)))
+            session.commit()
+        reference = weakref.ref(session)
+        gc.disable()
+        del session
+        freed[class_.__name__] = reference() is None
+        gc.enable()
+    assert freed == {"Session": True, "SyncEventSession": True}
+
+
+@scenario(Base.metadata, databases=["sqlite"])
+async def test_long_lived_session_does_not_grow(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9: 1,000 transactions that end in every way leave no more objects behind than 100 do."""
+    recorder.listen(Order, asynchronous=True)
+    event.listen(front.sync_engine, "connect", do_not_wait_for_the_disk)
+    order = Order(id=1)
+    await front.add(order)
+    await front.commit()
+
+    async def transactions(first: int, last: int) -> int:
+        for number in range(first, last):
+            order.quantity = number
+            await front.add(Order(id=10 + number))
+            if number % 5 == 0:
+                savepoint = await front.begin_nested()
+                order.quantity = -number
+                await savepoint.rollback()
+            if number % 7 == 0:
+                await front.rollback()
+            else:
+                await front.commit()
+        recorder.take()
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = await transactions(0, 100)
+    after = await transactions(100, 1100)
+    assert max(after - before, 100) == 100

@@ -1,0 +1,145 @@
+"""Rule C7: ``session.on_commit``, a callback for one commit only."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastapi_toolsets.errors import ListenerError
+from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .clauses import Clauses
+from .event_models import LOCAL, created
+from .transaction_models import ORDERS, Base, ExpectedError, Order
+
+clause = Clauses(Base.metadata)
+
+calls: list[tuple[object, ...]] = []
+
+
+def note(*arguments: object) -> None:
+    calls.append(arguments)
+
+
+async def note_later(*arguments: object) -> None:
+    calls.append(arguments)
+
+
+@clause
+async def test_on_commit_runs_after_the_events(front: FrontEnd) -> None:
+    """C7: sync or async, with its arguments, in order, once, and not before the commit."""
+    calls.clear()
+
+    @listens_for(Order)
+    def note_event(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        note(order.id)
+
+    front.session.on_commit(note, "first", 1)
+    await front.add(Order(id=1))
+    front.session.on_commit(note_later, "second")
+    front.session.on_commit(lambda: note_later("third"))
+    await front.flush()
+    assert calls == []
+    await front.commit()
+    assert calls == [(1,), ("first", 1), ("second",), ("third",)]
+    await front.add(Order(id=2))
+    await front.commit()
+    assert calls[4:] == [(2,)]
+
+
+@clause
+async def test_on_commit_is_dropped_with_its_level(front: FrontEnd) -> None:
+    """C7: with the savepoint or the transaction that rolls back, in whichever way, and only with that."""
+    calls.clear()
+    async with front.begin():
+        front.session.on_commit(note, "root")
+        async with front.begin_nested():
+            front.session.on_commit(note, "released")
+            savepoint = await front.begin_nested()
+            front.session.on_commit(note, "rolled back")
+            async with front.begin_nested():
+                front.session.on_commit(note_later, "released into one that rolls back")
+            await savepoint.rollback()
+        front.session.on_commit(note_later, "after")
+    assert calls == [("root",), ("released",), ("after",)]
+    calls.clear()
+    for leave in (front.rollback, front.close, front.reset):
+        await front.execute(ORDERS)
+        front.session.on_commit(note, "dropped")
+        await leave()
+        await front.commit()
+    block = front.begin()
+    await block.__aenter__()
+    front.session.on_commit(note, "dropped")
+    await block.__aexit__(ExpectedError, ExpectedError(), None)
+    await front.execute(ORDERS)
+    await front.commit()
+    assert calls == []
+
+
+@clause
+async def test_on_commit_without_any_event(front: FrontEnd) -> None:
+    """C7: no listener, no change, not even a statement is needed."""
+    calls.clear()
+    front.session.on_commit(note, "nothing else")
+    await front.commit()
+    assert calls == [("nothing else",)]
+    await front.execute(ORDERS)
+    front.session.on_commit(note_later, "after a read")
+    await front.commit()
+    assert calls == [("nothing else",), ("after a read",)]
+
+
+@clause
+async def test_on_commit_inside_callbacks(front: FrontEnd) -> None:
+    """C7 with C6: a callback's own commit has on-commit callbacks, too, which come after its events."""
+    calls.clear()
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def react(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        note("event", order.id)
+        if order.id == 1:
+            await front.add(Order(id=2))
+            front.session.on_commit(note, "inner")
+            await front.commit()
+
+    await front.add(Order(id=1))
+    front.session.on_commit(note, "outer")
+    await front.commit()
+    assert calls == [("event", 1), ("outer",), ("event", 2), ("inner",)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_on_commit_callback_that_commits_and_one_that_fails(
+    front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C7 with C4 and C6: it may use the session, and an error in one is logged by name and stops nothing."""
+    calls.clear()
+    recorder.listen(Order)
+
+    def fail() -> None:
+        raise ExpectedError
+
+    async def add_another() -> None:
+        await front.add(Order(id=2))
+        await front.commit()
+
+    front.session.on_commit(fail)
+    front.session.on_commit(add_another)
+    front.session.on_commit(note, "last")
+    await front.add(Order(id=1))
+    await front.commit()
+    assert recorder.take() == [created(Order, 1), created(Order, 2)]
+    assert calls == [("last",)]
+    assert "fail" in caplog.text
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_on_commit_refuses_what_cannot_be_called(front: FrontEnd) -> None:
+    """C7: at once, where the mistake is."""
+    with pytest.raises(ListenerError, match="cannot be called"):
+        front.session.on_commit("not a function")
+
+
+test_every_clause_on_servers = clause.on_servers()
+test_every_clause_on_expiring_sessions = clause.on_expiring_sessions()

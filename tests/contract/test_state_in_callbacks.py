@@ -1,0 +1,307 @@
+"""Rule E11: what callbacks read of the object."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, String, func, inspect, select, update
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    load_only,
+    mapped_column,
+    relationship,
+    selectinload,
+)
+
+from fastapi_toolsets.models import Changes, EventSession, ModelEvent, SyncEventSession, listens_for
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..session_adapter import resolve
+from .event_models import Base, Order, table_of, updated
+
+Shown = list[tuple[str, dict[str, Any]]]
+
+
+def columns_of(obj: object) -> dict[str, Any]:
+    """Read every column as a callback does: through the attribute."""
+    return {attribute.key: getattr(obj, attribute.key) for attribute in inspect(obj).mapper.column_attrs}
+
+
+def show_columns(target: type[object], shown: Shown, *, asynchronous: bool = True) -> None:
+    """Register a callback that reads every column; async by default, where a lazy load could not do its I/O."""
+
+    async def read(obj: object, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, columns_of(obj)))
+
+    def read_directly(obj: object, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, columns_of(obj)))
+
+    listens_for(target)(read if asynchronous else read_directly)
+
+
+def row(**values: object) -> dict[str, Any]:
+    """All columns of an order."""
+    return {"id": 1, "status": "new", "quantity": 1, "note": None, "memo": None, **values}
+
+
+def note_of(_: Session, order: Order) -> str | None:
+    """Read a column where I/O is possible on either front-end."""
+    return order.note
+
+
+def verbs(sent: list[str]) -> list[str]:
+    """The first word of each statement."""
+    return [statement.split()[0] for statement in sent]
+
+
+@scenario(Base.metadata)
+async def test_every_column_is_readable(front: FrontEnd) -> None:
+    """E11: without I/O, as committed: created, updated and deleted objects, deferred columns too."""
+    shown: Shown = []
+    show_columns(Order, shown)
+    order = Order(id=1, status="new", memo="m")
+    await front.add(order)
+    await front.commit()
+    order.status = "paid"
+    await front.commit()
+    await front.delete(order)
+    await front.commit()
+    assert shown == [
+        ("create", row(memo="m")),
+        ("update", row(memo="m", status="paid")),
+        ("delete", row(memo="m", status="paid")),
+    ]
+
+
+@scenario(Base.metadata, expire_on_commit=True)
+async def test_every_column_is_readable_with_expire_on_commit(front: FrontEnd) -> None:
+    """E11: the same, and after the callbacks the objects are expired as on a plain session."""
+    shown: Shown = []
+    show_columns(Order, shown)
+    order, bystander = Order(id=1, status="new", memo="m"), Order(id=2, status="old")
+    await front.add_all([order, bystander])
+    await front.commit()
+    assert [set(vars(each)) for each in (order, bystander)] == [{"_sa_instance_state"}, {"_sa_instance_state"}]
+    assert shown == [("create", row(memo="m")), ("create", row(id=2, status="old"))]
+    await front.refresh(order)
+    await front.refresh(bystander)
+    order.status = "paid"
+    await front.commit()
+    assert shown[2:] == [("update", row(memo="m", status="paid"))]
+    assert [inspect(each).unloaded >= {"id", "status", "note"} for each in (order, bystander)] == [True, True]
+    await front.delete(order)
+    await front.commit()
+    assert shown[3:] == [("delete", row(memo="m", status="paid"))]
+
+
+@scenario(Base.metadata)
+async def test_columns_that_were_not_loaded(front: FrontEnd) -> None:
+    """E11: expired before or after the flush, deferred, left out of the query, or only half loaded."""
+    shown: Shown = []
+    await front.add(Order(id=1, status="new", note="n", memo="m"))
+    await front.commit()
+    await front.expunge_all()
+    show_columns(Order, shown)
+    order = await front.scalar(select(Order).options(load_only(Order.id)))
+    order.quantity = 2
+    await front.commit()
+    order.quantity = 3
+    await front.flush()
+    await front.expire(order)
+    await front.commit()
+    await front.expire(order)
+    order.quantity = 4
+    await front.flush()
+    await front.expire(order, ["note", "quantity"])
+    await front.commit()
+    full = {"note": "n", "memo": "m"}
+    assert shown == [("update", row(quantity=quantity, **full)) for quantity in (2, 3, 4)]
+
+
+@scenario(Base.metadata)
+async def test_a_deleted_object_shows_its_last_row(front: FrontEnd) -> None:
+    """E11: also if it was expired or never loaded, or changed without a flush, when ``delete()`` was called."""
+    shown: Shown = []
+    await front.add_all([Order(id=key, status="new", note="n", memo="m") for key in (1, 2, 3, 4, 5)])
+    await front.commit()
+    await front.expunge_all()
+    show_columns(Order, shown)
+    expired = await front.get_one(Order, 1)
+    await front.expire(expired)
+    await front.delete(expired)
+    await front.commit()
+    partly = (await front.scalars(select(Order).where(Order.id == 2).options(load_only(Order.id)))).one()
+    await front.delete(partly)
+    await front.commit()
+    changed = await front.get_one(Order, 3)
+    changed.status, changed.memo = "never written", "never written"
+    await front.delete(changed)
+    await front.commit()
+    expired_and_changed = await front.get_one(Order, 4)
+    await front.expire(expired_and_changed)
+    expired_and_changed.status = "never written"
+    await front.delete(expired_and_changed)
+    await front.commit()
+    flushed = await front.get_one(Order, 5)
+    flushed.status = "written"
+    await front.flush()
+    await front.delete(flushed)
+    await front.flush()
+    await front.commit()
+    last = {"note": "n", "memo": "m"}
+    assert shown == [
+        *(("delete", row(id=key, **last)) for key in (1, 2, 3, 4)),
+        ("delete", row(id=5, status="written", **last)),
+    ]
+
+
+@scenario(Base.metadata, expire_on_commit=True)
+async def test_a_deleted_object_keeps_its_last_row_afterwards(front: FrontEnd) -> None:
+    """E11: after the callbacks it is detached, as on a plain session."""
+    shown: Shown = []
+    order = Order(id=1, status="new")
+    await front.add(order)
+    await front.commit()
+    show_columns(Order, shown)
+    await front.delete(order)
+    await front.commit()
+    assert shown == [("delete", row())]
+    assert (inspect(order).detached, order in front.session) == (True, False)
+
+
+@scenario(Base.metadata)
+async def test_what_a_core_statement_wrote_after_the_flush(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: the committed state, also where a statement wrote the row behind the object's back."""
+    shown: Shown = []
+    order, other = Order(id=1, status="new"), Order(id=2, status="new")
+    await front.add_all([order, other])
+    await front.commit()
+    show_columns(Order, shown)
+    recorder.listen(Order)
+    order.status = "paid"
+    await front.flush()
+    await front.execute(table_of(Order).update().values(note="raw", quantity=9))
+    await front.commit()
+    assert shown == [("update", row(status="paid", note="raw", quantity=9))]
+    assert [(event[0], event[2]) for event in recorder.take()] == [("update", 1)]
+    await front.add(Order(id=3, status="new"))
+    await front.flush()
+    connection: Any = await front.connection()
+    statement = table_of(Order).update().where(Order.id == 3).values(note="raw")
+    await front.execute(statement)
+    await front.commit()
+    assert shown[1:] == [("create", row(id=3, note="raw"))]
+    assert connection is not None
+
+
+class FamilyBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Parent(FamilyBase):
+    __tablename__ = "parents"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str | None]
+    stamp: Mapped[str | None] = mapped_column(String(20), server_default="db")
+    children: Mapped[list[Child]] = relationship(back_populates="parent", order_by="Child.id")
+
+
+class Child(FamilyBase):
+    __tablename__ = "children"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("parents.id"))
+    name: Mapped[str | None]
+    stamp: Mapped[str | None] = mapped_column(String(20), server_default="db", onupdate=func.lower("UP"))
+    parent: Mapped[Parent | None] = relationship(back_populates="children")
+
+
+@pytest.mark.parametrize("expires", [False, True])
+@scenario(FamilyBase.metadata)
+async def test_relationships_that_were_loaded_stay_loaded(front: FrontEnd, expires: object) -> None:
+    """E11: in the callbacks, with ``expire_on_commit`` on or off, and through objects without an event."""
+    shown: list[tuple[object, ...]] = []
+
+    async def read_parent(parent: Parent, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, parent.name, [child.id for child in parent.children]))
+
+    async def read_child(child: Child, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, child.name, child.parent and child.parent.id))
+
+    listens_for(Parent)(read_parent)
+    listens_for(Child)(read_child)
+    session = front.new_session(expire_on_commit=expires)
+    await session.add(Parent(id=1, name="p", children=[Child(id=1, name="c"), Child(id=2, name="d")]))
+    await session.commit()
+    assert shown == [("create", "p", [1, 2]), ("create", "c", 1), ("create", "d", 1)]
+    shown.clear()
+    await session.expunge_all()
+    parent = (await session.scalars(select(Parent).options(selectinload(Parent.children)))).one()
+    parent.children[1].name = "e"
+    parent.name = "q"
+    await session.commit()
+    assert shown == [("update", "q", [1, 2]), ("update", "e", 1)]
+    assert ("children" in inspect(parent).unloaded) is expires
+
+
+@scenario(Base.metadata, expire_on_commit=True)
+async def test_expiry_holds_after_the_callbacks(front: FrontEnd) -> None:
+    """E11: the session's own setting is what it was, and expired objects read fresh values."""
+    order = Order(id=1, status="new")
+    shown: Shown = []
+    show_columns(Order, shown)
+    await front.add(order)
+    await front.commit()
+    assert front.sync_session.expire_on_commit is True
+    other = front.plain_session()
+    await other.execute(update(Order).values(note="elsewhere"))
+    await other.commit()
+    assert await front.run_sync(note_of, order) == "elsewhere"
+    await front.commit()
+    assert set(vars(order)) == {"_sa_instance_state"}
+
+
+@scenario(Base.metadata)
+async def test_no_expiry_where_it_is_off(front: FrontEnd) -> None:
+    """E11: with ``expire_on_commit`` off objects stay loaded after the callbacks, touched or not."""
+    shown: Shown = []
+    show_columns(Order, shown)
+    order, bystander = Order(id=1, status="new"), Order(id=2, status="new")
+    await front.add_all([order, bystander])
+    await front.commit()
+    order.status = "paid"
+    await front.commit()
+    assert (order.status, bystander.status) == ("paid", "new")
+    assert front.sync_session.expire_on_commit is False
+
+
+@scenario(Base.metadata)
+async def test_what_a_callback_commits_does_not_change_waiting_events(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: ``changes`` of the events that still wait stay those of their own commit."""
+    orders = [Order(id=key, status="new") for key in (1, 2)]
+    await front.add_all(orders)
+    await front.commit()
+    written: list[object] = []
+
+    @listens_for(Order, ModelEvent.UPDATE)
+    async def write(
+        order: Order, event_type: ModelEvent, changes: Changes, *, session: EventSession | SyncEventSession
+    ) -> None:
+        if not written:
+            written.append(order.id)
+            orders[1].status = "by the callback"
+            orders[1].note = "too"
+            await resolve(session.commit())
+
+    recorder.listen(Order)
+    for order in orders:
+        order.status = "paid"
+    await front.commit()
+    assert recorder.take() == [
+        updated(Order, 1, status=("new", "paid")),
+        updated(Order, 2, status=("new", "paid")),
+        updated(Order, 2, status=("paid", "by the callback"), note=(None, "too")),
+    ]

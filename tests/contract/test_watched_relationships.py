@@ -1,0 +1,302 @@
+"""Rule E7: relationships, reported where ``__watched_fields__`` names them."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+
+from sqlalchemy import Column, ForeignKey, Integer, Table, select
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    load_only,
+    mapped_column,
+    relationship,
+    selectinload,
+)
+
+from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .event_models import LOCAL, created, updated
+
+
+class LibraryBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+book_keywords = Table(
+    "book_keywords",
+    LibraryBase.metadata,
+    Column("book_id", Integer, ForeignKey("books.id"), primary_key=True),
+    Column("keyword_id", Integer, ForeignKey("keywords.id"), primary_key=True),
+)
+
+
+class Author(LibraryBase):
+    __tablename__ = "authors"
+    __watched_fields__ = ("name", "books")
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str | None]
+    books: Mapped[list[Book]] = relationship(back_populates="author", order_by="Book.id")
+
+
+class Keyword(LibraryBase):
+    __tablename__ = "keywords"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+class Book(LibraryBase):
+    __tablename__ = "books"
+    __watched_fields__ = ("author", "keywords")
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    title: Mapped[str | None]
+    author_id: Mapped[int | None] = mapped_column(ForeignKey("authors.id"))
+    author: Mapped[Author | None] = relationship(back_populates="books")
+    keywords: Mapped[set[Keyword]] = relationship(secondary=book_keywords)
+
+
+class Copy(LibraryBase):
+    """Watches nothing by name, so that no relationship is reported."""
+
+    __tablename__ = "copies"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    book_id: Mapped[int | None] = mapped_column(ForeignKey("books.id"))
+    book: Mapped[Book | None] = relationship()
+
+
+async def store_library(front: FrontEnd, recorder: EventRecorder) -> tuple[list[Author], list[Book], list[Keyword]]:
+    """Commit two authors, two books of the first and two keywords; begin to listen to all."""
+    authors = [Author(id=1), Author(id=2)]
+    keywords = [Keyword(id=1), Keyword(id=2)]
+    books = [Book(id=1, author=authors[0], keywords={keywords[0]}), Book(id=2, author=authors[0], keywords=set())]
+    await front.add_all([*authors, *books, *keywords])
+    await front.commit()
+    authors = list(await front.scalars(select(Author).options(selectinload(Author.books)).order_by(Author.id)))
+    books = list(await front.scalars(select(Book).options(selectinload(Book.keywords)).order_by(Book.id)))
+    await front.commit()
+    recorder.listen(LibraryBase)
+    return authors, books, keywords
+
+
+@scenario(LibraryBase.metadata)
+async def test_a_watched_scalar_relationship(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: its old and its new object; the foreign key is not watched, so it is not reported."""
+    authors, books, _ = await store_library(front, recorder)
+    recorder.take()
+    books[0].author = authors[1]
+    await front.commit()
+    assert updated(Book, 1, author=(authors[0], authors[1])) in recorder.take()
+    books[0].author = None
+    await front.commit()
+    assert updated(Book, 1, author=(authors[1], None)) in recorder.take()
+    books[0].author = authors[0]
+    await front.flush()
+    books[0].author = authors[1]
+    await front.commit()
+    assert updated(Book, 1, author=(None, authors[1])) in recorder.take()
+    books[0].author = authors[0]
+    await front.flush()
+    books[0].author = authors[1]
+    await front.commit()
+    assert recorder.take() == []
+
+
+@scenario(LibraryBase.metadata)
+async def test_an_unloaded_scalar_relationship(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7: the old object is true also where it was not loaded, or the book was expired."""
+    await store_library(front, recorder)
+    for unload in ("new session", "expire", "load_only"):
+        session = front.new_session()
+        option = [load_only(Book.id)] if unload == "load_only" else []
+        book = (await session.scalars(select(Book).where(Book.id == 1).options(*option))).one()
+        if unload == "expire":
+            await session.expire(book)
+        new = await session.get_one(Author, 2)
+        book.author = new
+        await session.commit()
+        old = await session.get_one(Author, 1)
+        assert [event for event in recorder.take() if event[1] == "Book"] == [updated(Book, 1, author=(old, new))]
+        book.author = old
+        await session.commit()
+        recorder.take()
+
+
+@scenario(LibraryBase.metadata)
+async def test_a_watched_collection(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: ``old`` = all members removed, ``new`` = all members added; over several flushes, net."""
+    authors, books, _ = await store_library(front, recorder)
+    recorder.take()
+    authors[1].books.append(books[0])
+    await front.commit()
+    taken = recorder.take()
+    assert sorted(taken, key=str) == sorted(
+        [
+            updated(Author, 1, books=([books[0]], [])),
+            updated(Author, 2, books=([], [books[0]])),
+            updated(Book, 1, author=(authors[0], authors[1])),
+        ],
+        key=str,
+    )
+    authors[0].books.remove(books[1])
+    await front.flush()
+    third = Book(id=3)
+    authors[0].books.append(third)
+    await front.commit()
+    taken = [event for event in recorder.take() if event[1] == "Author"]
+    assert taken == [updated(Author, 1, books=([books[1]], [third]))]
+
+
+@scenario(LibraryBase.metadata)
+async def test_a_member_that_was_added_and_removed(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E7: added then removed is nothing, and removed then added."""
+    authors, books, _ = await store_library(front, recorder)
+    recorder.take()
+    authors[0].books.remove(books[0])
+    await front.flush()
+    authors[0].books.insert(0, books[0])
+    await front.commit()
+    assert recorder.take() == []
+    third = Book(id=3)
+    authors[0].books.append(third)
+    await front.flush()
+    authors[0].books.remove(third)
+    await front.commit()
+    assert recorder.take() == [created(Book, 3)]
+
+
+@scenario(LibraryBase.metadata)
+async def test_a_collection_that_is_replaced(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: only who really left and who really joined; a set of many-to-many members too."""
+    authors, books, keywords = await store_library(front, recorder)
+    recorder.take()
+    third = Book(id=3)
+    authors[0].books = [books[1], third]
+    books[1].keywords = set(keywords)
+    books[0].keywords = {keywords[1]}
+    await front.commit()
+    taken = recorder.take()
+    for _, _, _, changes in taken:
+        if changes is not None and "keywords" in changes:
+            changes["keywords"]["new"].sort(key=attrgetter("id"))
+    assert sorted(taken, key=str) == sorted(
+        [
+            updated(Author, 1, books=([books[0]], [third])),
+            updated(Book, 1, author=(authors[0], None), keywords=([keywords[0]], [keywords[1]])),
+            updated(Book, 2, keywords=([], [keywords[0], keywords[1]])),
+            created(Book, 3),
+        ],
+        key=str,
+    )
+
+
+@scenario(LibraryBase.metadata)
+async def test_a_collection_that_was_not_loaded(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7: appended to, removed from or replaced without having been loaded; expired before."""
+    await store_library(front, recorder)
+    session = front.new_session()
+    author = await session.get_one(Author, 1)
+    first, second = await session.get_one(Book, 1), await session.get_one(Book, 2)
+    third = Book(id=3)
+
+    def append_and_remove(_: object) -> None:
+        author.books.append(third)
+        author.books.remove(first)
+
+    await session.run_sync(append_and_remove)
+    await session.commit()
+    assert [event for event in recorder.take() if event[1] == "Author"] == [
+        updated(Author, 1, books=([first], [third]))
+    ]
+    await session.expire(author)
+
+    def replace(_: object) -> None:
+        author.books = [first]
+
+    await session.run_sync(replace)
+    await session.commit()
+    taken = [event for event in recorder.take() if event[1] == "Author"]
+    assert taken == [updated(Author, 1, books=([second, third], [first]))]
+
+
+@scenario(LibraryBase.metadata)
+async def test_a_collection_changed_from_the_other_side(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: through the backref of a loaded collection."""
+    authors, books, _ = await store_library(front, recorder)
+    recorder.take()
+    books[0].author = authors[1]
+    await front.commit()
+    taken = sorted((event for event in recorder.take() if event[1] == "Author"), key=str)
+    assert taken == [updated(Author, 1, books=([books[0]], [])), updated(Author, 2, books=([], [books[0]]))]
+
+
+@scenario(LibraryBase.metadata)
+async def test_an_unloaded_collection_changed_from_the_other_side(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: through the backref of a collection that nobody has loaded."""
+    await store_library(front, recorder)
+    session = front.new_session()
+    first, second = [await session.get_one(Author, key) for key in (1, 2)]
+    book, new = await session.get_one(Book, 1), Book(id=3)
+    book.author = second
+    new.author = first
+    await session.add(new)
+    await session.commit()
+    taken = sorted((event for event in recorder.take() if event[1] == "Author"), key=str)
+    assert taken == [updated(Author, 1, books=([book], [new])), updated(Author, 2, books=([], [book]))]
+
+
+@scenario(LibraryBase.metadata)
+async def test_a_collection_in_a_savepoint(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7, T3: released it is net with what was before; rolled back it is gone."""
+    authors, books, _ = await store_library(front, recorder)
+    recorder.take()
+    authors[0].books.remove(books[0])
+    async with front.begin_nested():
+        authors[1].books.append(books[0])
+        authors[0].books.remove(books[1])
+    savepoint = await front.begin_nested()
+    authors[1].books.append(books[1])
+    await front.flush()
+    await savepoint.rollback()
+    await front.commit()
+    taken = sorted((event for event in recorder.take() if event[1] == "Author"), key=str)
+    assert len(taken) == 2
+    (_, _, first_id, first), (_, _, second_id, second) = taken
+    assert (first_id, second_id) == (1, 2)
+    assert first is not None
+    assert second is not None
+    assert (set(first["books"]["old"]), first["books"]["new"]) == (set(books), [])
+    assert second == {"books": {"old": [], "new": [books[0]]}}
+
+
+@scenario(LibraryBase.metadata, databases=LOCAL)
+async def test_relationships_that_nobody_watches(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: without ``__watched_fields__`` a relationship is never reported, only the foreign key."""
+    _, books, _ = await store_library(front, recorder)
+    copy = Copy(id=1, book=books[0])
+    await front.add(copy)
+    await front.commit()
+    copy.book = books[1]
+    await front.commit()
+    assert recorder.take() == [created(Copy, 1), updated(Copy, 1, book_id=(1, 2))]
+
+
+@scenario(LibraryBase.metadata, databases=LOCAL)
+async def test_lists_of_members_are_each_callbacks_own(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E5, E7: clearing them in one callback changes neither the next one's nor the collection."""
+    authors, books, _ = await store_library(front, recorder)
+    heard: list[Changes] = []
+
+    def vandal(author: Author, event_type: ModelEvent, changes: Changes) -> None:
+        changes["books"]["old"].clear()
+        changes["books"]["new"].append("vandal")
+
+    def witness(author: Author, event_type: ModelEvent, changes: Changes) -> None:
+        heard.append(changes)
+
+    for callback in (vandal, witness):
+        listens_for(Author, ModelEvent.UPDATE)(callback)
+    authors[0].books.remove(books[0])
+    await front.commit()
+    assert heard == [{"books": {"old": [books[0]], "new": []}}]
+    assert authors[0].books == [books[1]]

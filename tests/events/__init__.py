@@ -1,0 +1,1 @@
+"""The parts of the event system, each by itself."""

@@ -1,0 +1,419 @@
+"""Every fact about SQLAlchemy that it does not promise and the library stands on: a change of one fails here first."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from sqlalchemy import JSON, Engine, ForeignKey, StaticPool, create_engine, delete, event, inspect, select
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    InstanceState,
+    Mapped,
+    Session,
+    SessionTransaction,
+    mapped_column,
+    relationship,
+)
+from sqlalchemy.orm.attributes import instance_state, set_committed_value
+from sqlalchemy.orm.unitofwork import UOWTransaction
+from sqlalchemy.util import concurrency
+
+from fastapi_toolsets.events import compatibility
+
+
+class Base(DeclarativeBase): ...
+
+
+class Parent(Base):
+    __tablename__ = "parents"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    settings: Mapped[dict[str, Any] | None] = mapped_column(MutableDict.as_mutable(JSON))
+    children: Mapped[list[Child]] = relationship(cascade="all, delete-orphan")
+
+
+class Child(Base):
+    __tablename__ = "children"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("parents.id"))
+    name: Mapped[str | None]
+
+
+@pytest.fixture
+def engine() -> Iterator[Engine]:
+    engine = create_engine("sqlite://", poolclass=StaticPool)
+    Base.metadata.create_all(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def session(engine: Engine) -> Iterator[Session]:
+    with Session(engine, expire_on_commit=False, autoflush=False) as session:
+        yield session
+
+
+Fate = dict[str, list[tuple[Any, tuple[bool, bool]]]]
+
+
+def fates(session: Session) -> list[Fate]:
+    """Collect, from now on, what each flush did: ``(object, (is_delete, list_only))`` by model."""
+    collected: list[Fate] = []
+
+    def after_flush(_: Session, flush_context: UOWTransaction) -> None:
+        fate = compatibility.flush_fate(flush_context)
+        collected.append(
+            {
+                mapper.class_.__name__: [(state.obj(), fate[state]) for state in states]
+                for mapper, states in compatibility.flushed_states(flush_context).items()
+                if states
+            }
+        )
+
+    event.listen(session, "after_flush", after_flush)
+    return collected
+
+
+# The greenlet bridge
+
+
+@pytest.mark.anyio
+async def test_awaiting_from_sync_code() -> None:
+    """``await_only``, called ``await_`` from 2.1 on, waits on the loop that spawned the greenlet."""
+    assert compatibility.in_greenlet() is False
+    seen: list[object] = []
+
+    async def answer() -> int:
+        seen.append(asyncio.get_running_loop())
+        await asyncio.sleep(0)
+        return 42
+
+    def work() -> None:
+        seen.append(compatibility.in_greenlet())
+        seen.append(compatibility.await_in_greenlet(answer()))
+
+    await compatibility.spawn_greenlet(work)
+    assert seen == [True, asyncio.get_running_loop(), 42]
+    assert compatibility.in_greenlet() is False
+
+
+def test_the_names_of_the_bridge() -> None:
+    """One of the two names is there, and both mean the same where both are."""
+    names = [getattr(concurrency, name) for name in ("await_", "await_only") if hasattr(concurrency, name)]
+    assert names != []
+    assert compatibility.in_greenlet() is False
+
+
+# What a flush tells
+
+
+def test_fate_of_created_updated_and_deleted_states(session: Session) -> None:
+    """``UOWTransaction.mappers`` and ``states`` hold each state that is written, with ``(is_delete, list_only)``."""
+    collected = fates(session)
+    parent, other = Parent(id=1), Parent(id=2)
+    session.add_all([parent, other])
+    session.flush()
+    parent.name = "x"
+    session.delete(other)
+    session.flush()
+    assert [sorted(fate["Parent"], key=lambda pair: pair[0].id) for fate in collected] == [
+        [(parent, (False, False)), (other, (False, False))],
+        [(parent, (False, False)), (other, (True, False))],
+    ]
+
+
+def test_fate_of_an_orphan(session: Session) -> None:
+    """An orphan is in the flush as a delete, although ``session.deleted`` never contains it."""
+    child = Child(id=1)
+    parent = Parent(id=1, children=[child])
+    session.add(parent)
+    session.commit()
+    collected = fates(session)
+    parent.children.remove(child)
+    assert list(session.deleted) == []
+    session.flush()
+    assert collected[0]["Child"] == [(child, (True, False))]
+
+
+def test_fate_of_a_state_that_is_only_looked_at(session: Session) -> None:
+    """A child whose foreign key needs no change is listed only: nothing is written for it."""
+    child = Child(id=1)
+    parent = Parent(id=1, children=[child])
+    session.add(parent)
+    session.commit()
+    collected = fates(session)
+    parent.children.append(Child(id=2))
+    parent.name = "x"
+    session.flush()
+    assert (child, (False, False)) not in collected[0]["Child"]
+
+
+def test_fate_of_a_row_switch(session: Session) -> None:
+    """The deleted state is ``(True, True)``, and the new one, which takes its row, an ordinary write with that key."""
+    old = Parent(id=1, name="old")
+    session.add(old)
+    session.commit()
+    collected = fates(session)
+    session.delete(old)
+    new = Parent(id=1, name="new")
+    session.add(new)
+    session.flush()
+    assert sorted(collected[0]["Parent"], key=str) == sorted([(old, (True, True)), (new, (False, False))], key=str)
+    assert instance_state(new).key == instance_state(old).key
+
+
+# What awaits a flush
+
+
+def test_modified_and_deleted_states(session: Session) -> None:
+    """``IdentityMap._modified`` and ``Session._deleted`` are ``session.dirty`` and ``session.deleted`` as states."""
+    parents = [Parent(id=key) for key in (1, 2, 3)]
+    session.add_all(parents)
+    assert (compatibility.is_clean(session), list(compatibility.modified_states(session))) == (False, [])
+    session.commit()
+    assert compatibility.is_clean(session) is True
+    parents[0].name = "x"
+    session.delete(parents[1])
+    assert compatibility.is_clean(session) is False
+    assert set(compatibility.modified_states(session)) == {instance_state(parents[0])}
+    assert {state.obj() for state in compatibility.modified_states(session)} == set(session.dirty)
+    assert set(compatibility.deleted_states(session)) == {instance_state(parents[1])}
+    assert {state.obj() for state in compatibility.deleted_states(session)} == set(session.deleted)
+    session.flush()
+    assert list(compatibility.modified_states(session)) == list(compatibility.deleted_states(session)) == []
+
+
+def test_in_place_changes_are_modifications(session: Session) -> None:
+    """A change inside a mutable value marks its state as modified as an assignment does."""
+    parent = Parent(id=1, settings={"a": 1})
+    session.add(parent)
+    session.commit()
+    assert parent.settings is not None
+    parent.settings["b"] = 2
+    assert set(compatibility.modified_states(session)) == {instance_state(parent)}
+
+
+# Transactions
+
+
+def test_connections_of_a_transaction(engine: Engine, session: Session) -> None:
+    """``SessionTransaction._connections``: each connection once, and the same as the public attribute has."""
+    transaction = session.begin()
+    assert compatibility.transaction_connections(transaction) == set()
+    connection = session.connection()
+    session.execute(select(Parent))
+    assert compatibility.transaction_connections(transaction) == {connection}
+    public = getattr(transaction, "connections", None)
+    assert public is None or set(public) == {connection}
+    other = create_engine("sqlite://")
+    second = session.connection(bind_arguments={"bind": other})
+    assert compatibility.transaction_connections(transaction) == {connection, second}
+    assert connection.engine is engine
+    session.rollback()
+    other.dispose()
+
+
+def test_autocommit_is_known(engine: Engine) -> None:
+    """``Connection._is_autocommit_isolation``."""
+    with engine.connect() as connection:
+        assert compatibility.is_autocommit(connection) is False
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        assert compatibility.is_autocommit(connection) is True
+
+
+def state_of_everything(session: Session, objects: list[Any]) -> list[tuple[object, ...]]:
+    """What a commit leaves of each object: what is loaded, what is expired, and how it stands to the session."""
+    states = [inspect(each) for each in objects]
+    return [
+        (sorted(state.dict), sorted(state.expired_attributes), state.persistent, state.detached, state.transient)
+        for state in states
+    ]
+
+
+def lifecycle(session: Session) -> list[Any]:
+    """An object of each kind: loaded, changed, created, deleted, expunged, partly expired and never added."""
+    session.add_all([Parent(id=key, name="n", settings={}) for key in range(1, 6)])
+    session.commit()
+    session.expunge_all()
+    loaded, changed, deleted, expunged, expired = session.scalars(select(Parent).order_by(Parent.id))
+    created = Parent(id=9)
+    changed.name = "x"
+    session.add(created)
+    session.delete(deleted)
+    session.expunge(expunged)
+    session.expire(expired, ["name"])
+    session.flush()
+    return [loaded, changed, deleted, expunged, expired, created, Parent(id=10)]
+
+
+def test_expiry_does_what_a_commit_does(engine: Engine) -> None:
+    """The twin of ``SessionTransaction._remove_snapshot``: the same is expired, detached and kept."""
+    with Session(engine, expire_on_commit=True) as plain:
+        objects = lifecycle(plain)
+        plain.commit()
+        expected = state_of_everything(plain, objects)
+        plain.execute(delete(Parent))
+        plain.commit()
+    with Session(engine, expire_on_commit=False, autoflush=False) as session:
+        objects = lifecycle(session)
+        transaction = session.get_transaction()
+        assert transaction is not None
+        states: list[set[InstanceState[Any]]] = []
+
+        def after_commit(session: Session) -> None:
+            states.append(compatibility.expirable_states(session, transaction))
+
+        event.listen(session, "after_commit", after_commit)
+        session.commit()
+        assert [sorted(inspect(each).dict) != [] for each in objects] == [True] * 7
+        compatibility.expire(session, states[0])
+        assert state_of_everything(session, objects) == expected
+
+
+def test_what_a_commit_does_to_its_snapshot() -> None:
+    """``_remove_snapshot`` does no more than the library's twin of it does."""
+    names = set(SessionTransaction._remove_snapshot.__code__.co_names)  # noqa: SLF001
+    known = {
+        "InstanceState",
+        "_deleted",
+        "_detach_states",
+        "_dirty",
+        "_expire",
+        "_is_transaction_boundary",
+        "_key_switches",
+        "_modified",
+        "_new",
+        "_parent",
+        "AssertionError",
+        "all_states",
+        "clear",
+        "dict",
+        "expire_on_commit",
+        "identity_map",
+        "list",
+        "nested",
+        "parent",
+        "session",
+        "statelib",
+        "update",
+    }
+    assert names - known == set()
+
+
+def test_expiring_leaves_what_is_not_persistent(session: Session) -> None:
+    """A state that another session has, or none, is not touched."""
+    parent, gone = Parent(id=1, name="n"), Parent(id=2, name="n")
+    session.add_all([parent, gone])
+    session.commit()
+    session.expunge(gone)
+    transient = Parent(id=3, name="n")
+    compatibility.expire(session, [instance_state(each) for each in (parent, gone, transient)])
+    assert [sorted(vars(each).keys() & {"id", "name"}) for each in (parent, gone, transient)] == [
+        [],
+        ["id", "name"],
+        ["id", "name"],
+    ]
+
+
+# Loading
+
+
+def test_mutable_values_hear_of_a_refresh(session: Session) -> None:
+    """``InstanceState.manager.dispatch.refresh``: without it a value set as loaded is not followed."""
+    parent = Parent(id=1, settings={"a": 1})
+    session.add(parent)
+    session.commit()
+    set_committed_value(parent, "settings", {"a": 2})
+    assert type(parent.settings) is dict
+    compatibility.announce_refresh(instance_state(parent), ["settings"])
+    settings: object = parent.settings
+    assert isinstance(settings, MutableDict)
+    assert list(session.dirty) == []
+    settings["b"] = 3
+    assert list(session.dirty) == [parent]
+
+
+def test_models_without_such_listeners_are_left_alone(session: Session) -> None:
+    """Nothing happens where nobody listens."""
+    child = Child(id=1, name="n")
+    session.add(child)
+    session.commit()
+    compatibility.announce_refresh(instance_state(child), ["name"])
+    assert list(session.dirty) == []
+
+
+# Ends of transactions
+
+
+def test_a_begin_block_refuses_work_after_its_commit(session: Session) -> None:
+    """``Session._trans_context_manager``: without it the session can begin again, and then the block is as it was."""
+
+    def refused() -> bool:
+        try:
+            session.execute(select(Parent))
+        except InvalidRequestError:
+            return True
+        session.rollback()
+        return False
+
+    with session.begin():
+        session.add(Parent(id=1))
+        session.commit()
+        assert refused() is True
+        with compatibility.usable_in_begin_block(session):
+            assert refused() is False
+            session.add(Parent(id=2))
+            session.commit()
+        assert refused() is True
+    assert list(session.scalars(select(Parent.id).order_by(Parent.id))) == [1, 2]
+
+
+def test_a_block_is_restored_when_its_use_fails(session: Session) -> None:
+    """However the use ends."""
+
+    def use() -> None:
+        with compatibility.usable_in_begin_block(session):
+            raise ZeroDivisionError
+
+    with session.begin():
+        session.commit()
+        with pytest.raises(ZeroDivisionError):
+            use()
+        with pytest.raises(InvalidRequestError):
+            session.execute(select(Parent))
+
+
+class Interrupted(BaseException):
+    """What a cancellation is."""
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_commit_closes_its_transaction_by_its_own_close(session: Session, *, interrupted: bool) -> None:
+    """``SessionTransaction.commit`` calls ``self.close()``; ``settle`` runs when that is interrupted, and only then."""
+    happened: list[str] = []
+
+    def end(_: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None:
+            happened.append("end")
+            if interrupted:
+                raise Interrupted
+
+    session.add(Parent(id=1))
+    session.flush()
+    transaction = session.get_transaction()
+    assert transaction is not None
+    event.listen(session, "after_transaction_end", end)
+    compatibility.after_close(transaction, lambda: happened.append("settle"))
+    commit: Callable[[], None] = session.commit
+    if interrupted:
+        with pytest.raises(Interrupted):
+            commit()
+    else:
+        commit()
+    assert happened == (["end", "settle"] if interrupted else ["end"])
+    assert "close" not in vars(transaction)

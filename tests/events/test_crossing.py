@@ -1,0 +1,40 @@
+"""Rule C2 in a plain thread: the loop that the library keeps there is nobody else's business."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy.orm import sessionmaker
+
+from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
+
+from ..contract.event_models import LOCAL
+from ..contract.transaction_models import Base, Order
+from ..databases import Database, tables
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+def test_the_loop_is_not_made_the_threads_current_one(database: Database) -> None:
+    """C2: one loop is kept and reused, and whoever asks for the thread's loop afterwards finds none."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    @listens_for(Order)
+    async def note(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    def commit_twice() -> None:
+        for number in (1, 2):
+            with factory.begin() as session:
+                session.add(Order(id=number))
+        with pytest.raises(RuntimeError, match="no current event loop"):
+            asyncio.get_event_loop()
+
+    with tables(database, Base.metadata), ThreadPoolExecutor(1) as pool:
+        pool.submit(commit_twice).result()
+    engine.dispose()
+    assert len(loops) == 2
+    assert loops[0] is loops[1]

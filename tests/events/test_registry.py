@@ -1,0 +1,219 @@
+"""The registry by itself: who is called for which class, in which order, and what is resolved when."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+import pytest
+
+from fastapi_toolsets.errors import ListenerError, ToolsetsError
+from fastapi_toolsets.events.registry import (
+    ALL_EVENTS,
+    Listener,
+    Registry,
+    anything_muted,
+    callback_name,
+    is_async_callable,
+    is_muted,
+    muted,
+)
+from fastapi_toolsets.events.types import ModelEvent
+
+
+class Top: ...
+
+
+class Left(Top): ...
+
+
+class Right(Top): ...
+
+
+class Bottom(Left, Right): ...
+
+
+def a(obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+
+def b(obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+
+def c(obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+
+def listening(
+    registry: Registry, *entries: tuple[type, Callable[..., object], frozenset[ModelEvent]]
+) -> Callable[[type], list[tuple[Callable[..., object], frozenset[ModelEvent]]]]:
+    """Register callbacks, and give back what resolves a class to ``(callback, events)``."""
+    for target, callback, events in entries:
+        registry.add(target, Listener(callback, events, frozenset()))
+    return lambda class_: [(listener.callback, listener.events) for listener in registry.resolve(class_)]
+
+
+CREATE = frozenset({ModelEvent.CREATE})
+DELETE = frozenset({ModelEvent.DELETE})
+
+
+def test_order_is_the_classes_own_first_then_that_of_registration() -> None:
+    """C3: base classes' after the class's own, along the method resolution order."""
+    resolve = listening(Registry(), (Top, a, CREATE), (Bottom, b, CREATE), (Right, c, CREATE), (Bottom, print, CREATE))
+    assert resolve(Bottom) == [(b, CREATE), (print, CREATE), (c, CREATE), (a, CREATE)]
+    assert resolve(Right) == [(c, CREATE), (a, CREATE)]
+    assert resolve(Left) == [(a, CREATE)]
+    assert resolve(int) == []
+
+
+def test_a_function_is_there_once_with_all_its_events() -> None:
+    """N4: registered on a class and its bases, it stands where it was found first."""
+    resolve = listening(
+        Registry(), (Top, a, CREATE), (Bottom, b, CREATE), (Bottom, a, DELETE), (Left, b, CREATE), (Right, b, DELETE)
+    )
+    assert resolve(Bottom) == [(b, CREATE | DELETE), (a, DELETE | CREATE)]
+    assert resolve(Left) == [(b, CREATE), (a, CREATE)]
+
+
+def test_widening_does_not_reach_the_listener_of_the_base() -> None:
+    """N4: what a subclass adds to a function's events does not leak to its base class."""
+    resolve = listening(Registry(), (Top, a, CREATE), (Bottom, a, DELETE))
+    assert (resolve(Bottom), resolve(Top)) == ([(a, DELETE | CREATE)], [(a, CREATE)])
+
+
+def test_removing_takes_only_that_target() -> None:
+    """N5: all registrations of the function on the target, none on another."""
+    registry = Registry()
+    resolve = listening(registry, (Top, a, CREATE), (Bottom, a, CREATE), (Bottom, a, DELETE), (Bottom, b, DELETE))
+    registry.remove(Bottom, a)
+    assert resolve(Bottom) == [(b, DELETE), (a, CREATE)]
+    registry.remove(Top, a)
+    assert resolve(Bottom) == [(b, DELETE)]
+    with pytest.raises(ListenerError, match="Top") as caught:
+        registry.remove(Top, a)
+    assert isinstance(caught.value, (ToolsetsError, TypeError))
+
+
+def test_everybody_who_follows_is_told_of_every_change() -> None:
+    """N5: that is what keeps everything resolved from being stale."""
+    registry = Registry()
+    told: list[int] = []
+    registry.subscribe(lambda: told.append(len(registry.resolve(Top))))
+    assert told == []
+    registry.add(Top, Listener(a, CREATE, frozenset()))
+    registry.add(Top, Listener(b, CREATE, frozenset()))
+    registry.remove(Top, a)
+    with registry.scope(inherit=False):
+        registry.add(Top, Listener(c, CREATE, frozenset()))
+    assert told == [1, 2, 1, 0, 1, 1]
+    registry.subscribe(lambda: told.append(100))
+    assert told[6:] == [100]
+
+
+def test_scopes_restore_what_was_there() -> None:
+    """N5: nested, with and without the listeners outside."""
+    registry = Registry()
+    resolve = listening(registry, (Top, a, CREATE))
+    with registry.scope(inherit=True):
+        registry.add(Top, Listener(b, CREATE, frozenset()))
+        registry.remove(Top, a)
+        with registry.scope(inherit=False):
+            assert resolve(Top) == []
+        assert resolve(Top) == [(b, CREATE)]
+    assert resolve(Top) == [(a, CREATE)]
+
+
+def test_a_class_that_is_garbage_is_forgotten() -> None:
+    """T9: the registry keeps no class alive."""
+    registry = Registry()
+    passing: Any = type("Passing", (), {})
+    registry.add(passing, Listener(a, CREATE, frozenset()))
+    gone = weakref.ref(passing)
+    del passing
+    gc.collect()
+    assert gone() is None
+    assert registry.resolve(Top) == ()
+
+
+def test_registering_from_many_threads_loses_nothing() -> None:
+    """N5: each registration counts."""
+    registry = Registry()
+    callbacks = [partial(a) for _ in range(200)]
+    start = threading.Barrier(8)
+
+    def register(mine: list[Callable[..., object]]) -> None:
+        start.wait()
+        for callback in mine:
+            registry.add(Top, Listener(callback, ALL_EVENTS, frozenset()))
+
+    threads = [threading.Thread(target=register, args=(callbacks[number::8],)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    resolved = {id(listener.callback) for listener in registry.resolve(Bottom)}
+    assert resolved == {id(callback) for callback in callbacks}
+
+
+class Handler:
+    def method(self, obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+    async def async_method(self, obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+    def __call__(self, obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+
+class AsyncHandler:
+    async def __call__(self, obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+
+async def asynchronous(obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+
+HERE = __name__
+
+
+@pytest.mark.parametrize(
+    ("callback", "name", "is_async"),
+    [
+        (a, f"{HERE}.a", False),
+        (asynchronous, f"{HERE}.asynchronous", True),
+        (partial(a), f"{HERE}.a", False),
+        (partial(partial(asynchronous)), f"{HERE}.asynchronous", True),
+        (Handler().method, f"{HERE}.Handler.method", False),
+        (Handler().async_method, f"{HERE}.Handler.async_method", True),
+        (Handler(), f"{HERE}.Handler", False),
+        (AsyncHandler(), f"{HERE}.AsyncHandler", True),
+        (partial(AsyncHandler()), f"{HERE}.AsyncHandler", True),
+        (Handler, f"{HERE}.Handler", False),
+        (print, "builtins.print", False),
+    ],
+)
+def test_what_a_callback_is_called_and_whether_it_is_async(
+    callback: Callable[..., object], name: str, *, is_async: bool
+) -> None:
+    """C1, C4: functions, partials of partials, methods, objects and builtins."""
+    assert (callback_name(callback), is_async_callable(callback)) == (name, is_async)
+
+
+def test_muting_is_the_contexts_own() -> None:
+    """N5: a copy of the context taken before the block does not see it, one taken inside does."""
+    first, second = (Listener(callback, ALL_EVENTS, frozenset()) for callback in (a, b))
+
+    def state() -> tuple[bool, bool, bool]:
+        return anything_muted(), is_muted(first), is_muted(second)
+
+    before = copy_context()
+    with muted(a):
+        inside = copy_context()
+        assert state() == (True, True, False)
+        with muted():
+            assert state() == (True, True, True)
+            with muted(b):
+                assert state() == (True, True, True)
+        assert state() == (True, True, False)
+    assert state() == before.run(state) == (False, False, False)
+    assert inside.run(state) == (True, True, False)

@@ -1,0 +1,1 @@
+"""What breaks around a commit: connections, disks, locks, callbacks, and many of them at once."""

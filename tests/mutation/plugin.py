@@ -1,0 +1,167 @@
+"""The pytest plugin that tries mutants: runs all tests once, then forks for each mutant and runs those that meet it.
+
+A fork has everything imported and collected, so that a mutant costs little more than the tests that it survives. Give
+it to pytest with ``-p tests.mutation.plugin`` in the workspace; :mod:`tests.mutation.__main__` does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Generator
+from pathlib import Path
+from typing import TextIO
+
+import pytest
+from mutmut.mutation.trampoline import set_mutant_under_test
+from mutmut.state import state
+from mutmut.utils.format_utils import mangled_name_from_mutant_name
+
+LEAST_LIMIT = 20.0
+"""Seconds after which a test hangs, at the least; a slower one has ten times what it took on the original."""
+MEMORY = 4 << 30
+"""Bytes that a mutant may take besides what it inherits: one that loops for ever fills the machine otherwise."""
+
+TO_TRY, RESULTS = "MUTATION_TO_TRY", "MUTATION_RESULTS"
+"""Environment variables: the file that names the mutants to try, a JSON list, and the file to append results to."""
+
+MET_BY_IMPORTS = "met_by_imports.json"
+"""The file, in the workspace, for the names of the functions that importing the tests has called."""
+
+
+class MutantRun:
+    """One pytest run that tries mutants instead of reporting tests."""
+
+    def __init__(self, to_try: list[str], results: Path) -> None:
+        """Remember what to try."""
+        self._to_try = to_try
+        self._results = results
+        self._durations: dict[str, float] = {}
+        self._meets: defaultdict[str, list[pytest.Item]] = defaultdict(list)
+        self._killers: Counter[str] = Counter()
+        self._failed: str | None = None
+        self._in_fork = False
+        self._started_process = False
+        self._start_processes: list[pytest.Item] = []
+        sys.addaudithook(self._note_process)
+
+    def _note_process(self, event: str, arguments: object) -> None:
+        """Notice that a test starts a process, where nobody sees which functions it meets."""
+        self._started_process = self._started_process or event == "subprocess.Popen"
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Notice a failure."""
+        if report.failed:
+            self._failed = f"{report.nodeid} ({report.when})"
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Run all tests on the original, which notes the functions that each meets; then try the mutants."""
+        met = state()._stats  # noqa: SLF001 - where mutmut's trampolines note the functions that were called
+        Path(MET_BY_IMPORTS).write_text(json.dumps(sorted(met)), "utf-8")
+        met.clear()
+        result = yield
+        if self._failed is None:
+            set_mutant_under_test("none")
+            gc.collect()
+            gc.freeze()
+            with self._results.open("a", encoding="utf-8") as results:
+                for name in self._to_try:
+                    self._try(session, name, results)
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Measure a test on the original, and note what it meets."""
+        began = time.monotonic()
+        self._started_process = False
+        result = yield
+        if not self._in_fork:
+            if self._started_process:
+                self._start_processes.append(item)
+            self._durations[item.nodeid] = time.monotonic() - began
+            met = state()._stats  # noqa: SLF001
+            for function in met:
+                self._meets[function].append(item)
+            met.clear()
+        return result
+
+    def _try(self, session: pytest.Session, name: str, results: TextIO) -> None:
+        """Run the tests that meet a mutant in a fork, those first that have killed most."""
+        meeting = self._meets[mangled_name_from_mutant_name(name)]
+        items = sorted(
+            {item.nodeid: item for item in (*meeting, *self._start_processes)}.values(),
+            key=lambda item: (-self._killers[item.nodeid], self._durations[item.nodeid]),
+        )
+        began = time.monotonic()
+        outcome, by = self._fork(session, name, items)
+        if outcome == "survived" and not meeting:
+            outcome = "not covered"
+        self._killers[by.partition(" ")[0]] += outcome == "killed"
+        entry = {
+            "name": name,
+            "outcome": outcome,
+            "by": by,
+            "tests": len(meeting),
+            "seconds": round(time.monotonic() - began, 2),
+        }
+        results.write(json.dumps(entry) + "\n")
+        results.flush()
+
+    def _fork(self, session: pytest.Session, name: str, items: list[pytest.Item]) -> tuple[str, str]:
+        """Run tests in a fork until one fails; return what became of the mutant, and which test it was."""
+        reading, writing = os.pipe()
+        process = os.fork()
+        if not process:
+            os.close(reading)
+            self._run_fork(session, name, items, writing)
+        os.close(writing)
+        _, status = os.waitpid(process, 0)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process, signal.SIGKILL)  # what the fork has started and left behind, which holds the pipe open
+        with os.fdopen(reading, "rb") as pipe:
+            by = pipe.read().decode()
+        code = os.waitstatus_to_exitcode(status)
+        if code == -signal.SIGALRM:
+            return "timeout", by
+        return ("killed", by or f"exit code {code}") if code else ("survived", "")
+
+    def _run_fork(self, session: pytest.Session, name: str, items: list[pytest.Item], writing: int) -> None:
+        """Run tests until one fails, and end the process."""
+        code = 1
+        try:
+            os.setsid()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            used = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for stream in (0, 1, 2):
+                os.dup2(nowhere, stream)
+            self._in_fork = True
+            set_mutant_under_test(name)
+            code = 0
+            for item, following in zip(items, [*items[1:], None], strict=True):
+                signal.setitimer(signal.ITIMER_REAL, max(LEAST_LIMIT, 10 * self._durations[item.nodeid]))
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+                if self._failed is not None or session.shouldstop or session.shouldfail:
+                    os.write(writing, (self._failed or "interrupted").encode())
+                    code = 1
+                    break
+        except BaseException as error:  # noqa: BLE001 - an interrupt that a mutant lets through has been noticed, too
+            os.write(writing, repr(error).encode())
+            code = 1
+        finally:
+            os._exit(code)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin the run that the environment describes."""
+    to_try = json.loads(Path(os.environ[TO_TRY]).read_text("utf-8"))
+    config.pluginmanager.register(MutantRun(to_try, Path(os.environ[RESULTS])), "mutants")
