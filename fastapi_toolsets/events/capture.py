@@ -90,10 +90,10 @@ class Capture:
         if plan.keeps_more:
             kept, unknown = kept or {}, unknown or set()
             self._keep_more(state, plan, kept, unknown)
+        if unknown:
+            kept = self._forget_recorded(state, unknown, kept)
         if kept:
             self._olds[state] = kept
-        if unknown:
-            self._forget_recorded(state, unknown)
         return unknown
 
     def _keep_more(self, state: InstanceState[Any], plan: Plan, kept: dict[str, Any], unknown: set[str]) -> None:
@@ -114,8 +114,14 @@ class Capture:
                 wanted = names if key in plan.relationships else plan.watched_columns.keys() & names
                 unknown.update(name for name in wanted if name not in loaded)
 
-    def _forget_recorded(self, state: InstanceState[Any], unknown: set[str]) -> None:
+    def _forget_recorded(
+        self, state: InstanceState[Any], unknown: set[str], kept: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
         """Leave out what an earlier flush of the transaction recorded: the first old value is the one that counts."""
+        for key in unknown:
+            if _is_expression(state.dict.get(key)):  # what it gives is a change, whatever it is relative to
+                kept = kept or {}
+                kept[key] = NO_VALUE
         for frame in self._journal.frames():
             record = None if state.key is None else frame.rows.get(state.key)
             if record is None:
@@ -123,6 +129,7 @@ class Capture:
             if record.kind is not Kind.UPDATED:
                 unknown.clear()
             unknown.difference_update(change[0] for change in record.changes)
+        return kept
 
     def _load_old(self, session: Session, mapper: Mapper[Any], wanted: dict[InstanceState[Any], set[str]]) -> None:
         """Read the rows as they are before the flush; give the objects what they had not loaded."""
