@@ -7,11 +7,12 @@ import logging
 import time
 from collections import deque
 from contextvars import ContextVar
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CascadeLimitError
 from . import compatibility
-from .crossing import find_crossing, outlive, was_cancelled
+from .crossing import find_crossing, outlive, stands_in_bridge, was_cancelled
 from .delivery import (
     EVENT_TYPES,
     Hook,
@@ -24,6 +25,7 @@ from .delivery import (
     take_snapshot,
 )
 from .journal import Batch, Kind, Record
+from .plan import plans
 from .registry import Listener, anything_muted, is_muted
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from .crossing import Crossing
     from .delivery import Delivery
     from .types import CallbackFailure, SessionOptions
+
+_UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
@@ -67,25 +71,26 @@ class Dispatch:
         states: The states of the objects to expire once all callbacks have run.
     """
 
-    def __init__(self, options: SessionOptions, host: Host, states: set[InstanceState[Any]]) -> None:
+    # The callback that is due: of the event's listeners the one at the index.
+    _delivery: Delivery | None = None
+    _listeners: tuple[Listener, ...] = ()
+    _index = 0
+    _listener: Listener | None = None
+    _batch: Batch | None = None
+    _found: Crossing | None = None
+    _stop: BaseException | None = None
+    _grace_ends: float | None = None
+    _on_loop = False
+
+    def __init__(self, options: SessionOptions, host: Host, states: list[InstanceState[Any]]) -> None:
         """Begin with nothing to tell."""
         self.states = states
         self._host = host
         self._options = options
-        self._found: Crossing | None = None
         self._mutes = anything_muted()
         self._waiting: deque[Delivery] = deque()
-        # The callback that is due: of the event's listeners the one at the index.
-        self._delivery: Delivery | None = None
-        self._listeners: tuple[Listener, ...] = ()
-        self._index = 0
-        self._listener: Listener | None = None
-        self._batch: Batch | None = None
         self._failures: list[CallbackFailure] = []
         self._left_out: list[str] = []
-        self._stop: BaseException | None = None
-        self._grace_ends: float | None = None
-        self._on_loop = False
 
     @property
     def _crossing(self) -> Crossing:
@@ -181,14 +186,12 @@ class Dispatch:
     def _call(self, listener: Listener) -> object:
         """Call the callback and return what it returned, an awaitable if it is async."""
         delivery = self._delivery
-        if isinstance(delivery, Hook):
-            return listener.callback(*delivery.arguments)
-        if delivery is None:  # _advance sets both or neither
-            return None
+        if type(delivery) is not Record:
+            return listener.callback(*delivery.arguments) if isinstance(delivery, Hook) else None
         if delivery.snapshot is not None:
             restore(delivery)
         kind = delivery.kind
-        changes = make_changes(delivery) if kind is Kind.UPDATED else None
+        changes = make_changes(delivery) if kind is _UPDATED else None
         if not (listener.wants_session or listener.wants_event):
             return listener.callback(delivery.obj, EVENT_TYPES[kind], changes)
         keywords: dict[str, object] = {}
@@ -202,13 +205,13 @@ class Dispatch:
 
     def _run_in_place(self) -> None:
         """Call sync callbacks; what they wait for inside the greenlet bridge outlives a cancellation, as async ones."""
-        if self._crossing.in_bridge:
+        if stands_in_bridge():
             compatibility.call_with_waits(self._run_sync, self._outlive)
         else:
             self._run_sync()
 
-    def _outlive(self, awaitable: Awaitable[Any]) -> object:
-        outlived = compatibility.await_in_greenlet(outlive(awaitable, self._grace_left(), self._options.callback_grace))
+    async def _outlive(self, awaitable: Awaitable[Any]) -> object:
+        outlived = await outlive(awaitable, self._grace_left(), self._options.callback_grace)
         if outlived.cancellation is not None:
             self._stop = outlived.cancellation
             self._grace_ends = outlived.ends
@@ -221,20 +224,63 @@ class Dispatch:
     def _run_sync(self) -> None:
         """Call sync callbacks until an async one is due."""
         self._enter_generation()
-        in_transaction = self._host.in_transaction
         while (listener := self._listener) is not None and not listener.is_async:
+            if self._delivery is not None and self._is_alone(listener):
+                ended = self._run_alike(listener, self._delivery)
+            else:
+                ended = self._run_one(listener)
+            if ended:
+                return
+            self._advance()
+            if self._stop is not None and not self._on_loop:
+                return
+
+    def _is_alone(self, listener: Listener) -> bool:
+        """Whether an event has but this listener, which wants to be told what every callback is."""
+        return len(self._listeners) == 1 and not (self._mutes or listener.wants_session or listener.wants_event)
+
+    def _run_one(self, listener: Listener) -> bool:
+        """Call a sync callback; return whether that ended everything."""
+        try:
+            result = self._call(listener)
+            if result is not None and inspect.isawaitable(result):
+                self._wait(result)
+        except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
+            if self._caught_in_place(listener, error):
+                return True
+        if self._host.in_transaction():
+            self._tidy(listener)
+        return False
+
+    def _run_alike(self, listener: Listener, delivery: Delivery) -> bool:
+        """Call a sync callback with this and what follows that has the same listeners, as most of a long queue has.
+
+        Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
+        """
+        callback, waiting, in_transaction = listener.callback, self._waiting, self._host.in_transaction
+        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        while type(delivery) is Record:
+            plan, kind, batch = delivery.plan, delivery.kind, delivery.batch
             try:
-                result = self._call(listener)
+                if delivery.snapshot is not None:
+                    restore(delivery)
+                result = callback(delivery.obj, EVENT_TYPES[kind], make_changes(delivery) if kind is _UPDATED else None)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
                 if self._caught_in_place(listener, error):
-                    return
+                    return True
             if in_transaction():
                 self._tidy(listener)
-            self._advance()
-            if self._stop is not None and not self._on_loop:
-                return
+            if not waiting or self._stop is not None or plans.by_mapper is not by_mapper:
+                return False
+            following = waiting[0]
+            if type(following) is not Record or following.plan is not plan or following.kind is not kind:
+                return False
+            if following.batch is not batch:
+                return False
+            self._delivery = delivery = waiting.popleft()
+        return self._run_one(listener)
 
     def _caught_in_place(self, listener: Listener, error: BaseException) -> bool:
         """Take what a sync callback raised; return whether it ends everything."""
@@ -292,7 +338,7 @@ class Dispatch:
         while (listener := self._listener) is not None and listener.is_async:
             try:
                 result = self._call(listener)
-                if inspect.isawaitable(result):
+                if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
                     await result
             except (KeyboardInterrupt, SystemExit) as error:
                 # Out of here it would end the loop; the committer gets it.

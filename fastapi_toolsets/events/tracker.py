@@ -209,14 +209,14 @@ class Tracker:
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
         frame, expires = self._journal.take(), self._expires
         self._begin_again()
-        states: set[InstanceState[Any]] = set()
+        states: list[InstanceState[Any]] = []
         if expires:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
         dispatch = self._dispatch
         if dispatch is not None:
             # A callback has committed: its events come after those that wait.
-            dispatch.states |= states
+            dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
             batch = dispatch.new_batch()
             dispatch.add(batch, deliveries(batch, frame))
             return
