@@ -165,8 +165,7 @@ class Capture:
         switched = self._switched
         if records:
             self._records = []
-            moved = self._identify(records)
-            misread = [record for record in records if record.plan.misread and record.kind is _UPDATED]
+            moved, misread = self._identify(records)
             if len(misread) > 1:
                 _read_again(session, misread)
             frame = self._journal.frame(savepoint)
@@ -176,24 +175,36 @@ class Capture:
         if switched or self._olds.related_unknown:
             self.clear()
 
-    def _identify(self, records: list[Record]) -> list[Record]:
-        """Give each record its position and the key that its row has now; return those that had another."""
+    def _identify(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
+        """Give each record its position and the key that its row has now.
+
+        Returns:
+            The records whose row had another key, and those that may show another row's values.
+        """
         switched = self._switched
         moved: list[Record] = []
+        misread: list[Record] = []
         for record, position in zip(records, self._journal.positions, strict=False):
             record.position = position
-            kind, state = record.kind, record.state
-            if kind is _CREATED:  # new until now
+            kind = record.kind
+            if kind is _UPDATED:
+                key = record.state.key or record.key
+                if record.key != key:
+                    record.key = key
+                    moved.append(record)
+                if record.plan.misread:
+                    misread.append(record)
+            elif kind is _CREATED:  # new until now
+                state = record.state
                 key = record.origin = record.key = state.key or ()
                 if switched and key in switched:
                     self._journal.unsure = True
                     _switch_row(record, switched[key])
+                    if record.plan.misread:
+                        misread.append(record)
                 elif record.plan.unset_is_null:
                     _fill_unset(state, record.plan)
-            elif kind is _UPDATED and state.key is not None and record.key != state.key:
-                record.key = state.key
-                moved.append(record)
-        return moved
+        return moved, misread
 
 
 def _read_again(session: Session, records: list[Record]) -> None:

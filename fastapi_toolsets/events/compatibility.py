@@ -69,7 +69,7 @@ def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]
         function()
     finally:
         current.parent = parent
-        if relaying:  # it waits to be handed more
+        if relaying.gr_frame is not None:  # it waits to be handed more
             relaying.parent = current
             relaying.throw()
 
@@ -77,8 +77,8 @@ def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]
 @functools.cache
 def _greenlet_class() -> type[Any]:
     greenlet = importlib.import_module("greenlet")  # not above: the sync half works without it
-    found: type[Any] = greenlet.greenlet
-    return found
+    # SQLAlchemy asserts that there is a parent, and one that has not begun to run counts as false.
+    return type("_Relay", (greenlet.greenlet,), {"__bool__": lambda _: True})
 
 
 def flushed_states(flush_context: UOWTransaction) -> Mapping[Mapper[Any], Iterable[InstanceState[Any]]]:
@@ -215,6 +215,11 @@ def usable_in_begin_block(session: Session) -> Generator[None]:
         yield
     finally:
         session._trans_context_manager = block  # noqa: SLF001
+
+
+def begin_block(session: Session) -> object:
+    """Return the ``begin()`` block that session work is refused for, if any; see :func:`usable_in_begin_block`."""
+    return session._trans_context_manager  # noqa: SLF001
 
 
 def after_close(transaction: SessionTransaction, settle: Callable[[], None]) -> None:

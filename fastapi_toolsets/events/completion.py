@@ -12,7 +12,7 @@ from .types import ModelEvent
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import Session
 
     from .journal import Change, Journal, Record
     from .plan import Plan
@@ -26,12 +26,21 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         journal: What the transaction did, everything released into its root frame.
         reload: Whether to read everything again, since other statements may have written the same rows.
     """
-    unsure = journal.unsure
+    everything = reload or journal.unsure
     told = [
-        record
-        for record in journal.root.rows.values()
-        if (reload or unsure or _is_uncertain(record.state, record.plan)) and _is_told(record)
+        record for record in journal.root.rows.values() if (everything or _is_uncertain(record)) and _is_told(record)
     ]
+    if told:
+        _complete(session, told, reload=reload)
+
+
+def _is_uncertain(record: Record) -> bool:
+    """Whether the object may not show the row as it is: something expired, deferred, or changed after expunging."""
+    state = record.state
+    return bool(state.modified or state.expired_attributes or state.callables or record.plan.deferred)
+
+
+def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
     wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
     for record in told:
         if record.state.modified:
@@ -47,11 +56,6 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
     for record in told:
         if record.changes:
             _resolve_pending(record)
-
-
-def _is_uncertain(state: InstanceState[Any], plan: Plan) -> bool:
-    """Whether the object may not show the row as it is: something expired, deferred, or changed after expunging."""
-    return bool(state.expired_attributes or state.callables or plan.deferred or state.modified)
 
 
 def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> None:

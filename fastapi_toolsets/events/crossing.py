@@ -103,6 +103,8 @@ def find_crossing(backend: Backend | None) -> Crossing:
 
 
 def _in_worker_thread() -> bool:
+    if threading.current_thread() is threading.main_thread():
+        return False  # quicker than to be refused
     try:
         anyio.from_thread.check_cancelled()
     except RuntimeError:
@@ -113,11 +115,7 @@ def _in_worker_thread() -> bool:
 
 
 def _loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _trio_runs_here()
-    return True
+    return asyncio._get_running_loop() is not None or _trio_runs_here()  # noqa: SLF001 - documented, for those who make loops
 
 
 def _trio_runs_here() -> bool:

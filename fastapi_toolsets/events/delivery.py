@@ -50,13 +50,14 @@ Delivery: TypeAlias = Record | Hook
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return the net events of a committed transaction in the order of their rows, then its ``on_commit`` hooks."""
     told: list[Record] = []
-    for record in (*frame.gone, *frame.rows.values()):
-        kind = record.kind
-        if kind is _UPDATED and not _has_changes(record):
-            continue
-        if record.plan.listeners[EVENT_TYPES[kind]]:
+    for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
+        kind, plan = record.kind, record.plan
+        if kind is _UPDATED and not (record.changes and (plan.simple or make_changes(record))):
+            continue  # a callback would find nothing in its changes
+        if plan.listeners[EVENT_TYPES[kind]]:
             told.append(record)
-    told.sort(key=_position)
+    if len(told) > 1:
+        told.sort(key=_position)
     for position, record in enumerate(told):
         record.position, record.batch = position, batch
     if not frame.on_commit:
@@ -65,12 +66,6 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
 
 
 _position = attrgetter("position")
-
-
-def _has_changes(record: Record) -> bool:
-    """Whether a callback would find anything in ``changes``."""
-    plan = record.plan
-    return bool(record.changes) and (plan.simple or bool(make_changes(record)))
 
 
 def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:

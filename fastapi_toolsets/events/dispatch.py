@@ -74,7 +74,7 @@ class Dispatch:
     # The callback that is due: of the event's listeners the one at the index.
     _delivery: Delivery | None = None
     _listeners: tuple[Listener, ...] = ()
-    _index = 0
+    _index = -1
     _listener: Listener | None = None
     _batch: Batch | None = None
     _found: Crossing | None = None
@@ -105,9 +105,11 @@ class Dispatch:
 
     def add(self, batch: Batch, found: list[Delivery]) -> None:
         """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
+        if not found:
+            return
         if batch.generation <= self._options.cascade_limit:
             self._waiting.extend(found)
-        elif found:
+        else:
             self._left_out.append(names_of((item, listener) for item in found for listener in listeners_of(item)))
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
@@ -130,16 +132,19 @@ class Dispatch:
             CascadeLimitError: Callbacks kept committing.
             BaseExceptionGroup: Callbacks raised, and the session's policy is to raise.
         """
-        token = _generation.set(_generation.get())
+        token = _generation.set(0)  # every batch sets its own
         try:
             self._advance()
-            while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
-                cancelled = self._stop is not None
-                if not self._listener.is_async and not cancelled:
-                    self._run_in_place()
-                    continue
-                self._cross(cancelled=cancelled)
-                if cancelled:
+            while (listener := self._listener) is not None:
+                if self._stop is None:
+                    if listener.is_async:
+                        self._cross(cancelled=False)
+                    else:
+                        self._run_in_place()
+                elif isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
+                    break
+                else:
+                    self._cross(cancelled=True)
                     self._report_unstarted()
                     break
         except BaseException:
@@ -150,7 +155,8 @@ class Dispatch:
         if self._stop is not None:
             self._log_failures()
             raise self._stop
-        self._raise_errors()
+        if self._failures or self._left_out:
+            self._raise_errors()
 
     def _cross(self, *, cancelled: bool) -> None:
         """Run async callbacks where they can run."""
@@ -162,25 +168,28 @@ class Dispatch:
         except Exception as error:
             logger.error("Async callbacks could not run", exc_info=error)  # noqa: TRY400 - the error is at hand
             self._report_rest("no event loop could be reached")
+        self._enter_generation()  # what was begun there was begun in another context
 
     def _advance(self) -> None:
         """Move on to the callback that is due next."""
+        index, listeners = self._index + 1, self._listeners
         while True:
-            self._index += 1
-            if self._index >= len(self._listeners):
-                if not self._waiting:
-                    self._delivery = self._listener = None
-                    self._listeners = ()
+            if index < len(listeners):
+                listener = listeners[index]
+                if not (self._mutes and is_muted(listener)):
+                    self._index, self._listener = index, listener
                     return
+                index += 1
+            elif self._waiting:
                 self._delivery = delivery = self._waiting.popleft()
-                self._listeners = listeners_of(delivery)
-                self._index = -1
+                self._listeners = listeners = listeners_of(delivery)
+                index = 0
                 if delivery.batch is not self._batch:
                     self._batch = delivery.batch
                     _generation.set(delivery.batch.generation + 1)
-                continue
-            self._listener = self._listeners[self._index]
-            if not (self._mutes and is_muted(self._listener)):
+            else:
+                self._delivery = self._listener = None
+                self._listeners = ()
                 return
 
     def _call(self, listener: Listener) -> object:
@@ -223,21 +232,16 @@ class Dispatch:
 
     def _run_sync(self) -> None:
         """Call sync callbacks until an async one is due."""
-        self._enter_generation()
         while (listener := self._listener) is not None and not listener.is_async:
-            if self._delivery is not None and self._is_alone(listener):
-                ended = self._run_alike(listener, self._delivery)
-            else:
+            if len(self._listeners) > 1 or self._mutes or listener.wants_session or listener.wants_event:
                 ended = self._run_one(listener)
+            else:
+                ended = self._run_alike(listener)
             if ended:
                 return
             self._advance()
             if self._stop is not None and not self._on_loop:
                 return
-
-    def _is_alone(self, listener: Listener) -> bool:
-        """Whether an event has but this listener, which wants to be told what every callback is."""
-        return len(self._listeners) == 1 and not (self._mutes or listener.wants_session or listener.wants_event)
 
     def _run_one(self, listener: Listener) -> bool:
         """Call a sync callback; return whether that ended everything."""
@@ -252,12 +256,13 @@ class Dispatch:
             self._tidy(listener)
         return False
 
-    def _run_alike(self, listener: Listener, delivery: Delivery) -> bool:
+    def _run_alike(self, listener: Listener) -> bool:
         """Call a sync callback with this and what follows that has the same listeners, as most of a long queue has.
 
         Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
         """
         callback, waiting, in_transaction = listener.callback, self._waiting, self._host.in_transaction
+        delivery = self._delivery
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         while type(delivery) is Record:
             plan, kind, batch = delivery.plan, delivery.kind, delivery.batch
@@ -375,6 +380,7 @@ class Dispatch:
 
     async def _run_all(self) -> None:
         """Await async callbacks, and call sync ones inside the greenlet bridge."""
+        self._enter_generation()  # greenlets that are made here see the same context
         self._on_loop = True
         try:
             while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):

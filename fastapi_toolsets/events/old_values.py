@@ -60,8 +60,9 @@ class OldValues:
             self._read_modified(list(modified), to_load)
         if deleted:
             self._read_deleted(list(deleted), to_load)
-        for mapper, wanted in to_load.items():
-            self._load(session, mapper, wanted)
+        if to_load:
+            for mapper, wanted in to_load.items():
+                self._load(session, mapper, wanted)
         if self.related_unknown:
             self._load_related(session)
 

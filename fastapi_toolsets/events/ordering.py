@@ -19,7 +19,11 @@ Written: TypeAlias = "tuple[Plan, list[Record], list[Record], list[Record]]"
 
 def in_order(found: list[Written]) -> list[Record]:
     """Order what one flush wrote: writes before deletes, parents before children, then as SQLAlchemy writes rows."""
-    if len(found) > 1:
+    if len(found) == 1:
+        _, created, updated, deleted = found[0]
+        if len(created) + len(updated) + len(deleted) == 1:
+            return created or updated or deleted
+    else:
         ranks = plans.ranks([plan.mapper for plan, _, _, _ in found])
         found = sorted(found, key=lambda written: ranks[written[0].mapper])
     written: list[Record] = []

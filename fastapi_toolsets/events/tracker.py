@@ -188,7 +188,10 @@ class Tracker:
         if self.options.dispatch_on_joined_commit:
             return True
         connections = self._connections or compatibility.transaction_connections(root)
-        if not any(connection.in_transaction() for connection in connections):
+        for connection in connections:
+            if connection.in_transaction():
+                break
+        else:
             return True
         if not self._warned_joined:
             self._warned_joined = True
@@ -224,11 +227,15 @@ class Tracker:
         try:
             batch = dispatch.new_batch()
             dispatch.add(batch, deliveries(batch, frame))
-            with compatibility.usable_in_begin_block(session):
+            if compatibility.begin_block(session) is None:
                 dispatch.run()
+            else:
+                with compatibility.usable_in_begin_block(session):
+                    dispatch.run()
         finally:
             self._dispatch = None
-            compatibility.expire(session, dispatch.states)
+            if dispatch.states:
+                compatibility.expire(session, dispatch.states)
 
 
 class _Host:
