@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm import PassiveFlag
 
 from . import compatibility
+from .completion import keep_rows
 from .journal import PENDING, Kind, Members, Record, same
 from .loading import populate, read_rows
 from .old_values import NO_VALUES, OldValues
 from .ordering import in_order
 from .plan import NO_VALUE, copy_value, plans
+from .registry import registry
+from .types import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -168,6 +171,8 @@ class Capture:
             moved, misread = self._identify(records)
             if len(misread) > 1:
                 _read_again(session, misread)
+            if Phase.AFTER_ROLLBACK in registry.phases:
+                keep_rows(session, [record for record in records if record.plan.follows_rollback])
             frame = self._journal.frame(savepoint)
             if switched:  # one that has changed nothing takes no place in the order
                 records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextvars import ContextVar
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .journal import Batch, Kind, Members, Record
-from .loading import populate
-from .plan import NO_VALUE, copy_value, plans
+from .loading import detached_copy, populate
+from .plan import NO_VALUE, copy_value, plans, state_of
 from .registry import Listener, callback_name
-from .types import CallbackFailure, Event, ModelEvent
+from .types import CallbackFailure, Event, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,9 +28,16 @@ EVENT_TYPES = {
     Kind.DELETED: ModelEvent.DELETE,
 }
 
+generation: ContextVar[int] = ContextVar("fastapi_toolsets_generation", default=0)
+"""The generation that a commit made here would have: 0, or one more than that of the callback that is running.
+
+A context variable, since callbacks may commit through other sessions, on other threads and loops.
+"""
+
 
 # Looking a member up in its enumeration takes longer than comparing with it.
 _UPDATED, _DELETED = Kind.UPDATED, Kind.DELETED
+_AFTER_COMMIT, _AFTER_ROLLBACK = Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
 
 
 class Hook:
@@ -48,24 +56,33 @@ Delivery: TypeAlias = Record | Hook
 
 
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
-    """Return the net events of a committed transaction in the order of their rows, then its ``on_commit`` hooks."""
+    """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
+    phase = batch.phase
     told: list[Record] = []
     for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
         kind, plan = record.kind, record.plan
         if kind is _UPDATED and not (record.changes and (plan.simple or make_changes(record))):
             continue  # a callback would find nothing in its changes
-        if plan.listeners[EVENT_TYPES[kind]]:
+        if plan.by_phase[phase][EVENT_TYPES[kind]]:
+            record.batch = batch
             told.append(record)
     if len(told) > 1:
         told.sort(key=_position)
-    for position, record in enumerate(told):
-        record.position, record.batch = position, batch
-    if not frame.on_commit:
-        return cast("list[Delivery]", told)
-    return [*told, *(Hook(batch, callback, arguments) for callback, arguments in frame.on_commit)]
+    if phase is _AFTER_ROLLBACK:
+        for record in told:
+            _show_copy(record)
+    if frame.on_commit and phase is _AFTER_COMMIT:
+        return [*told, *(Hook(batch, callback, arguments) for callback, arguments in frame.on_commit)]
+    return cast("list[Delivery]", told)
 
 
 _position = attrgetter("position")
+
+
+def _show_copy(record: Record) -> None:
+    """Tell of a copy of the row that would have been: the object itself shows what it was before, or nothing."""
+    record.obj = detached_copy(record.plan, record.row)
+    record.state = state_of(record.obj)
 
 
 def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
@@ -78,7 +95,7 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
         if current is None:
             return ()
         plan = current
-    return plan.listeners[EVENT_TYPES[delivery.kind]]
+    return plan.by_phase[delivery.batch.phase][EVENT_TYPES[delivery.kind]]
 
 
 def make_changes(record: Record) -> Changes:
@@ -121,7 +138,7 @@ def make_event(record: Record) -> Event:
         before=None if event_type is ModelEvent.CREATE else MappingProxyType(_values_before(record)),
         after=None if event_type is ModelEvent.DELETE else MappingProxyType(_values(record)),
         transaction_id=record.batch.identifier,
-        position=record.position,
+        position=record.batch.position,
     )
 
 
