@@ -123,7 +123,7 @@ class Capture:
                 new = loaded.get(key, PENDING)
                 if old is NO_VALUE:
                     old = olds.get(key, NO_VALUE)  # noqa: PLW2901
-                if new is PENDING or old is NO_VALUE:
+                if old is NO_VALUE or new is PENDING:
                     self._journal.unsure = True
                 elif old is new or column.equal(old, new) is True:
                     continue

@@ -28,16 +28,20 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
     """
     everything = reload or journal.unsure
     told = [
-        record for record in journal.root.rows.values() if (everything or _is_uncertain(record)) and _is_told(record)
+        record
+        for record in journal.root.rows.values()
+        # The object may not show the row as it is: something expired, deferred, or changed after expunging.
+        if (
+            everything
+            or (state := record.state).modified
+            or state.expired_attributes
+            or state.callables
+            or record.plan.deferred
+        )
+        and _is_told(record)
     ]
     if told:
         _complete(session, told, reload=reload)
-
-
-def _is_uncertain(record: Record) -> bool:
-    """Whether the object may not show the row as it is: something expired, deferred, or changed after expunging."""
-    state = record.state
-    return bool(state.modified or state.expired_attributes or state.callables or record.plan.deferred)
 
 
 def keep_rows(session: Session, records: list[Record]) -> None:

@@ -45,6 +45,9 @@ class Hook:
 
     __slots__ = ("arguments", "batch", "listeners")
 
+    plan = kind = None
+    """It is no event of a row."""
+
     def __init__(self, batch: Batch, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Make it look like an event with one listener."""
         self.batch: Batch = batch

@@ -267,15 +267,20 @@ class Dispatch:
 
         Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
         """
-        callback, waiting, in_transaction = listener.callback, self._waiting, self._host.in_transaction
-        delivery = self._delivery
+        first = self._delivery
+        if type(first) is not Record:
+            return self._run_one(listener)
+        delivery: Record = first
+        plan, kind, batch = first.plan, first.kind, first.batch
+        callback, event_type, is_update = listener.callback, EVENT_TYPES[kind], kind is _UPDATED
+        waiting: deque[Any] = self._waiting
+        in_transaction = self._host.in_transaction
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        while type(delivery) is Record:
-            plan, kind, batch = delivery.plan, delivery.kind, delivery.batch
+        while True:
             try:
                 if delivery.snapshot is not None:
                     restore(delivery)
-                result = callback(delivery.obj, EVENT_TYPES[kind], make_changes(delivery) if kind is _UPDATED else None)
+                result = callback(delivery.obj, event_type, make_changes(delivery) if is_update else None)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
@@ -286,13 +291,10 @@ class Dispatch:
             if not waiting or self._stop is not None or plans.by_mapper is not by_mapper:
                 return False
             following = waiting[0]
-            if type(following) is not Record or following.plan is not plan or following.kind is not kind:
-                return False
-            if following.batch is not batch:
+            if following.plan is not plan or following.kind is not kind or following.batch is not batch:
                 return False
             self._delivery = delivery = waiting.popleft()
             batch.position += 1
-        return self._run_one(listener)
 
     def _caught_in_place(self, listener: Listener, error: BaseException) -> bool:
         """Take what a sync callback raised; return whether it ends everything."""

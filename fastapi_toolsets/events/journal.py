@@ -214,7 +214,11 @@ class Frame:
         rows = self.rows
         for record in records:
             if record.kind is _DELETED:
-                self._enter(record, rows.pop(record.origin, None))
+                first = rows.pop(record.origin, None) if rows else None
+                if first is None:
+                    self.gone.append(record)
+                else:
+                    self._enter(record, first)
             elif rows.setdefault(record.key, record) is not record:
                 self._enter(record, rows[record.key])
 

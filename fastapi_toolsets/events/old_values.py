@@ -88,9 +88,13 @@ class OldValues:
                 _reach(state, reach, to_load, self.of, is_delete=False)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
+        manager: ClassManager[Any] | None = None
+        plan: Plan | None = None
+        reach: tuple[Reach, ...] = ()
         for state in states:
-            mapper = state.manager.mapper
-            plan, reach = plans.get(mapper), plans.reach(mapper)
+            if state.manager is not manager:
+                manager = state.manager
+                plan, reach = plans.get(manager.mapper), plans.reach(manager.mapper)
             if plan is not None and (
                 state.committed_state or state.expired_attributes or plan.deferred or state.callables
             ):
@@ -109,7 +113,7 @@ class OldValues:
                 if old is NO_VALUE:
                     unknown = unknown or set()
                     unknown.add(key)
-                elif type(loaded.get(key)) not in ATOMS and is_expression(loaded.get(key)):
+                elif type(new := loaded.get(key)) not in ATOMS and is_expression(new):
                     kept = kept or {}
                     kept[key] = plan.copied(key, old)
         if plan.keeps_more:
