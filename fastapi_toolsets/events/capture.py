@@ -54,7 +54,8 @@ class Capture:
 
     def before_flush(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush."""
-        self.clear()
+        if self._records or self._switched or self._olds:
+            self.clear()  # an interrupted flush has left something behind
         self._olds.read(session)
 
     def after_flush(self, flush_context: UOWTransaction) -> None:

@@ -45,6 +45,10 @@ class OldValues:
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
         self.related_unknown: list[tuple[InstanceState[Any], str]] = []
 
+    def __bool__(self) -> bool:
+        """Whether anything is known."""
+        return bool(self.of or self.related_unknown)
+
     def clear(self) -> None:
         """Forget the flush."""
         if self.of:

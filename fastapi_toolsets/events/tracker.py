@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
-    from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .types import SessionOptions
 
@@ -40,6 +39,7 @@ class Tracker:
 
     Attributes:
         options: What the session factory was told.
+        capture: What reads the session's flushes.
         wrote: Whether anything was written in the current transaction, listened to or not.
     """
 
@@ -47,7 +47,7 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self._journal = Journal()
-        self._capture = Capture(self._journal)
+        self.capture = Capture(self._journal)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -80,23 +80,15 @@ class Tracker:
 
     # What the session's events call.
 
-    def before_flush(self, session: Session) -> None:
-        """Keep old values."""
-        self._capture.before_flush(session)
-
-    def after_flush(self, flush_context: UOWTransaction) -> None:
-        """Read what was written."""
-        self._capture.after_flush(flush_context)
-
     def after_flush_postexec(self, session: Session) -> None:
         """Write it into the journal."""
-        self._capture.after_finalized(session, session.get_nested_transaction())
+        self.capture.after_finalized(session, session.get_nested_transaction())
         self.wrote = True
 
     def flushed(self, session: Session) -> None:
         """Prepare for COMMIT once its last flush is over, whether or not that has found anything to write."""
         if self._committing and not self._telling and compatibility.is_clean(session):
-            self._prepare(session, votes=self._is_ending(session))
+            self._prepare(session, votes=Phase.BEFORE_COMMIT in registry.phases and self._is_ending(session))
 
     def do_orm_execute(self, execution: ORMExecuteState) -> None:
         """Note a statement that may write rows past the unit of work."""
@@ -219,8 +211,10 @@ class Tracker:
         """
         if votes and Phase.BEFORE_COMMIT in registry.phases:
             self._vote(session)
+        if not self._journal:
+            return
         root = session.get_transaction()
-        if not self._journal or root is None:
+        if root is None:
             return
         self._connections = compatibility.transaction_connections(root)
         self._transactions = [begun for item in self._connections if (begun := item.get_transaction()) is not None]
@@ -269,7 +263,7 @@ class Tracker:
                 _report_unfinished(frame)
             if Phase.AFTER_ROLLBACK in registry.phases and not unknown:
                 self._tell(session, frame, Phase.AFTER_ROLLBACK, [])
-        self._capture.clear()
+        self.capture.clear()
         self._begin_again()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
