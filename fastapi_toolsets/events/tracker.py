@@ -240,10 +240,8 @@ class _Host:
         self._session = session
 
     def caller(self) -> object:
-        """Return the ``AsyncSession`` whose session this is, or the session itself."""
-        module = sys.modules.get("sqlalchemy.ext.asyncio")
-        proxy: object | None = None if module is None else module.async_session(self._session)
-        return self._session if proxy is None else proxy
+        """Return the session that the user has."""
+        return caller_of(self._session)
 
     def tidy(self, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
@@ -260,6 +258,13 @@ class _Host:
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := session.get_nested_transaction() or session.get_transaction()) is not None:
             transaction.close()
+
+
+def caller_of(session: Session) -> object:
+    """Return the ``AsyncSession`` whose session this is, or the session itself."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    proxy: object | None = None if module is None else module.async_session(session)
+    return session if proxy is None else proxy
 
 
 def _may_write(statement: object) -> bool:
