@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
+_AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
@@ -172,7 +173,7 @@ class Capture:
             moved, misread = self._identify(records)
             if len(misread) > 1:
                 _read_again(session, misread)
-            if Phase.AFTER_ROLLBACK in registry.phases:
+            if _AFTER_ROLLBACK in registry.phases:
                 keep_rows(session, [record for record in records if record.plan.follows_rollback])
             frame = self._journal.frame(savepoint)
             if switched:  # one that has changed nothing takes no place in the order

@@ -70,26 +70,26 @@ class Queue:
 
     def _advance(self) -> None:
         """Move on to the callback that is due next."""
-        index, listeners = self._index + 1, self._listeners
+        index, listeners, mutes = self._index + 1, self._listeners, self._mutes
         while True:
-            if index < len(listeners):
+            while index < len(listeners):
                 listener = listeners[index]
-                if not (self._mutes and is_muted(listener)):
+                if not (mutes and is_muted(listener)):
                     self._index, self._listener = index, listener
                     return
                 index += 1
-            elif self._waiting:
-                self._delivery = delivery = self._waiting.popleft()
-                delivery.batch.position += 1
-                self._listeners = listeners = listeners_of(delivery)
-                index = 0
-                if delivery.batch is not self._batch:
-                    self._batch = delivery.batch
-                    generation.set(delivery.batch.generation + 1)
-            else:
+            if not self._waiting:
                 self._delivery = self._listener = None
                 self._listeners = ()
                 return
+            self._delivery = delivery = self._waiting.popleft()
+            batch = delivery.batch
+            batch.position += 1
+            if batch is not self._batch:
+                self._batch = batch
+                generation.set(batch.generation + 1)
+            self._listeners = listeners = listeners_of(delivery)
+            index = 0
 
     def _current(self) -> Iterator[tuple[Delivery, Listener]]:
         if self._delivery is not None and self._listener is not None:
