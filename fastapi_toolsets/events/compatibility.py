@@ -101,8 +101,7 @@ def flush_fate(flush_context: UOWTransaction) -> Mapping[InstanceState[Any], tup
     ``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had
     its row taken over by another object in the same flush (a row switch).
     """
-    fate: Mapping[InstanceState[Any], tuple[bool, bool]] = flush_context.states
-    return fate
+    return flush_context.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
 
 
 def modified_states(session: Session) -> Iterable[InstanceState[Any]]:
