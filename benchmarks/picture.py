@@ -101,10 +101,10 @@ def _plain_line(x: float, height: int) -> list[str]:
 
 def _caption(results: Results, height: int) -> list[str]:
     machine = results.machine
+    versions = f"Python {machine['python']}, SQLAlchemy {machine['sqlalchemy']}"
     lines = (
         "Median of rounds, one sync no-op listener; the dashed line is the plain session.",
-        f"Python {machine['python']}, SQLAlchemy {machine['sqlalchemy']}, load average {machine['load_before']} at the "
-        "start.",
+        f"{versions}, load average {machine['load_before']} at the start.",
     )
     return [
         f'<text class="small" x="{_LEFT}" y="{height - 30 + 18 * number}">{escape(line)}</text>'
