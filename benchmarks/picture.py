@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _PREFERRED = {"listeners": "sync", "table": "10"}
 _WIDTH, _LEFT, _RIGHT = 480, 16, 60
-_LINE, _LABEL, _BAR, _TOP, _BOTTOM = 64, 18, 13, 88, 60
+_LINE, _LABEL, _BAR, _TOP, _BOTTOM = 64, 20, 13, 76, 52
 _SMALLEST_SCALE = 1.5
 # A page that shows the picture inline names the colours, so that they follow its own switch of light and dark; alone,
 # the picture follows the system's.
@@ -26,7 +26,7 @@ _STYLE = """
   .commit-times .small { font-size: 12.5px; fill: var(--diagram-quiet, var(--quiet)) }
   .commit-times .ours { fill: var(--diagram-ours, var(--ours)) }
   .commit-times .published { fill: var(--diagram-published, var(--published)) }
-  .commit-times .plain { stroke: var(--diagram-quiet, var(--quiet)); stroke-dasharray: 4 3 }
+  .commit-times .plain { stroke: var(--diagram-text, var(--text)); stroke-width: 1.5; stroke-dasharray: 4 3 }
 """
 
 
@@ -59,7 +59,6 @@ def draw(results: Results) -> str:
         '<text class="title" x="16" y="28">Time of commit(), plain session = 1</text>',
         *_legend(results),
         *(line for index, cell in enumerate(cells) for line in _cell(cell, _TOP + index * _LINE, scale)),
-        *_plain_line(_LEFT + scale, height),
         *_caption(results, height),
         "</svg>",
     ]
@@ -92,18 +91,15 @@ def _cell(cell: Cell, top: int, scale: float) -> list[str]:
         width = ratio * scale
         lines.append(f'<rect class="{side}" x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR}"/>')
         lines.append(f'<text class="small" x="{_LEFT + width + 6:.1f}" y="{y + _BAR - 2}">{ratio:.2f}</text>')
-    return lines
-
-
-def _plain_line(x: float, height: int) -> list[str]:
-    return [f'<line class="plain" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 14}" y2="{height - _BOTTOM + 6}"/>']
+    plain, bottom = f"{_LEFT + scale:.1f}", top + _LABEL + 2 * _BAR + 6
+    return [*lines, f'<line class="plain" x1="{plain}" x2="{plain}" y1="{top + _LABEL - 2}" y2="{bottom}"/>']
 
 
 def _caption(results: Results, height: int) -> list[str]:
     machine = results.machine
     versions = f"Python {machine['python']}, SQLAlchemy {machine['sqlalchemy']}"
     lines = (
-        "Median of rounds, one sync no-op listener; the dashed line is the plain session.",
+        "Dashed: the plain session. Medians; one sync listener that does nothing.",
         f"{versions}, load average {machine['load_before']} at the start.",
     )
     return [
