@@ -169,3 +169,26 @@ def test_live_updates_arrive_and_survive_a_reconnect(
             for old, new in pairwise(statuses)
         ),
     ]
+
+
+@pytest.mark.anyio
+async def test_reader_that_falls_behind_is_sent_back_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page's feed ends the stream of a browser that is too slow, which then asks for what it has not seen."""
+    monkeypatch.chdir(tmp_path)
+    feed = block_with("live-updates.md", "class Feed").run()["feed"]
+    slow = feed.follow(after=0)
+    feed.publish("create", 0)
+    seen = [(await anext(slow)).data]
+    for number in range(1, 1_003):
+        feed.publish("update", number)
+    last = 0
+    async for message in slow:
+        seen.append(message.data)
+        last = int(message.id)
+    assert seen == list(range(1_001))
+    again = feed.follow(after=last)
+    assert [(await anext(again)).data for _ in range(2)] == [1_001, 1_002]
+    await again.aclose()
+    assert feed.queues == set()
