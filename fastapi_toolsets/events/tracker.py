@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause
@@ -203,7 +204,7 @@ class Tracker:
                 journal.set_aside()
                 if not found:
                     return
-                Round(found, _Host(self, session).caller, self.options).run(is_last=number > limit)
+                Round(found, partial(caller_of, session), self.options).run(is_last=number > limit)
                 if not compatibility.is_clean(session):
                     session.flush()
         except BaseException as error:
