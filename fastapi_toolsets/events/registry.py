@@ -215,10 +215,8 @@ def listens_for(
             ``TypeError``.
     """
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
-        msg = (
-            f"listens_for() was given {target!r} to listen to: give it a mapped class, "
-            "an abstract base of mapped classes or a mixin"
-        )
+        given = repr(target) if isinstance(target, type) else f"an object of type {type(target).__qualname__}"
+        msg = f"listens_for() was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
     return ListenerDecorator(target, _checked_events(event_types), _checked_phase(phase))
 

@@ -246,8 +246,9 @@ class Tracker:
             self._warned_joined = True
             warnings.warn(
                 "this session is bound to a connection on which somebody else began the transaction, so its commit() "
-                "has committed nothing yet and delivers no event. A test suite that rolls back everything at the end "
-                "wants dispatch_on_joined_commit=True on the session factory",
+                "has committed nothing yet and delivers no event. Bind it to the engine, so that it commits by itself; "
+                "a test suite that rolls back everything at the end wants dispatch_on_joined_commit=True on the "
+                "session factory",
                 JoinedTransactionWarning,
                 stacklevel=2,
             )
@@ -348,7 +349,11 @@ def caller_of(session: Session) -> object:
 def _report_unfinished(frame: Frame) -> None:
     found = deliveries(Batch(0), frame)
     names = names_of((item, listener) for item in found for listener in listeners_of(item))
-    logger.warning("COMMIT did not succeed, or its outcome is unknown; not called: %s", names)
+    logger.warning(
+        "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
+        "repeat the transaction",
+        names,
+    )
 
 
 def _may_write(statement: object) -> bool:
