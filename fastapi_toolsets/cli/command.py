@@ -16,7 +16,9 @@ Rewrite code for version 2 so that it does the same with version 3.
 Shows what would change, as a diff; --write changes the files. Name the whole project at once: models inherit
 callbacks from other files. What cannot be done safely is left as it is, with a TODO comment and a message.
 """
-_MIGRATE_CODES = "Exit codes: 0 all is done, 1 something would change or needs a person, 2 an error; then nothing is written."
+_MIGRATE_CODES = (
+    "Exit codes: 0 all is done, 1 something would change or needs a person, 2 an error; then nothing is written."
+)
 
 
 class _OneLineParser(argparse.ArgumentParser):

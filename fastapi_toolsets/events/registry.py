@@ -142,9 +142,7 @@ class Registry:
     def registered(self) -> tuple[tuple[type, Listener], ...]:
         """Return every target with each of its listeners, targets and listeners in the order of registration."""
         with self._lock:
-            return tuple(
-                (target, listener) for target, listeners in self._listeners.items() for listener in listeners
-            )
+            return tuple((target, listener) for target, listeners in self._listeners.items() for listener in listeners)
 
     def _changed(self) -> None:
         for changed in self._watchers:

@@ -20,6 +20,8 @@ class KeptMethod:
     method: str
     all_async: bool
     """Whether every definition of the method is an async function."""
+    added: bool
+    """Whether the target gets the method first, which it had from the mixin: one that calls ``on_event``."""
 
 
 @dataclass(slots=True)
@@ -219,23 +221,30 @@ def _keep_methods(family: _Family, decisions: Decisions, hierarchy: Hierarchy) -
 
 
 def _listeners(family: _Family, hierarchy: Hierarchy) -> Iterator[KeptMethod]:
-    found: dict[tuple[ClassKey, str], list[str]] = defaultdict(list)
-    for event in EVENTS:
+    found: dict[tuple[ClassKey, str, bool], list[str]] = defaultdict(list)
+    for event, method in EVENTS.items():
         calling = {key: hook for key in family.watched if (hook := hierarchy.called_for(key, event)) is not None}
         tops = [key for key in calling if not any(each in calling for each in hierarchy.order(key)[1:])]
+        overridden: set[ClassKey] = set()
         for key, hook in calling.items():
             above = [top for top in tops if top in hierarchy.order(key)]
             if len(above) != 1:
                 raise CannotDecideError(f"it gets {hook.name} from more than one base")
             if calling[above[0]].name != hook.name:
-                raise CannotDecideError(f"{EVENTS[event]} and on_event override each other")
+                overridden.add(above[0])
         for top in tops:
-            found[top, calling[top].name].append(event)
-    for (target, method), events in found.items():
-        definitions = [hierarchy.hook(hook) for hook in family.hooks if hook.name == method]
-        all_async = all(each.is_async and each.stays != "it is a generator" for each in definitions)
-        undecorated = all(each.stays not in {"it is decorated", "it is not a plain method"} for each in definitions)
-        yield KeptMethod(target, tuple(events), method, all_async and undecorated)
+            name = method if top in overridden else calling[top].name
+            found[top, name, top in overridden].append(event)
+    for (target, method, added), events in found.items():
+        yield KeptMethod(target, tuple(events), method, _all_async(family, method, added=added, hierarchy=hierarchy), added)
+
+
+def _all_async(family: _Family, method: str, *, added: bool, hierarchy: Hierarchy) -> bool:
+    """Whether what a call returns can always be awaited."""
+    names = {method, "on_event"} if added else {method}
+    definitions = [hierarchy.hook(hook) for hook in family.hooks if hook.name in names]
+    unsure = {"it is a generator", "it is decorated", "it is not a plain method"}
+    return all(each.is_async and each.stays not in unsure for each in definitions)
 
 
 def _targets(hook: HookKey, call: SuperCall, family: _Family, hierarchy: Hierarchy) -> list[HookKey | None]:

@@ -40,6 +40,8 @@ class ClassEdit:
     watch_decorator: int | None = None
     functions: list[NewFunction] = field(default_factory=list[NewFunction])
     listeners: list[NewListener] = field(default_factory=list[NewListener])
+    added_methods: list[str] = field(default_factory=list[str])
+    """Methods that the mixin had, and that a subclass overrides: they call ``on_event``."""
     dropped_supers: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
     """In methods that stay: the method, and what it calls through ``super()``."""
     default_supers: set[tuple[str, str]] = field(default_factory=set[tuple[str, str]])
@@ -84,6 +86,8 @@ class FileEdit:
     """By the number of the import, names that go if nothing in the file mentions them any more."""
     moved_imports: set[int] = field(default_factory=set[int])
     """Imports from a module that version 3 does not have, whose names are in ``fastapi_toolsets.models``."""
+    removed_aliases: set[int] = field(default_factory=set[int])
+    """By their number, assignments that only gave another name to what is gone."""
     removed_exports: set[str] = field(default_factory=set[str])
     """What ``__all__`` does not list any more."""
     todos: list[Todo] = field(default_factory=list[Todo])
@@ -91,4 +95,4 @@ class FileEdit:
     @property
     def is_empty(self) -> bool:
         """Whether nothing is done."""
-        return not (self.classes or self.calls or self.removed_imports or self.moved_imports or self.todos)
+        return self == FileEdit(self.path)

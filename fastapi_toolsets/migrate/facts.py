@@ -165,6 +165,7 @@ class Role(Enum):
     DECORATOR = "decorator"
     CALLED = "called"
     SESSION_CLASS = "class_"
+    ALIASED = "aliased"
     OTHER = "other"
 
 
@@ -177,7 +178,7 @@ class Reference:
     line: int
     role: Role
     owner: int
-    """The number of the class or call that it belongs to."""
+    """The number of the class, call or assignment that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,9 @@ def _super_calls(method: Function, parameters: tuple[str, ...], own: list[ast.AS
 
 def _call_that_is_all_of(statement: ast.AST) -> ast.Call | None:
     match statement:
-        case ast.Expr(value=ast.Await(value=ast.Call() as call)) | ast.Return(value=ast.Await(value=ast.Call() as call)):
+        case (
+            ast.Expr(value=ast.Await(value=ast.Call() as call)) | ast.Return(value=ast.Await(value=ast.Call() as call))
+        ):
             return call
         case ast.Expr(value=ast.Call() as call) | ast.Return(value=ast.Call() as call):
             return call

@@ -8,7 +8,7 @@ import libcst as cst
 
 from .commas import inserted, without
 from .edits import FileEdit
-from .listeners import close_gaps, without_empty_lines
+from .gaps import GONE, close_block, close_gaps, leading_lines, without_gone
 
 _MODELS = "fastapi_toolsets.models"
 _DOTTED = cst.ensure_type(cst.parse_expression(_MODELS), cst.Attribute)
@@ -28,6 +28,7 @@ class ImportRewriter(cst.CSTTransformer):
         self._edit = edit
         self._removed = removed
         self._count = 0
+        self._assignments = 0
         self._depth = 0
 
     def on_visit(self, node: cst.CSTNode) -> bool:
@@ -45,13 +46,19 @@ class ImportRewriter(cst.CSTTransformer):
     ) -> cst.IndentedBlock:
         """Close the gaps."""
         self._depth -= 1
-        return without_empty_lines(updated_node)
+        return close_block(updated_node)
 
     def leave_SimpleStatementSuite(
         self, original_node: cst.SimpleStatementSuite, updated_node: cst.SimpleStatementSuite
     ) -> cst.SimpleStatementSuite:
         """Leave something in the line."""
-        return updated_node if updated_node.body else updated_node.with_changes(body=[cst.Pass()])
+        return without_gone(updated_node)
+
+    def leave_SimpleStatementLine(
+        self, original_node: cst.SimpleStatementLine, updated_node: cst.SimpleStatementLine
+    ) -> cst.SimpleStatementLine:
+        """Close the gaps in the line."""
+        return without_gone(updated_node)
 
     def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
         """Close the gaps, and import what no statement there could be extended by."""
@@ -63,14 +70,14 @@ class ImportRewriter(cst.CSTTransformer):
 
     def leave_Import(
         self, original_node: cst.Import, updated_node: cst.Import
-    ) -> cst.BaseSmallStatement | cst.RemovalSentinel:
+    ) -> cst.BaseSmallStatement:
         """Remove names."""
         kept = without(updated_node.names, self._removed.get(self._next(), ()))
-        return updated_node.with_changes(names=kept) if kept else cst.RemoveFromParent()
+        return updated_node.with_changes(names=kept) if kept else GONE
 
     def leave_ImportFrom(
         self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom
-    ) -> cst.BaseSmallStatement | cst.RemovalSentinel:
+    ) -> cst.BaseSmallStatement:
         """Remove names and add others."""
         number = self._next()
         if number in self._edit.moved_imports:
@@ -84,10 +91,15 @@ class ImportRewriter(cst.CSTTransformer):
             names = _extended(names, removed, self._edit.added_imports, opening)
         else:
             names = without(names, self._removed.get(number, ()))
-        return updated_node.with_changes(names=names) if names else cst.RemoveFromParent()
+        return updated_node.with_changes(names=names) if names else GONE
 
-    def leave_Assign(self, original_node: cst.Assign, updated_node: cst.Assign) -> cst.Assign:
-        """Take from ``__all__`` what is not there any more."""
+    def leave_Assign(
+        self, original_node: cst.Assign, updated_node: cst.Assign
+    ) -> cst.BaseSmallStatement:
+        """Remove other names of what is gone, and take from ``__all__`` what is not there any more."""
+        self._assignments += 1
+        if self._assignments - 1 in self._edit.removed_aliases:
+            return GONE
         match updated_node:
             case cst.Assign(targets=[cst.AssignTarget(target=cst.Name("__all__"))]) if not self._depth:
                 return updated_node.with_changes(value=self._exports(updated_node.value))
@@ -183,13 +195,15 @@ def _place(body: Sequence[cst.BaseStatement]) -> int:
     while start - 1 in imports and not _begins_section(body[start]):
         start -= 1
     place = start
-    while place < anchors[-1] and _sorts_before(body[place]):
+    while _sorts_before(body[place]):
         place += 1
+        if place not in imports or _begins_section(body[place]):
+            break
     return place
 
 
 def _begins_section(statement: cst.BaseStatement) -> bool:
-    return any(line.comment is None for line in getattr(statement, "leading_lines", ()))
+    return any(line.comment is None for line in leading_lines(statement))
 
 
 def _sorts_before(statement: cst.BaseStatement) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import libcst as cst
 
 from .edits import NewFunction, NewListener
 from .facts import EVENTS, HOOKS
-
-_LineT = TypeVar("_LineT", cst.SimpleStatementLine, cst.SimpleStatementSuite)
+from .gaps import GONE, LineT, close_block, without_gone
 
 _EMPTY_LINE = cst.EmptyLine(indent=False)
 
@@ -28,9 +26,7 @@ class Listeners:
         self._module = module
         self._names = local_names
 
-    def of_method(
-        self, method: cst.FunctionDef, new: NewFunction, blank_lines: int, levels: int
-    ) -> cst.FunctionDef:
+    def of_method(self, method: cst.FunctionDef, new: NewFunction, blank_lines: int, levels: int) -> cst.FunctionDef:
         """Return a method as a listener.
 
         Args:
@@ -60,17 +56,21 @@ class Listeners:
             arguments = "changes" if new.method == "on_update" else ""
         call = f"{new.object_name}.{new.method}({arguments})"
         changes = _changes_annotation(new.events)
-        parameters = (
-            f"{new.object_name}: {new.target}, event_type: {self._names['ModelEvent']}, changes: {changes}"
-        )
+        parameters = f"{new.object_name}: {new.target}, event_type: {self._names['ModelEvent']}, changes: {changes}"
         start, result, statement = ("async ", "None", "await") if new.is_async else ("", "object", "return")
         source = f"{start}def {new.name}({parameters}) -> {result}:\n    {statement} {call}\n"
-        function = cst.ensure_type(
-            cst.parse_statement(source, config=self._module.config_for_parsing), cst.FunctionDef
-        )
+        function = cst.ensure_type(cst.parse_statement(source, config=self._module.config_for_parsing), cst.FunctionDef)
         return function.with_changes(
             decorators=[self._decorator(new.target, new.events)], leading_lines=[_EMPTY_LINE] * blank_lines
         )
+
+    def of_mixin(self, name: str) -> cst.FunctionDef:
+        """Return the method of that name that every model had from the mixin, for a class whose heirs override it."""
+        event = f"{self._names['ModelEvent']}.{next(event for event, hook in EVENTS.items() if hook == name)}"
+        parameters, arguments = ("self, changes", f"{event}, changes=changes") if name == "on_update" else ("self", event)
+        source = f"def {name}({parameters}):\n    return self.on_event({arguments})\n"
+        function = cst.ensure_type(cst.parse_statement(source, config=self._module.config_for_parsing), cst.FunctionDef)
+        return function.with_changes(leading_lines=[_EMPTY_LINE])
 
     def _decorator(self, target: str, events: Sequence[str]) -> cst.Decorator:
         listens_for, model_event = self._names["listens_for"], self._names["ModelEvent"]
@@ -141,7 +141,7 @@ class _OutOfClass(cst.CSTTransformer):
     def leave_IndentedBlock(
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
     ) -> cst.IndentedBlock:
-        return without_empty_lines(updated_node)
+        return close_block(updated_node)
 
 
 class InClass(cst.CSTTransformer):
@@ -190,54 +190,19 @@ class InClass(cst.CSTTransformer):
         self, original_node: cst.IndentedBlock, updated_node: cst.IndentedBlock
     ) -> cst.IndentedBlock:
         """Close the gaps."""
-        return without_empty_lines(updated_node)
+        return close_block(updated_node)
 
 
-def without_empty_lines(block: cst.IndentedBlock) -> cst.IndentedBlock:
-    """Return a block without the statement lines that nothing is left of; their comments stay."""
-    body, rest = close_gaps(block.body)
-    return block.with_changes(body=body, footer=[*rest, *block.footer])
-
-
-def close_gaps(
-    body: Sequence[cst.BaseStatement],
-) -> tuple[list[cst.BaseStatement], list[cst.EmptyLine]]:
-    """Leave out the statement lines that nothing is left of.
-
-    Returns:
-        The statements, with the comments of what went before them, and the comments after the last one.
-    """
-    kept: list[cst.BaseStatement] = []
-    waiting: list[cst.EmptyLine] = []
-    for statement in body:
-        if isinstance(statement, cst.SimpleStatementLine) and not statement.body:
-            waiting += [line for line in statement.leading_lines if line.comment is not None]
-            if statement.trailing_whitespace.comment is not None:
-                waiting.append(cst.EmptyLine(comment=statement.trailing_whitespace.comment))
-            continue
-        if waiting:
-            statement = statement.with_changes(leading_lines=[*waiting, *getattr(statement, "leading_lines", ())])
-            waiting = []
-        kept.append(statement)
-    return kept, waiting
-
-
-def _without_supers(original: _LineT, updated: _LineT, hooks: Sequence[str]) -> _LineT:
+def _without_supers(original: LineT, updated: LineT, hooks: Sequence[str]) -> LineT:
     """Leave out of a line what only calls one of ``hooks`` through ``super()``; of a ``return`` the value."""
     kept: list[cst.BaseSmallStatement] = []
     for before, after in zip(original.body, updated.body, strict=True):
         called = _hook_called_through_super(_whole_call(before))
         if called is None or called not in hooks:
             kept.append(after)
-        elif isinstance(before, cst.Return):
-            kept.append(cst.Return())
-    if len(kept) == len(updated.body):
-        return updated.with_changes(body=kept)
-    if not kept and isinstance(updated, cst.SimpleStatementSuite):
-        kept = [cst.Pass()]
-    if kept:
-        kept[-1] = kept[-1].with_changes(semicolon=cst.MaybeSentinel.DEFAULT)
-    return updated.with_changes(body=kept)
+        else:
+            kept.append(cst.Return() if isinstance(before, cst.Return) else GONE)
+    return without_gone(updated.with_changes(body=kept))
 
 
 def _whole_call(statement: cst.BaseSmallStatement) -> cst.BaseExpression | None:
@@ -270,7 +235,7 @@ def _tidied(body: cst.BaseSuite, indent: str) -> cst.BaseSuite:
     statements = list(body.body)
     match statements:
         case [*_, cst.SimpleStatementLine(body=[cst.Return(value=None)]) as last]:
-            statements[-1] = last.with_changes(body=())
+            statements[-1] = last.with_changes(body=[GONE])
         case _:
             pass
     match statements:
@@ -280,4 +245,4 @@ def _tidied(body: cst.BaseSuite, indent: str) -> cst.BaseSuite:
             statements[0] = line.with_changes(body=[cst.Expr(cst.SimpleString(dedented)), *others])
         case _:
             pass
-    return without_empty_lines(body.with_changes(body=statements))
+    return close_block(body.with_changes(body=statements))

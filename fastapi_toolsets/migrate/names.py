@@ -40,6 +40,8 @@ _MOVED = {
 _ALWAYS_OUTSIDE = {"fastapi_toolsets", "sqlalchemy"}
 """Not looked for in the project: a folder of that name beside it is something else."""
 
+_NAMESAKE = "sqlalchemy.event.listens_for"
+
 _KNOWN = {
     MIXIN,
     WATCH,
@@ -153,7 +155,7 @@ class Names:
             found = self._facts(file) if file else None
             if found is None:
                 name = _external(".".join([module, *parts]))
-                if not level and name in _KNOWN:
+                if not level and name in _KNOWN | {_NAMESAKE}:
                     return name
             elif _is_public(found, parts[0]) and (meaning := self._in_scope(found, parts, 0, steps)) is not None:
                 return meaning

@@ -134,6 +134,7 @@ class _FilePlan:
             (converted if self._is_converted(reference) else staying).append(reference)
         for reference in staying:
             self._plan_leftover(reference)
+        self._edit.removed_aliases = {each.owner for each in converted if each.role is Role.ALIASED}
         for each in self._facts.imports:
             self._plan_import(each, converted, staying)
         self._edit.todos = list({todo.line: todo for todo in reversed(self._edit.todos)}.values())
@@ -166,6 +167,8 @@ class _FilePlan:
             self._plan_hook(HookKey(key, hook.name), fact, edit)
         for listener in self._listeners.get(key, ()):
             edit.listeners.append(self._new_listener(listener, fact))
+            if listener.added:
+                edit.added_methods.append(listener.method)
         if edit != ClassEdit():
             self._edit.classes[fact.number] = edit
 
@@ -247,7 +250,8 @@ class _FilePlan:
         if means == known and name not in binds:  # a star import brings it
             return name
         prefix = "toolsets_" if name[0].islower() else "Toolsets"
-        local = name if means == known or name not in self._taken else _free(f"{prefix}{name}", self._taken)
+        is_free = means == known or (means is None and name not in self._taken)
+        local = name if is_free else _free(f"{prefix}{name}", self._taken)
         self._taken.add(local)
         self._edit.added_imports[name] = local
         self._edit.import_to_extend = next((each.number for each in self._facts.imports if _is_extensible(each)), None)
@@ -306,6 +310,8 @@ class _FilePlan:
                 return meaning == WATCH and not self._is_left(reference.owner)
             case Role.CALLED | Role.SESSION_CLASS:
                 return (reference.owner, reference.role) in self._converted_calls
+            case Role.ALIASED:
+                return meaning in {MIXIN, WATCH}
             case Role.OTHER:
                 return False
 
@@ -373,6 +379,4 @@ def _object_name(class_name: str, taken: set[str]) -> str:
     """Return what the object is called in a listener to a class."""
     snake = _snake(class_name)
     usable = [snake] if snake.isidentifier() and not keyword.iskeyword(snake) and not hasattr(builtins, snake) else []
-    return next(
-        (name for name in (*usable, "obj", "instance") if name not in taken), _free(f"the_{snake}", taken)
-    )
+    return next((name for name in (*usable, "obj", "instance") if name not in taken), _free(f"the_{snake}", taken))

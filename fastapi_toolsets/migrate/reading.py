@@ -80,6 +80,7 @@ class _Reader(ast.NodeVisitor):
         self._roles: dict[ast.expr, tuple[Role, int]] = {}
         self._identifiers: set[str] = set()
         self._in_f_string = False
+        self._assignments = 0
         self._top: frozenset[ast.stmt] = frozenset()
 
     def read(self, tree: ast.Module) -> FileFacts:
@@ -177,6 +178,9 @@ class _Reader(ast.NodeVisitor):
         self.facts.imports.append(ImportFact(number, at_top, self._scope, level, module, names))
 
     def visit_Assign(self, node: ast.Assign) -> None:
+        if len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            self._roles[node.value] = (Role.ALIASED, self._assignments)
+        self._assignments += 1
         self._assign(node.targets, node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:

@@ -37,7 +37,7 @@ def rewrite(source: bytes, edit: FileEdit) -> bytes:
     if edit.unneeded_imports:
         code = rewritten.code
         for number, names in edit.unneeded_imports.items():
-            gone = {index for index, name in names.items() if len(re.findall(rf"\b{re.escape(name)}\b", code)) == 1}
+            gone = {index for index, name in names.items() if len(re.findall(rf"(?<![\w.]){re.escape(name)}\b", code)) == 1}
             removed.setdefault(number, set()).update(gone)
     return rewritten.visit(ImportRewriter(edit, removed)).bytes
 
@@ -146,6 +146,9 @@ class _Rewriter(cst.CSTTransformer):
             class_ = _with_statements(class_, [each for each in class_.body.body if each is not method])
         for listener in edit.listeners:
             self._functions.append(self._listeners.calling(listener, blank_lines))
+        for name in edit.added_methods:
+            added = self._listeners.of_mixin(name)
+            class_ = _with_statements(class_, [*class_.body.body, added])
         for name in sorted({name for name, _ in edit.dropped_supers | edit.default_supers}):
             method = _method(class_, name)
             dropped = [called for name_, called in edit.dropped_supers if name_ == name]
