@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from .facts import Counts
+
 
 @dataclass(frozen=True, slots=True)
 class NewFunction:
@@ -92,7 +94,10 @@ class FileEdit:
     """What ``__all__`` does not list any more."""
     todos: list[Todo] = field(default_factory=list[Todo])
 
+    statements: list[Counts] = field(default_factory=list[Counts])
+    """What there is before each statement of the module itself, and before its end."""
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing is done."""
-        return self == FileEdit(self.path)
+        return self == FileEdit(self.path, statements=self.statements)

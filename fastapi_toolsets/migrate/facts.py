@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 MIXIN = "fastapi_toolsets.models.WatchedFieldsMixin"
 WATCH = "fastapi_toolsets.models.watch"
@@ -52,6 +53,15 @@ class Other:
 
 
 Binding = Imported | LocalClass | Alias | Other
+
+
+class Counts(NamedTuple):
+    """How many there are before a place in the file."""
+
+    classes: int
+    calls: int
+    imports: int
+    assignments: int
 
 
 @dataclass(slots=True)
@@ -209,3 +219,5 @@ class FileFacts:
     hook_uses: list[HookUse] = field(default_factory=list[HookUse])
     identifiers: frozenset[str] = frozenset()
     """Every name in the file."""
+    statements: list[Counts] = field(default_factory=list[Counts])
+    """What there is before each statement of the module itself, and before its end."""

@@ -2,40 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import libcst as cst
 
 from .commas import inserted, without
 from .edits import FileEdit
+from .facts import Counts
 from .gaps import GONE, close_block, close_gaps, leading_lines, without_gone
 
 _MODELS = "fastapi_toolsets.models"
+CLAUSES = (cst.Else, cst.Finally, cst.ExceptHandler, cst.ExceptStarHandler, cst.MatchCase)
+"""What holds statements without being one."""
+
+_STATEMENTS = (cst.BaseStatement, cst.BaseSuite, cst.BaseSmallStatement, *CLAUSES)
 _DOTTED = cst.ensure_type(cst.parse_expression(_MODELS), cst.Attribute)
 
 
-class ImportRewriter(cst.CSTTransformer):
+class Counted(NamedTuple):
+    """A statement of a module, with what there is in the file before it and up to its end."""
+
+    statement: cst.BaseStatement
+    start: Counts
+    end: Counts
+
+
+def counted(body: Sequence[cst.BaseStatement], counts: Sequence[Counts]) -> Iterator[Counted]:
+    """Yield each statement of a module with what there is before it.
+
+    Args:
+        body: The statements; those between semicolons are one here.
+        counts: As the reader of facts counted: for each of those by itself, and for the end.
+    """
+    index = 0
+    for statement in body:
+        following = index + (len(statement.body) if isinstance(statement, cst.SimpleStatementLine) else 1)
+        yield Counted(statement, counts[index], counts[following])
+        index = following
+
+
+def with_imports(
+    module: cst.Module, body: Sequence[Counted], edit: FileEdit, removed: Mapping[int, set[int]]
+) -> cst.Module:
+    """Return a module with its imports, aliases and ``__all__`` edited.
+
+    Args:
+        module: The module as it was.
+        body: Its statements, in which classes and calls have been edited.
+        edit: The edits of the file.
+        removed: By the number of the import, which of its names go.
+    """
+    numbers = {*removed, *edit.moved_imports, edit.import_to_extend}
+    changed: list[cst.BaseStatement] = []
+    for statement, start, end in body:
+        imports = any(number in numbers for number in range(start.imports, end.imports))
+        assignments = any(each in edit.removed_aliases for each in range(start.assignments, end.assignments))
+        if imports or assignments or (edit.removed_exports and isinstance(statement, cst.SimpleStatementLine)):
+            visited = statement.visit(_ImportRewriter(edit, removed, start))
+            changed.append(cst.ensure_type(visited, type(statement)))
+        else:
+            changed.append(statement)
+    changed, comments = close_gaps(changed)
+    if edit.added_imports and edit.import_to_extend is None:
+        changed = _with_import(changed, edit.added_imports)
+    return module.with_changes(body=changed, footer=[*comments, *module.footer])
+
+
+class _ImportRewriter(cst.CSTTransformer):
     """Changes import statements, which it counts as the reader of facts did, and ``__all__``."""
 
-    def __init__(self, edit: FileEdit, removed: Mapping[int, set[int]]) -> None:
-        """Say what to do.
-
-        Args:
-            edit: The edits of the file.
-            removed: By the number of the import, which of its names go.
-        """
+    def __init__(self, edit: FileEdit, removed: Mapping[int, set[int]], start: Counts) -> None:
         super().__init__()
         self._edit = edit
         self._removed = removed
-        self._count = 0
-        self._assignments = 0
+        self._count = start.imports
+        self._assignments = start.assignments
         self._depth = 0
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        """Pass by what cannot hold an import."""
-        if isinstance(node, cst.BaseExpression | cst.BaseParenthesizableWhitespace):
-            return False
-        return super().on_visit(node)
+        """Go only where statements are."""
+        return isinstance(node, _STATEMENTS) and super().on_visit(node)
 
     def visit_IndentedBlock(self, node: cst.IndentedBlock) -> None:
         """Count the levels."""
@@ -59,14 +106,6 @@ class ImportRewriter(cst.CSTTransformer):
     ) -> cst.SimpleStatementLine:
         """Close the gaps in the line."""
         return without_gone(updated_node)
-
-    def leave_Module(self, original_node: cst.Module, updated_node: cst.Module) -> cst.Module:
-        """Close the gaps, and import what no statement there could be extended by."""
-        body, comments = close_gaps(updated_node.body)
-        edit = self._edit
-        if edit.added_imports and edit.import_to_extend is None:
-            body = _with_import(body, edit.added_imports)
-        return updated_node.with_changes(body=body, footer=[*comments, *updated_node.footer])
 
     def leave_Import(
         self, original_node: cst.Import, updated_node: cst.Import

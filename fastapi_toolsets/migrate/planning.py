@@ -121,7 +121,7 @@ class _FilePlan:
         self._imported_elsewhere = imported_elsewhere
         self._taken = set(facts.identifiers)
         self._converted_calls: set[tuple[int, Role]] = set()
-        self._edit = FileEdit(facts.path)
+        self._edit = FileEdit(facts.path, statements=facts.statements)
 
     def make(self) -> FileEdit:
         for fact in self._facts.classes:

@@ -14,6 +14,7 @@ from .facts import (
     Binding,
     CallFact,
     ClassFact,
+    Counts,
     Decorator,
     FileFacts,
     HookUse,
@@ -85,8 +86,11 @@ class _Reader(ast.NodeVisitor):
 
     def read(self, tree: ast.Module) -> FileFacts:
         self._top = frozenset(tree.body)
-        self.visit(tree)
         facts = self.facts
+        for statement in tree.body:
+            facts.statements.append(self._counts())
+            self.visit(statement)
+        facts.statements.append(self._counts())
         in_order = sorted(range(len(self._calls)), key=lambda index: _position(self._calls[index][0]))
         numbers = {index: number for number, index in enumerate(in_order)}
         facts.calls = [
@@ -101,6 +105,9 @@ class _Reader(ast.NodeVisitor):
         ]
         facts.identifiers = frozenset(self._identifiers)
         return facts
+
+    def _counts(self) -> Counts:
+        return Counts(len(self.facts.classes), len(self._calls), len(self.facts.imports), self._assignments)
 
     def _is_interesting(self, chain: str, scope: int) -> bool:
         """Whether a name may come from the library, from SQLAlchemy's sessions or from another file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import libcst as cst
@@ -12,7 +12,8 @@ import libcst as cst
 from .classes import with_bases, with_watched_fields
 from .commas import inserted
 from .edits import ClassEdit, FileEdit, Todo
-from .imports import ImportRewriter
+from .facts import Counts
+from .imports import CLAUSES, Counted, counted, with_imports
 from .listeners import InClass, Listeners
 
 MARK = "fastapi-toolsets migrate v3:"
@@ -31,15 +32,34 @@ def rewrite(source: bytes, edit: FileEdit) -> bytes:
         UnicodeError: What is added cannot be written in the file's encoding.
     """
     module = cst.parse_module(_with_todos(source, edit.todos))
-    statements = _Rewriter(module, edit)
-    rewritten = module.visit(statements)
     removed = {number: set(indexes) for number, indexes in edit.removed_imports.items()}
+    body = list(_with_classes_and_calls(module, edit))
     if edit.unneeded_imports:
-        code = rewritten.code
+        code = module.with_changes(body=[each.statement for each in body]).code
         for number, names in edit.unneeded_imports.items():
-            gone = {index for index, name in names.items() if len(re.findall(rf"(?<![\w.]){re.escape(name)}\b", code)) == 1}
+            gone = {index for index, name in names.items() if _occurs_once(name, code)}
             removed.setdefault(number, set()).update(gone)
-    return rewritten.visit(ImportRewriter(edit, removed)).bytes
+    return with_imports(module, body, edit, removed).bytes
+
+
+def _occurs_once(name: str, code: str) -> bool:
+    return len(re.findall(rf"(?<![\w.]){re.escape(name)}\b", code)) == 1
+
+
+def _with_classes_and_calls(module: cst.Module, edit: FileEdit) -> Iterator[Counted]:
+    """Yield a module's statements with the classes and calls in them edited; only those with edits are visited."""
+    for each in counted(module.body, edit.statements):
+        statement, start, end = each
+        classes = any(number in edit.classes for number in range(start.classes, end.classes))
+        calls = any(number in edit.calls for number in range(start.calls, end.calls))
+        if not classes and not calls:
+            yield each
+            continue
+        changed = statement.visit(_Rewriter(module, edit, start, looks_at_calls=calls))
+        first, *listeners = changed if isinstance(changed, cst.FlattenSentinel) else [changed]
+        yield Counted(cst.ensure_type(first, type(statement)), start, end)
+        for listener in listeners:
+            yield Counted(cst.ensure_type(listener, cst.FunctionDef), end, end)
 
 
 def todo_lines(source: bytes) -> list[tuple[int, str]]:
@@ -74,15 +94,19 @@ def _is_marked(lines: Sequence[bytes], index: int) -> bool:
     return False
 
 
+_HOLDS_CLASSES = (cst.BaseCompoundStatement, cst.IndentedBlock, *CLAUSES)
+
+
 class _Rewriter(cst.CSTTransformer):
     """Changes classes and calls. It counts them as the reader of facts did: in the order of the source."""
 
-    def __init__(self, module: cst.Module, edit: FileEdit) -> None:
+    def __init__(self, module: cst.Module, edit: FileEdit, start: Counts, *, looks_at_calls: bool) -> None:
         super().__init__()
+        self._looks_at_calls = looks_at_calls
         self._edit = edit
         self._listeners = Listeners(module, edit.local_names)
-        self._class_count = 0
-        self._call_count = 0
+        self._class_count = start.classes
+        self._call_count = start.calls
         self._open_calls: list[int] = []
         self._classes: list[tuple[int, int]] = []
         """The classes around the node up to the next function: number, and levels of indentation."""
@@ -95,7 +119,7 @@ class _Rewriter(cst.CSTTransformer):
     def on_visit(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.FormattedString | cst.SimpleWhitespace | cst.ParenthesizedWhitespace):
             return False  # the reader counts no calls in f-strings
-        if isinstance(node, cst.BaseExpression | cst.BaseSmallStatement) and not self._edit.calls:
+        if not self._looks_at_calls and not isinstance(node, _HOLDS_CLASSES):
             return False
         return super().on_visit(node)
 
