@@ -45,7 +45,7 @@ def list_listeners(modules: Sequence[str], *, as_json: bool) -> int:
             with contextlib.redirect_stdout(sys.stderr):  # what it prints is not part of the list
                 importlib.import_module(module)
         except (Exception, SystemExit) as error:  # noqa: BLE001 -- whatever a module raises, it cannot be imported
-            return fail(f"{module} cannot be imported: {type(error).__name__}: {error}{_hint(module)}")
+            return fail(f"{module or repr(module)} cannot be imported: {type(error).__name__}: {error}{_hint(module)}")
     listeners = registered_listeners()
     if as_json:
         sys.stdout.write(json.dumps([_as_json(each) for each in listeners], indent=2) + "\n")

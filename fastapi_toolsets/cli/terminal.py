@@ -14,13 +14,21 @@ _LARGE = 50
 """From how many files on a progress bar is worth its lines."""
 
 
+class _Output(Console):
+    """Leaves it to the command what happens when nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Pass on what rich would make an exit of."""
+        raise BrokenPipeError
+
+
 def output() -> Console:
     """Return a console on standard output: in colour on a terminal, and as wide as need be elsewhere."""
     reconfigure = getattr(sys.stdout, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")  # a letter that the terminal's encoding lacks must not end the command
     width = None if sys.stdout.isatty() else _PLAIN_WIDTH
-    return Console(width=width, highlight=False, markup=False, soft_wrap=True)
+    return _Output(width=width, highlight=False, markup=False, soft_wrap=True)
 
 
 def say(message: str) -> None:

@@ -62,9 +62,17 @@ def _separator(items: Sequence[ItemT], opening: cst.BaseParenthesizableWhitespac
 
 
 def _ending_as(item: ItemT, last: ItemT) -> ItemT:
+    """Return an item laid out as the last one was, with the comment of its own."""
+    comma = last.comma
+    if isinstance(comma, cst.Comma) and isinstance(comma.whitespace_after, cst.ParenthesizedWhitespace):
+        line = comma.whitespace_after.first_line.with_changes(whitespace=cst.SimpleWhitespace(""), comment=None)
+        own = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else None
+        if isinstance(own, cst.ParenthesizedWhitespace):
+            line = own.first_line
+        comma = comma.with_changes(whitespace_after=comma.whitespace_after.with_changes(first_line=line))
     if isinstance(item, cst.Arg) and isinstance(last, cst.Arg):
-        return item.with_changes(comma=last.comma, whitespace_after_arg=last.whitespace_after_arg)
-    return item.with_changes(comma=last.comma)
+        return item.with_changes(comma=comma, whitespace_after_arg=last.whitespace_after_arg)
+    return item.with_changes(comma=comma)
 
 
 def _without_comment(comma: cst.Comma) -> cst.Comma:

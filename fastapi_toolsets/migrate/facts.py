@@ -158,6 +158,7 @@ class ImportFact:
     """An import statement."""
 
     number: int
+    line: int
     at_top: bool
     """Whether it is a statement of the module itself, in no ``if``, ``try`` or function."""
     scope: int

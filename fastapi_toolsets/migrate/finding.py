@@ -30,10 +30,10 @@ def find_files(paths: Iterable[str]) -> dict[str, str]:
     for path in paths:
         if os.path.isdir(path):
             files: Iterable[str] = _python_files_below(path)
-        elif os.path.exists(path):
+        elif os.path.isfile(path):
             files = [path]
         else:
-            raise MigrationError(f"{path} does not exist")
+            raise MigrationError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}")
         for file in files:
             found.setdefault(os.path.realpath(file), file)
     return found
@@ -71,7 +71,7 @@ def _python_files_below(folder: str) -> Iterator[str]:
         for file in sorted(files):
             path = os.path.join(where, file)
             if file.endswith(".py") and not os.path.islink(path):
-                yield path
+                yield os.path.normpath(path)
 
 
 def _is_passed_by(where: str, folder: str) -> bool:

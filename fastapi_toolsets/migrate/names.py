@@ -94,6 +94,10 @@ class Names:
         """Return what a dotted name means in a scope of a file."""
         return self._in_scope(self._files[path], chain.split("."), scope, _MAXIMUM_STEPS)
 
+    def imported(self, path: str, level: int, module: str, name: str) -> Meaning:
+        """Return what ``from module import name`` in a file brings."""
+        return self._in_module(self._files[path], level, module, [name], _MAXIMUM_STEPS)
+
     def exports(self, path: str, name: str) -> Meaning:
         """Return what somebody gets who imports a name from a file."""
         return self._in_scope(self._files[path], [name], 0, _MAXIMUM_STEPS)

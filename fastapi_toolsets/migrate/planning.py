@@ -20,6 +20,7 @@ from .facts import (
     SESSIONMAKER,
     SYNC_EVENT_SESSION,
     WATCH,
+    Alias,
     CallFact,
     ClassFact,
     FileFacts,
@@ -51,7 +52,7 @@ def plan(files: dict[str, FileFacts], given: frozenset[str], names: Names) -> li
     hierarchy = Hierarchy(files, names)
     refused: dict[ClassKey, str] = {}
     for path in sorted(given):
-        refused |= dict(_refused(files[path], names, hierarchy))
+        refused |= dict(_refused(files[path], names))
     decisions = decide(files, hierarchy, given, refused)
     listeners: dict[ClassKey, list[KeptMethod]] = {}
     for listener in decisions.listeners:
@@ -64,12 +65,10 @@ def plan(files: dict[str, FileFacts], given: frozenset[str], names: Names) -> li
     return [edit for each in plans if not (edit := each.make()).is_empty]
 
 
-def _refused(facts: FileFacts, names: Names, hierarchy: Hierarchy) -> Iterator[tuple[ClassKey, str]]:
+def _refused(facts: FileFacts, names: Names) -> Iterator[tuple[ClassKey, str]]:
     """Yield the classes that cannot be rewritten, each with the reason."""
     for fact in facts.classes:
         key = ClassKey(facts.path, fact.number)
-        if not hierarchy.order(key) and MIXIN in hierarchy.bases(key):
-            yield key, "its bases have no consistent order"
         watches = [
             each
             for each in fact.decorators
@@ -135,6 +134,9 @@ class _FilePlan:
         for reference in staying:
             self._plan_leftover(reference)
         self._edit.removed_aliases = {each.owner for each in converted if each.role is Role.ALIASED}
+        if self._edit.removed_aliases:
+            aliases = [name for name, bound in self._facts.scopes[0].names.items() if isinstance(bound, Alias)]
+            self._edit.removed_exports |= {name for name in aliases if self._meaning(name, 0) in {MIXIN, WATCH}}
         for each in self._facts.imports:
             self._plan_import(each, converted, staying)
         self._edit.todos = list({todo.line: todo for todo in reversed(self._edit.todos)}.values())
@@ -338,13 +340,19 @@ class _FilePlan:
             if name == "*" or still_used:
                 continue
             meaning = self._meaning(bound, each.scope)
-            if meaning in {MIXIN, WATCH}:
+            gone = each.module is not None and self._imports_what_is_gone(each, each.module, name)
+            if gone and meaning not in {MIXIN, WATCH}:
+                self._todo(each.line, f"{name} does not exist in version 3")
+            elif meaning in {MIXIN, WATCH}:
                 self._edit.removed_imports.setdefault(each.number, set()).add(index)
                 self._edit.removed_exports.add(bound)
             elif any(self._is_of(reference, bound, each.scope) for reference in converted) and not (
                 self._is_wanted_elsewhere(bound)
             ):
                 self._edit.unneeded_imports.setdefault(each.number, {})[index] = bound
+
+    def _imports_what_is_gone(self, each: ImportFact, module: str, name: str) -> bool:
+        return self._names.imported(self._facts.path, each.level, module, name) in {MIXIN, WATCH}
 
     def _is_of(self, reference: Reference, name: str, scope: int) -> bool:
         root = reference.chain.partition(".")[0]

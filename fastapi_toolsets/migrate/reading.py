@@ -81,6 +81,7 @@ class _Reader(ast.NodeVisitor):
         self._roles: dict[ast.expr, tuple[Role, int]] = {}
         self._identifiers: set[str] = set()
         self._in_f_string = False
+        self._in_handler = False
         self._assignments = 0
         self._top: frozenset[ast.stmt] = frozenset()
 
@@ -127,6 +128,8 @@ class _Reader(ast.NodeVisitor):
         known = names.get(name)
         if known is None:
             names[name] = binding
+        elif self._in_handler:
+            return  # what stands in for an import that failed
         elif known != binding and not (isinstance(known, Imported) and isinstance(binding, Imported)):
             names[name] = Other()
 
@@ -182,7 +185,7 @@ class _Reader(ast.NodeVisitor):
     def _note_import(self, node: ast.Import | ast.ImportFrom, level: int, module: str | None) -> None:
         names = tuple((alias.name, alias.asname) for alias in node.names)
         number, at_top = len(self.facts.imports), node in self._top
-        self.facts.imports.append(ImportFact(number, at_top, self._scope, level, module, names))
+        self.facts.imports.append(ImportFact(number, node.lineno, at_top, self._scope, level, module, names))
 
     def visit_Assign(self, node: ast.Assign) -> None:
         if len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
@@ -211,6 +214,11 @@ class _Reader(ast.NodeVisitor):
             case _:
                 for target in targets:
                     self.visit(target)
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        outer, self._in_handler = self._in_handler, True
+        self.generic_visit(node)
+        self._in_handler = outer
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._function(node)
