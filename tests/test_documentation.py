@@ -22,7 +22,7 @@ from fastapi_toolsets.models import SyncEventSession
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MIGRATION_GUIDE = ROOT / "docs" / "migration" / "v3.md"
-LANGUAGES = {"python", "text", "console", "toml", "mermaid"}
+LANGUAGES = {"python", "text", "console", "diff", "json", "toml", "mermaid"}
 BEFORE, NOW = "Before (v2)", "Now (v3)"
 ONE_PROGRAM = {ROOT / "docs" / "events.md", ROOT / "docs" / "guarantees.md"}
 """Pages that say of their blocks that they belong together; everywhere else each block stands for itself."""

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import CodeType
 from typing import NamedTuple
 
@@ -38,8 +39,9 @@ def list_listeners(modules: Sequence[str], *, as_json: bool) -> int:
     Returns:
         The exit code: 0, or 2 when a module cannot be imported.
     """
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
     for module in modules:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # what it prints is not part of the list
@@ -60,9 +62,11 @@ def place_of(callback: Callable[..., object]) -> Place | None:
     while isinstance(function, functools.partial):
         function = function.func
     function = inspect.unwrap(function) if callable(function) else function
-    function = getattr(function, "__func__", function)
-    code = getattr(function, "__code__", None) or getattr(getattr(type(function), "__call__", None), "__code__", None)
-    return Place(code.co_filename, code.co_firstlineno) if isinstance(code, CodeType) else None
+    for candidate in (getattr(function, "__func__", function), getattr(type(function), "__call__", None)):  # noqa: B004
+        code = getattr(candidate, "__code__", None)
+        if isinstance(code, CodeType):
+            return Place(code.co_filename, code.co_firstlineno)
+    return None
 
 
 def _hint(module: str) -> str:
@@ -114,5 +118,5 @@ def _print_table(listeners: Sequence[RegisteredListener]) -> None:
 
 def _shown(file: str) -> str:
     """Return a path relative to the current folder where it lies in it."""
-    here = os.path.join(os.getcwd(), "")
-    return file.removeprefix(here)
+    path = Path(file)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file

@@ -31,7 +31,9 @@ def inserted(
     """
     separator = _separator(items, opening)
     if index < len(items):
-        return [*items[:index], new.with_changes(comma=separator), *items[index:]]
+        all_items = list(items)
+        all_items.insert(index, new.with_changes(comma=separator))
+        return all_items
     if not items:
         return [new]
     last = items[-1]
@@ -49,7 +51,9 @@ def inserted(
         new = _ending_as(new, last)
     if isinstance(last, cst.Arg):
         last = last.with_changes(whitespace_after_arg=cst.SimpleWhitespace(""))
-    return [*items[:-1], last.with_changes(comma=joined), new]
+    all_items = list(items[:-1])
+    all_items += [last.with_changes(comma=joined), new]
+    return all_items
 
 
 def _separator(items: Sequence[ItemT], opening: cst.BaseParenthesizableWhitespace | None) -> cst.Comma:

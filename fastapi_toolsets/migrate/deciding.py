@@ -30,7 +30,8 @@ class Decisions:
 
     functions: dict[HookKey, tuple[str, ...]] = field(default_factory=dict[HookKey, tuple[str, ...]])
     """Methods that become functions, and the events that each listens to."""
-    listeners: list[KeptMethod] = field(default_factory=list[KeptMethod])
+    listeners: dict[ClassKey, list[KeptMethod]] = field(default_factory=dict[ClassKey, list[KeptMethod]])
+    """By the class that is listened to, listeners that call a method."""
     dropped_supers: set[tuple[HookKey, str]] = field(default_factory=set[tuple[HookKey, str]])
     """Calls of ``super()`` in a method, and what they call, that did nothing or that the listeners make superfluous."""
     default_supers: set[tuple[HookKey, str]] = field(default_factory=set[tuple[HookKey, str]])
@@ -217,7 +218,8 @@ def _keep_methods(family: _Family, decisions: Decisions, hierarchy: Hierarchy) -
     listeners = list(_listeners(family, hierarchy))
     decisions.dropped_supers |= dropped
     decisions.default_supers |= defaults
-    decisions.listeners += listeners
+    for listener in listeners:
+        decisions.listeners.setdefault(listener.target, []).append(listener)
 
 
 def _listeners(family: _Family, hierarchy: Hierarchy) -> Iterator[KeptMethod]:
@@ -236,7 +238,9 @@ def _listeners(family: _Family, hierarchy: Hierarchy) -> Iterator[KeptMethod]:
             name = method if top in overridden else calling[top].name
             found[top, name, top in overridden].append(event)
     for (target, method, added), events in found.items():
-        yield KeptMethod(target, tuple(events), method, _all_async(family, method, added=added, hierarchy=hierarchy), added)
+        yield KeptMethod(
+            target, tuple(events), method, _all_async(family, method, added=added, hierarchy=hierarchy), added
+        )
 
 
 def _all_async(family: _Family, method: str, *, added: bool, hierarchy: Hierarchy) -> bool:

@@ -13,9 +13,9 @@ _PASSED_BY = {"__pycache__", "node_modules", "site-packages"}
 def find_files(paths: Iterable[str]) -> dict[str, str]:
     """Find the Python files.
 
-    Of a folder it is every ``*.py`` below it, but for what lies in hidden folders and virtual environments. Symbolic links are
-    followed where they were named; those that lie in a folder are passed by, since a file inside it is found anyway,
-    and one outside it was not asked for.
+    Of a folder it is every ``*.py`` below it, but for what lies in hidden folders and virtual environments. Symbolic
+    links are followed where they were named; those that lie in a folder are passed by, since a file inside it is found
+    anyway, and one outside it was not asked for.
 
     Args:
         paths: Files and folders.

@@ -102,18 +102,18 @@ def _reason_to_stay(
 ) -> str | None:
     if not all(is_override(decorator) for decorator in method.decorator_list):
         return "it is decorated"
-    if parameters is None:
-        return "its parameters are not those of version 2"
     if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own):
         return "it is a generator"
+    if parameters is None:
+        return "its parameters are not those of version 2"
     inner = {node.arg for node in everything if isinstance(node, ast.arg)}
-    if inner & set(parameters):
-        return "a function in it has a parameter of the same name"
-    if any(_is_bound_to_the_class(node, parameters[0]) for node in everything):
-        return "its body only works in the class"
     supers = sum(isinstance(node, ast.Name) and node.id == "super" for node in everything)
-    if supers != sum(_is_plain_super(node) for node in own):
-        return "it calls super() in a way of its own"
+    if (
+        inner & set(parameters)
+        or any(_is_bound_to_the_class(node, parameters[0]) for node in everything)
+        or supers != sum(_is_plain_super(node) for node in own)
+    ):
+        return "its body only works in the class"
     return None
 
 

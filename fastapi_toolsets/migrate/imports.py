@@ -107,16 +107,12 @@ class _ImportRewriter(cst.CSTTransformer):
         """Close the gaps in the line."""
         return without_gone(updated_node)
 
-    def leave_Import(
-        self, original_node: cst.Import, updated_node: cst.Import
-    ) -> cst.BaseSmallStatement:
+    def leave_Import(self, original_node: cst.Import, updated_node: cst.Import) -> cst.BaseSmallStatement:
         """Remove names."""
         kept = without(updated_node.names, self._removed.get(self._next(), ()))
         return updated_node.with_changes(names=kept) if kept else GONE
 
-    def leave_ImportFrom(
-        self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom
-    ) -> cst.BaseSmallStatement:
+    def leave_ImportFrom(self, original_node: cst.ImportFrom, updated_node: cst.ImportFrom) -> cst.BaseSmallStatement:
         """Remove names and add others."""
         number = self._next()
         if number in self._edit.moved_imports:
@@ -132,9 +128,7 @@ class _ImportRewriter(cst.CSTTransformer):
             names = without(names, self._removed.get(number, ()))
         return updated_node.with_changes(names=names) if names else GONE
 
-    def leave_Assign(
-        self, original_node: cst.Assign, updated_node: cst.Assign
-    ) -> cst.BaseSmallStatement:
+    def leave_Assign(self, original_node: cst.Assign, updated_node: cst.Assign) -> cst.BaseSmallStatement:
         """Remove other names of what is gone, and take from ``__all__`` what is not there any more."""
         self._assignments += 1
         if self._assignments - 1 in self._edit.removed_aliases:

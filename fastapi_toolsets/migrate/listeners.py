@@ -37,7 +37,7 @@ class Listeners:
         """
         own = [*method.params.posonly_params, *method.params.params, *method.params.kwonly_params]
         self_name = own[0].name.value
-        body = cst.ensure_type(method.body.visit(_OutOfClass(self_name, new)), cst.BaseSuite)
+        body = cst.ensure_type(method.body.visit(_OutOfClass(self_name, new)), type(method.body))
         decorators = [each for each in method.decorators if not _is_override(each.decorator)]
         comments = [line for line in method.leading_lines if line.comment is not None]
         return method.with_changes(
@@ -67,7 +67,9 @@ class Listeners:
     def of_mixin(self, name: str) -> cst.FunctionDef:
         """Return the method of that name that every model had from the mixin, for a class whose heirs override it."""
         event = f"{self._names['ModelEvent']}.{next(event for event, hook in EVENTS.items() if hook == name)}"
-        parameters, arguments = ("self, changes", f"{event}, changes=changes") if name == "on_update" else ("self", event)
+        parameters, arguments = (
+            ("self, changes", f"{event}, changes=changes") if name == "on_update" else ("self", event)
+        )
         source = f"def {name}({parameters}):\n    return self.on_event({arguments})\n"
         function = cst.ensure_type(cst.parse_statement(source, config=self._module.config_for_parsing), cst.FunctionDef)
         return function.with_changes(leading_lines=[_EMPTY_LINE])

@@ -54,13 +54,9 @@ def plan(files: dict[str, FileFacts], given: frozenset[str], names: Names) -> li
     for path in sorted(given):
         refused |= dict(_refused(files[path], names))
     decisions = decide(files, hierarchy, given, refused)
-    listeners: dict[ClassKey, list[KeptMethod]] = {}
-    for listener in decisions.listeners:
-        listeners.setdefault(listener.target, []).append(listener)
     imported = _imported_elsewhere(files, names)
     plans = (
-        _FilePlan(files[path], names, hierarchy, decisions, listeners, imported.get(path, frozenset()))
-        for path in sorted(given)
+        _FilePlan(files[path], names, hierarchy, decisions, imported.get(path, frozenset())) for path in sorted(given)
     )
     return [edit for each in plans if not (edit := each.make()).is_empty]
 
@@ -109,14 +105,12 @@ class _FilePlan:
         names: Names,
         hierarchy: Hierarchy,
         decisions: Decisions,
-        listeners: Mapping[ClassKey, list[KeptMethod]],
         imported_elsewhere: frozenset[str],
     ) -> None:
         self._facts = facts
         self._names = names
         self._hierarchy = hierarchy
         self._decisions = decisions
-        self._listeners = listeners
         self._imported_elsewhere = imported_elsewhere
         self._taken = set(facts.identifiers)
         self._converted_calls: set[tuple[int, Role]] = set()
@@ -167,7 +161,7 @@ class _FilePlan:
                 edit.watch_decorator = index
         for hook in fact.hooks:
             self._plan_hook(HookKey(key, hook.name), fact, edit)
-        for listener in self._listeners.get(key, ()):
+        for listener in self._decisions.listeners.get(key, ()):
             edit.listeners.append(self._new_listener(listener, fact))
             if listener.added:
                 edit.added_methods.append(listener.method)
@@ -211,13 +205,10 @@ class _FilePlan:
     def _new_listener(self, listener: KeptMethod, fact: ClassFact) -> NewListener:
         self._local_name(LISTENS_FOR)
         self._local_name(MODEL_EVENT)
-        if len(listener.events) > 1:
-            name = self._function_name("on_event", fact)
-        else:
-            name = self._function_name(f"on_{listener.events[0].lower()}", fact)
+        first, *others = listener.events
         return NewListener(
             method=listener.method,
-            name=name,
+            name=self._function_name("on_event" if others else f"on_{first.lower()}", fact),
             target=fact.qualname,
             events=listener.events,
             object_name=_object_name(fact.name, {"event_type", "changes"}),

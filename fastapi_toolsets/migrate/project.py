@@ -72,7 +72,7 @@ def migrate(paths: Sequence[str], advance: Advance | None = None) -> Migration:
     Raises:
         MigrationError: A path does not exist, or a file cannot be read or is not Python.
     """
-    report = advance or (lambda _what, _done, _total: None)
+    report = advance or _nobody_is_told
     shown = find_files(paths)
     pool = _pool(len(shown))
     with pool as executor:
@@ -91,6 +91,9 @@ def migrate(paths: Sequence[str], advance: Advance | None = None) -> Migration:
             tasks += left
             report("Rewriting", done, len(work))
     return Migration(len(shown), tuple(changed), tuple(tasks))
+
+
+def _nobody_is_told(_what: str, _done: int, _total: int) -> None: ...
 
 
 def _pool(files: int) -> ProcessPoolExecutor | nullcontext[None]:

@@ -31,8 +31,8 @@ def write_all(files: Sequence[Rewritten]) -> None:
     renamed.
 
     Raises:
-        MigrationError: One of them cannot be written, or was changed since it was read. Nothing has been touched, unless the
-            message says that the renaming itself failed.
+        MigrationError: One of them cannot be written, or was changed since it was read. Nothing has been touched,
+            unless the message says that one could not be replaced: those before it have been.
     """
     staged: list[tuple[str, Rewritten]] = []
     try:

@@ -175,7 +175,7 @@ def test_folder_without_python(tmp_path: Path) -> None:
         ),
         (["migrate", "v3", ".", "--colour"], "fastapi-toolsets: unrecognized arguments: --colour"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=["no command", "no version", "no path", "no module", "two modes", "unknown option"],
 )
 def test_arguments_that_cannot_be_used(arguments: list[str], message: str, tmp_path: Path) -> None:
     program = message.partition(": ")[0]

@@ -47,7 +47,9 @@ def _read(descriptor: int) -> bytes:
 @pytest.mark.parametrize(("files", "bar"), [(1, False), (60, True)])
 def test_bar_and_colours(files: int, bar: bool, tmp_path: Path) -> None:  # noqa: FBT001 -- a parameter of the test
     for number in range(files):
-        (tmp_path / f"app{number}.py").write_text("from sqlalchemy.orm import sessionmaker\nS = sessionmaker()\n", encoding="utf-8")
+        (tmp_path / f"app{number}.py").write_text(
+            "from sqlalchemy.orm import sessionmaker\nS = sessionmaker()\n", encoding="utf-8"
+        )
     written = shown_on_a_terminal(tmp_path)
-    assert ("Reading" in written, f"/{files} files" in written) == (bar, bar)
+    assert ("Reading" in written) == bar
     assert "\x1b[32m+S = sessionmaker(class_=SyncEventSession)" in written

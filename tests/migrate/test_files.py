@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from fastapi_toolsets.migrate import writing
 from fastapi_toolsets.migrate.problems import MigrationError
 from fastapi_toolsets.migrate.project import migrate
 
@@ -51,7 +50,7 @@ def test_encoding_and_line_ends_stay(before: bytes, after: bytes, tmp_path: Path
 
 
 def test_todo_in_a_file_with_another_encoding(tmp_path: Path) -> None:
-    source = "# coding: latin-1\r\nfrom fastapi_toolsets.models import watch\r\n\r\nif x:\r\n\tl = [\"é\", watch]\r\n"
+    source = '# coding: latin-1\r\nfrom fastapi_toolsets.models import watch\r\n\r\nif x:\r\n\tl = ["é", watch]\r\n'
     path = write(tmp_path / "app.py", source.encode("latin-1"))
     migrate([str(path)]).write()
     comment = "\t# TODO: fastapi-toolsets migrate v3: watch does not exist in version 3\r\n"
@@ -115,16 +114,20 @@ def test_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         if len(synchronised) == 3:
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing.os, "fsync", full)
+    monkeypatch.setattr("fastapi_toolsets.migrate.writing.os.fsync", full)
     with pytest.raises(MigrationError, match=r"c\.py cannot be written: No space left on device$"):
         migration.write()
     assert everything_in(tmp_path) == dict.fromkeys(("a.py", "b.py", "c.py"), BEFORE)
 
 
+def not_allowed(_path: str, _mode: int) -> bool:
+    return False
+
+
 def test_folder_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / "app.py")
     migration = migrate([str(path)])
-    monkeypatch.setattr(writing.os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr("fastapi_toolsets.migrate.writing.os.access", not_allowed)
     with pytest.raises(MigrationError, match=r"app\.py cannot be written: it is read-only$"):
         migration.write()
     assert everything_in(tmp_path) == {"app.py": BEFORE}
@@ -166,7 +169,11 @@ def test_many_files_are_as_one(number: int, tmp_path: Path) -> None:
     for index in range(number):
         write(tmp_path / f"app{index}.py")
     told: list[tuple[str, int, int]] = []
-    migration = migrate([str(tmp_path)], lambda *arguments: told.append(arguments))
+
+    def advance(what: str, done: int, total: int) -> None:
+        told.append((what, done, total))
+
+    migration = migrate([str(tmp_path)], advance)
     migration.write()
     assert set(everything_in(tmp_path).values()) == {AFTER}
     assert told == [(what, done, number) for what in ("Reading", "Rewriting") for done in range(1, number + 1)]

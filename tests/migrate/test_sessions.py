@@ -239,9 +239,7 @@ def test_names_are_followed_from_module_to_module(tmp_path: Path) -> None:
         """,
         "tests/test_order.py": files["tests/test_order.py"],
     }
-    assert read_project(tmp_path) == {
-        name: textwrap.dedent(source).lstrip("\n") for name, source in expected.items()
-    }
+    assert read_project(tmp_path) == {name: textwrap.dedent(source).lstrip("\n") for name, source in expected.items()}
 
 
 def test_bases_are_read_in_files_that_were_not_named(tmp_path: Path) -> None:
@@ -249,7 +247,7 @@ def test_bases_are_read_in_files_that_were_not_named(tmp_path: Path) -> None:
         tmp_path,
         {
             "app/__init__.py": "",
-            "app/base.py": "from fastapi_toolsets.models import WatchedFieldsMixin\nclass Base(WatchedFieldsMixin): ...\n",
+            "app/base.py": "from fastapi_toolsets.models import WatchedFieldsMixin as W\nclass Base(W): ...\n",
             "app/models.py": "from .base import Base\nclass Order(Base):\n    def on_create(self): tell(self)\n",
         },
     )
