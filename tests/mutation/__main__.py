@@ -33,7 +33,7 @@ LEFT_OUT = ("test_scale", "test_concurrency", "test_interrupts")
 CHOICE = f"{' or '.join(ON_SERVERS)} or not ({' or '.join(('postgresql', 'mariadb', *LEFT_OUT))})"
 TESTS = ("tests/contract", "tests/events", "tests/faults", "tests/model/test_regressions.py", "-k", CHOICE)
 """What runs against each mutant: SQLite, and the servers only where the core has something to ask of them."""
-OPTIONS = ("-p", "no:cacheprovider", "-q", "-o", "tmp_path_retention_policy=failed", "-o", "tmp_path_retention_count=0")
+OPTIONS = ("-p", "no:cacheprovider", "-q", "-o", "tmp_path_retention_policy=failed")
 ONCE = ("session.install", "outcome.install")
 """Functions that do something the first time only, which is before the first fork."""
 
@@ -63,7 +63,8 @@ def run_afresh(workspace: Path, mutant: Mutant) -> str:
 
 def run_pytest(workspace: Path, *options: str, **environment: str) -> int:
     """Run the tests in the workspace."""
-    command = [sys.executable, "-m", "pytest", *OPTIONS, *options, *TESTS]
+    # Beside others' temporary files another pytest run would tidy them away, and every test would fail from then on.
+    command = [sys.executable, "-m", "pytest", *OPTIONS, f"--basetemp={workspace / 'temporary'}", *options, *TESTS]
     defaults = {"PYTHONDONTWRITEBYTECODE": "1", "MUTMUT_DEPENDENCY_DEPTH": "-1"}
     completed = subprocess.run(command, cwd=workspace, env={**os.environ, **defaults, **environment}, check=False)
     return completed.returncode
