@@ -209,6 +209,7 @@ async def test_the_function_for_errors_raises(
             await session.commit()
         expected = [], [f"Committed, but interrupted: interrupted {failing}; not called: {following}"]
     assert (called, caplog.messages) == expected
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [error if called else None]
     assert not session.in_transaction()
 
 
