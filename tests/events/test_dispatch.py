@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util import await_only
 
 from fastapi_toolsets.errors import UncommittedChangesWarning
-from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listener_scope, listens_for
 
 from ..contract.event_models import LOCAL, created
 from ..contract.transaction_models import ORDERS, Base, ExpectedError, Order
@@ -240,6 +240,13 @@ async def test_what_ends_the_program_names_the_rest(
     assert caplog.messages == [
         f"Committed, but interrupted: interrupted {first}; not called: {last} (x2), {first}",
     ]
+    caplog.clear()
+    with listener_scope(inherit=False):
+        listens_for(Order)(interrupted_later if asynchronous else interrupted)
+        await front.add(Order(id=3))
+        with pytest.raises(error):
+            await front.commit()
+    assert caplog.messages == [f"Committed, but interrupted: interrupted {first}; not called: nobody"]
 
 
 @scenario(Base.metadata, databases=LOCAL, cascade_limit=2)

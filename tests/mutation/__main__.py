@@ -72,24 +72,19 @@ def run_pytest(workspace: Path, *options: str, **environment: str) -> int:
 
 def report(
     outcomes: Outcomes, chosen: Collection[Mutant], population: Counter[str], explanations: Collection[Explanation]
-) -> list[str]:
-    """Print a table, and each survivor that nobody has explained; return what is not well."""
+) -> float:
+    """Print a table; return the share of killed mutants, with what was tried of each module standing for all of it."""
     columns = ("mutants", "tried", "killed", "timeout", "explained", "survived", "not covered")
     totals: Counter[str] = Counter()
     estimate = 0.0
-    unexplained: list[Mutant] = []
     print(f"\n{'module':<15}" + "".join(f"{column:>13}" for column in columns) + f"{'killed %':>11}")
     for module in MODULES:
         counts: Counter[str] = Counter()
         for mutant in chosen:
             if mutant.module == module:
                 outcome = outcomes[mutant.name]
-                if outcome in SURVIVED:
-                    if is_explained(mutant, explanations):
-                        outcome = "explained"
-                    else:
-                        unexplained.append(mutant)
-                counts.update((outcome, "tried"))
+                explained = outcome in SURVIVED and is_explained(mutant, explanations)
+                counts.update(("explained" if explained else outcome, "tried"))
         if counts:
             counts["mutants"] = population[module]
             estimate += population[module] * noticed(counts) / counts["tried"]
@@ -98,12 +93,21 @@ def report(
     print_row("all", totals, columns)
     share = estimate / max(1, totals["mutants"])
     print(f"each module weighed by its mutants: {share:.1%} killed")
-    for mutant in unexplained:
-        print(f"\n{outcomes[mutant.name]}, unexplained: {mutant.name}\n  - {mutant.was}\n  + {mutant.now}")
-    complaints = [f"{len(unexplained)} unexplained survivors"] if unexplained else []
-    if share < LEAST_KILLED:
-        complaints.append(f"less than {LEAST_KILLED:.0%} killed")
-    return complaints
+    return share
+
+
+def judge(outcomes: Outcomes, chosen: Collection[Mutant], explanations: Collection[Explanation]) -> list[str]:
+    """Print each survivor that nobody has explained; return what is wrong with survivors and explanations."""
+    unexplained = 0
+    complaints: list[str] = []
+    for mutant in chosen:
+        outcome, explained = outcomes[mutant.name], is_explained(mutant, explanations)
+        if outcome in SURVIVED and not explained:
+            unexplained += 1
+            print(f"\n{outcome}, unexplained: {mutant.name}\n  - {mutant.was}\n  + {mutant.now}")
+        elif explained and outcome not in SURVIVED:
+            complaints.append(f"explained, but {outcome}: {mutant.module}.{mutant.function}: {mutant.now}")
+    return [f"{unexplained} unexplained survivors", *complaints] if unexplained else complaints
 
 
 def is_explained(mutant: Mutant, explanations: Collection[Explanation]) -> bool:
@@ -134,6 +138,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="try every mutant")
     parser.add_argument("--modules", nargs="+", choices=MODULES, default=MODULES, metavar="MODULE", help="only these")
     parser.add_argument("--survivors", action="store_true", help="try only what survived the last time")
+    parser.add_argument("--outdated", action="store_true", help="try nothing: only look for outdated explanations")
     parser.add_argument("--explained", action="store_true", help="try what survivors.toml explains, too")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="so many at a time (%(default)s)"
@@ -146,6 +151,12 @@ def main() -> int:
     os.chdir(PROJECT)  # where mutmut looks for its configuration
     mutants = prepare(PROJECT, workspace)
     explanations = read_explanations()
+    complaints = [
+        f"outdated explanation of {explanation.function}: {explanation.was}"
+        for explanation in outdated(explanations, mutants)
+    ]
+    if arguments.outdated:
+        return conclude(complaints)
     chosen = [mutant for mutant in mutants if not mutant.only_wording and mutant.module in arguments.modules]
     population = Counter(mutant.module for mutant in chosen)
     if survived is not None:
@@ -161,15 +172,19 @@ def main() -> int:
         once = mutant.switch in met_by_imports or f"{mutant.module}.{mutant.function}" in ONCE
         if once and outcomes[mutant.name] in SURVIVED:
             outcomes[mutant.name] = run_afresh(workspace, mutant)
-    complaints = report(outcomes, chosen, population, explanations)
-    for explanation in outdated(explanations, mutants):
-        complaints.append(f"outdated explanation of {explanation.function}: {explanation.was}")
-    for mutant in chosen:
-        if is_explained(mutant, explanations) and outcomes[mutant.name] not in SURVIVED:
-            complaints.append(
-                f"explained, but {outcomes[mutant.name]}: {mutant.module}.{mutant.function}: {mutant.now}"
-            )
-    print("\n" + "\n".join(f"FAILED: {complaint}" for complaint in complaints) if complaints else "\nall is well")
+    share = report(outcomes, chosen, population, explanations)
+    complaints += judge(outcomes, chosen, explanations)
+    if share < LEAST_KILLED and not arguments.survivors:
+        complaints.append(f"less than {LEAST_KILLED:.0%} killed")
+    return conclude(complaints)
+
+
+def conclude(complaints: Collection[str]) -> int:
+    """Print what is not well; return the exit status."""
+    for complaint in complaints:
+        print(f"FAILED: {complaint}")
+    if not complaints:
+        print("All is well.")
     return 1 if complaints else 0
 
 
