@@ -7,7 +7,6 @@ it to pytest with ``-p tests.mutation.plugin`` in the workspace; :mod:`tests.mut
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import gc
 import json
 import os
@@ -41,10 +40,6 @@ MET_BY_IMPORTS = "met_by_imports.json"
 ORIGINAL = "original"
 """The name, among the results, of the original itself: what the tests that kill say without any mutant."""
 
-SERVERS = ("postgresql", "mariadb")
-SERVERS_IN_USE = "servers_in_use"
-"""The file, in the workspace, that is locked while a fork uses a server: all forks have the same databases there."""
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -74,7 +69,6 @@ class MutantRun:
         self._killers_of: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._failed: str | None = None
         self._in_fork = False
-        self._servers: int | None = None
         self._started_process = False
         self._start_processes: list[pytest.Item] = []
         sys.addaudithook(self._note_process)
@@ -209,26 +203,18 @@ class MutantRun:
             set_mutant_under_test("none" if name == ORIGINAL else name)
             code = 0
             for item, following in zip(items, [*items[1:], None], strict=True):
-                if any(server in item.nodeid for server in SERVERS):
-                    self._wait_for_servers()
                 signal.setitimer(signal.ITIMER_REAL, max(LEAST_LIMIT, 10 * self._durations[item.nodeid]))
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self._failed is not None or session.shouldstop or session.shouldfail:
                     os.write(writing, (self._failed or "interrupted").encode())
                     code = 1
+                    session._setupstate.teardown_exact(None)  # noqa: SLF001 - drops the fork's databases on servers
                     break
         except BaseException as error:  # noqa: BLE001 - an interrupt that a mutant lets through has been noticed, too
             os.write(writing, repr(error).encode())
             code = 1
         finally:
             os._exit(code)
-
-    def _wait_for_servers(self) -> None:
-        """Have the servers to oneself until the process ends."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        if self._servers is None:
-            self._servers = os.open(SERVERS_IN_USE, os.O_RDWR | os.O_CREAT)
-            fcntl.flock(self._servers, fcntl.LOCK_EX)
 
 
 def pytest_configure(config: pytest.Config) -> None:
