@@ -269,6 +269,49 @@ async def test_the_chain_is_counted_through_every_session(front: FrontEnd, recor
 
 
 @pytest.mark.parametrize("database", LOCAL, indirect=True)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_async_callback_of_a_worker_thread_outlives_the_host(
+    database: Database, caplog: pytest.LogCaptureFixture, backend: str
+) -> None:
+    """C5, C2: where the task that waits for the thread is cancelled, the callback has its grace to end."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession)
+    ended: list[str] = []
+
+    def work() -> None:
+        with factory() as session:
+            session.add(Order(id=1))
+            session.commit()
+
+    async def application() -> None:
+        waiting, released, host = anyio.Event(), anyio.Event(), anyio.CancelScope()
+
+        @listens_for(Order)
+        async def waits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            waiting.set()
+            await released.wait()
+            ended.append("callback")
+
+        async def commit() -> None:
+            with host:
+                await anyio.to_thread.run_sync(work)
+            ended.append("host")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(commit)
+            await waiting.wait()
+            host.cancel()
+            await anyio.wait_all_tasks_blocked()
+            released.set()
+
+    with tables(database, Base.metadata):
+        anyio.run(application, backend=backend)
+    engine.dispose()
+    assert ended == ["callback", "host"]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
 def test_an_awaitable_of_a_sync_callback_is_cut_short(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     """C1, C5: in a worker thread whose host was cancelled, without a grace, it is named, too."""
     engine = database.create_engine()

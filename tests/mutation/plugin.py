@@ -219,5 +219,6 @@ class MutantRun:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Begin the run that the environment describes."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what it runs in the background ignore it
     to_try = json.loads(Path(os.environ[TO_TRY]).read_text("utf-8"))
     config.pluginmanager.register(MutantRun(to_try, Path(os.environ[RESULTS]), int(os.environ[JOBS])), "mutants")
