@@ -34,8 +34,8 @@ CHOICE = f"{' or '.join(ON_SERVERS)} or not ({' or '.join(('postgresql', 'mariad
 TESTS = ("tests/contract", "tests/events", "tests/faults", "tests/model/test_regressions.py", "-k", CHOICE)
 """What runs against each mutant: SQLite, and the servers only where the core has something to ask of them."""
 OPTIONS = ("-p", "no:cacheprovider", "-q", "-o", "tmp_path_retention_policy=failed")
-ONCE = ("session.install", "outcome.install")
-"""Functions that do something the first time only, which is before the first fork."""
+ONCE = ("session.install", "session._notice_plain_session", "outcome.install")
+"""Functions that do something the first time only, or for a model, which is before the first fork."""
 
 Outcomes = dict[str, str]
 SURVIVED = ("survived", "not covered")
