@@ -252,3 +252,20 @@ async def test_a_row_that_was_gone_before_it_was_deleted(front: FrontEnd, record
     await front.delete(ticket)
     await front.commit()
     assert recorder.take() == [deleted(Ticket, 1)]
+
+
+@scenario(DocumentBase.metadata, databases=LOCAL)
+async def test_a_member_that_stays_is_not_read_as_an_orphan(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: only a member that its parent has lost is about to be deleted; of another the flush reads nothing."""
+    await front.add(Shelf(id=1, label="a", books=[Book(id=1, title="old", pages=7)]))
+    await front.commit()
+    recorder.listen(Book)
+    session = front.new_session()
+    options = selectinload(Shelf.books).load_only(Book.title)
+    shelf = (await session.scalars(select(Shelf).options(options))).one()
+    shelf.books[0].title = "new"
+    with front.statements() as sent:
+        await session.flush()
+    assert [statement.split()[0] for statement in sent] == ["UPDATE"]
+    await session.commit()
+    assert recorder.take() == [updated(Book, 1, title=("old", "new"))]
