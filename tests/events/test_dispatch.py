@@ -12,6 +12,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util import await_only
 
@@ -247,6 +248,24 @@ async def test_what_ends_the_program_names_the_rest(
         with pytest.raises(error):
             await front.commit()
     assert caplog.messages == [f"Committed, but interrupted: interrupted {first}; not called: nobody"]
+
+
+@scenario(Base.metadata, databases=LOCAL, expire_on_commit=True)
+async def test_what_ends_the_program_after_a_change(front: FrontEnd) -> None:
+    """C4, E11: an object that the callback has changed is expired as every other, and the change is gone."""
+
+    @listens_for(Order)
+    def interrupted(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        order.status = "changed"
+        raise KeyboardInterrupt
+
+    order = Order(id=1)
+    await front.add(order)
+    with pytest.raises(KeyboardInterrupt):
+        await front.commit()
+    assert (list(front.sync_session.dirty), inspect(order).expired) == ([], True)
+    await front.commit()
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
 
 
 @scenario(Base.metadata, databases=LOCAL, cascade_limit=2)
