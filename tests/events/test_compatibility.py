@@ -358,7 +358,8 @@ def everything_of(state: InstanceState[Any]) -> tuple[object, ...]:
     ours = ("session_id", "key", "_instance_dict", "runid", "attrs", "mapper")
     details = {key: value for key, value in vars(state).items() if key not in ours}
     loaded = {key: value for key, value in state.dict.items() if key != "_sa_instance_state"}
-    details.pop("committed_state", None), details.pop("expired_attributes", None)  # in slots from 2.1 on
+    for name in ("committed_state", "expired_attributes"):  # in slots from 2.1 on
+        details.pop(name, None)
     return details, dict(state.committed_state), set(state.expired_attributes), loaded, state.modified, state.expired
 
 
@@ -426,7 +427,8 @@ def test_expiry_tells_who_listens(session: Session) -> None:
 
 def test_what_an_expiry_touches() -> None:
     """``_expire`` knows no attribute of a state that the quicker twin does not know."""
-    names = set(InstanceState._expire.__code__.co_names)  # noqa: SLF001
+    state: type[InstanceState[Any]] = InstanceState
+    names = set(state._expire.__code__.co_names)  # noqa: SLF001
     known = {
         "_all_key_set",
         "_collection_impl_keys",
