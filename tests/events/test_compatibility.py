@@ -102,6 +102,21 @@ async def test_awaiting_from_sync_code() -> None:
     assert compatibility.in_greenlet() is False
 
 
+@pytest.mark.anyio
+async def test_the_frame_that_waits_for_the_bridge() -> None:
+    """``greenlet.parent.gr_frame``: from there one comes to the function that awaits."""
+    names: list[str] = []
+
+    def work() -> None:
+        frame = compatibility.waiting_frame()
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+
+    await compatibility.spawn_greenlet(work)
+    assert "test_the_frame_that_waits_for_the_bridge" in names
+
+
 def test_the_names_of_the_bridge() -> None:
     """One of the two names is there, and both mean the same where both are."""
     names = [getattr(concurrency, name) for name in ("await_", "await_only") if hasattr(concurrency, name)]
