@@ -62,11 +62,15 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
     phase = batch.phase
     told: list[Record] = []
+    plan: Any = None
+    kind: Any = None
+    is_heard = False
     for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
-        kind, plan = record.kind, record.plan
-        if kind is _UPDATED and not (record.changes and (plan.simple or make_changes(record))):
-            continue  # a callback would find nothing in its changes
-        if plan.by_phase[phase][EVENT_TYPES[kind]]:
+        if record.plan is not plan or record.kind is not kind:  # looked up once where many alike follow each other
+            plan, kind = record.plan, record.kind
+            is_heard = bool(plan.by_phase[phase][EVENT_TYPES[kind]])
+        # A callback for an UPDATE shall find something in its changes.
+        if is_heard and (kind is not _UPDATED or (record.changes and (plan.simple or make_changes(record)))):
             record.batch = batch
             told.append(record)
     if len(told) > 1:
