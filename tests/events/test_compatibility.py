@@ -103,6 +103,21 @@ async def test_awaiting_from_sync_code() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_frame_that_waits_for_the_bridge() -> None:
+    """``greenlet.parent.gr_frame``: from there one comes to the function that awaits."""
+    names: list[str] = []
+
+    def work() -> None:
+        frame = compatibility.waiting_frame()
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+
+    await compatibility.spawn_greenlet(work)
+    assert "test_the_frame_that_waits_for_the_bridge" in names
+
+
+@pytest.mark.anyio
 async def test_waiting_through_a_wrapper() -> None:
     """The parent of the bridge's greenlet gets what is waited for, and may be another greenlet meanwhile."""
     steps: list[object] = []
