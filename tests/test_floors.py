@@ -21,6 +21,7 @@ FLOORS = {
     "fastapi_toolsets.events.journal": 1,
     "fastapi_toolsets.events.plan": 1,
     "fastapi_toolsets.events.registry": 1,
+    "fastapi_toolsets.events.warn": 1,
     "fastapi_toolsets.events.before_commit": 2,
     "fastapi_toolsets.events.capture": 2,
     "fastapi_toolsets.events.completion": 2,
@@ -39,7 +40,9 @@ FLOORS = {
     "fastapi_toolsets.events.tracker": 3,
     "fastapi_toolsets.events.": 4,
     "fastapi_toolsets.models": 4,
+    "fastapi_toolsets.cli": 5,
     "fastapi_toolsets.db": 5,
+    "fastapi_toolsets.migrate": 5,
     "fastapi_toolsets.pytest": 5,
     "fastapi_toolsets.demo": 6,
 }

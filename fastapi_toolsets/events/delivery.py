@@ -127,7 +127,12 @@ def make_changes(record: Record) -> Changes:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
                 name = f"{plan.mapper.class_.__qualname__}.{composite.key}"
-                logger.warning("The composite %s cannot be made: %s; left out", name, type(error).__name__)
+                logger.warning(
+                    "%s cannot be made of what its row holds (%s) and is left out of changes, where its columns stand; "
+                    "let its class accept such rows",
+                    name,
+                    type(error).__name__,
+                )
     return changes
 
 

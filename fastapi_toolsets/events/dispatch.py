@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
+_GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
 
 
 class Host(Protocol):
@@ -135,7 +136,9 @@ class Dispatch(Queue):
             grace = self._options.callback_grace if left is None else left
             self._crossing.run(function, grace, cancelled=cancelled)
         except Exception as error:
-            logger.error("Async callbacks could not run", exc_info=error)  # noqa: TRY400 - the error is at hand
+            logger.error(  # noqa: TRY400 - the error is at hand
+                "Async callbacks could not run, since no event loop could be reached", exc_info=error
+            )
             self._report_rest("no event loop could be reached")
         self._enter_generation()  # what was begun there was begun in another context
 
@@ -245,10 +248,13 @@ class Dispatch(Queue):
             return True
         if self._crossing.in_bridge and was_cancelled(error):
             if self._on_loop:
-                self._report_rest("the grace after a cancellation was over")
+                self._report_rest(_GRACE_OVER)
                 raise error
             self._stop = self._stop or error
-            logger.error("%s was cut short by a cancellation", names_of(self._current()))
+            logger.error(
+                "%s was cut short by a cancellation; an async callback would have been given callback_grace to finish",
+                names_of(self._current()),
+            )
             return False
         try:
             handled = self._failed(listener, error)
@@ -272,7 +278,7 @@ class Dispatch(Queue):
 
         self._crossing.run(wait, self._options.callback_grace)
         if not outcome:  # the grace was over, and a worker thread goes on
-            logger.error("%s was cut short by a cancellation", names_of(self._current()))
+            logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER)
         elif outcome[0] is not None:
             raise outcome[0]
 
@@ -282,7 +288,11 @@ class Dispatch(Queue):
             self._host.tidy(listener.name)
         except Exception as error:
             # A warning made an error, or a connection that is gone.
-            logger.error("Cleaning up after %s failed", names_of(self._current()), exc_info=error)  # noqa: TRY400 - same
+            logger.error(  # noqa: TRY400 - the error is at hand
+                "Cleaning up after %s failed; the other callbacks run. Close the session if it does not work",
+                names_of(self._current()),
+                exc_info=error,
+            )
 
     # On a loop.
 
@@ -302,7 +312,7 @@ class Dispatch(Queue):
                 return
             except BaseException as error:
                 if was_cancelled(error):
-                    self._report_rest("the grace after a cancellation was over")
+                    self._report_rest(_GRACE_OVER)
                     raise
                 if await self._caught_on_loop(listener, error):
                     return
@@ -357,13 +367,17 @@ class Dispatch(Queue):
             self._stop = error
             self._report_rest("interrupted")
             return True
-        logger.error("The on_callback_error function raised for %s", names_of(self._current()), exc_info=error)
+        logger.error(
+            "The on_callback_error function raised for %s: let it catch its errors",
+            names_of(self._current()),
+            exc_info=error,
+        )
         return False
 
     def _report_unstarted(self) -> None:
         """Log what was not even begun, since no grace was left when it was due."""
         if self._listener is not None:
-            self._report_rest("the grace after a cancellation was over")
+            self._report_rest(_GRACE_OVER)
 
     def _report_rest(self, reason: str) -> None:
         """Log by name what was interrupted and what is not called any more, and forget it."""

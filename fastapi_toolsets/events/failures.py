@@ -66,7 +66,7 @@ class Failures:
         elif self._kept:
             names = ", ".join(str(failure) for failure, _ in self._kept)
             errors = [failure.error for failure, _ in self._kept]
-            message = f"the commit stands, but callbacks raised: {names}"
+            message = f"the commit stands and is not to be repeated, but callbacks raised: {names}"
             raise BaseExceptionGroup(message, errors if limit is None else [*errors, limit])
         elif limit is not None:
             raise limit

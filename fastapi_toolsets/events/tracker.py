@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from .dispatch import Dispatch
 from .journal import Batch, Frame, Journal
 from .registry import registry
 from .types import Phase
+from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self._journal = Journal()
-        self.capture = Capture(self._journal)
+        self.capture: Capture = Capture(self._journal)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -223,12 +223,11 @@ class Tracker:
         self._transactions = [begun for item in self._connections if (begun := item.get_transaction()) is not None]
         self._lost = outcome.is_lost(self._connections)
         if self._lost:
-            warnings.warn(
+            warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
                 "rollback(): its COMMIT commits nothing, and no event is delivered. Call session.rollback() after an "
                 "error, or run the statement inside session.begin_nested()",
                 RolledBackCommitWarning,
-                stacklevel=2,
             )
         else:
             complete(session, self._journal, reload=self._wrote_past_flush)
@@ -246,12 +245,12 @@ class Tracker:
             return True
         if not self._warned_joined:
             self._warned_joined = True
-            warnings.warn(
+            warn(
                 "this session is bound to a connection on which somebody else began the transaction, so its commit() "
-                "has committed nothing yet and delivers no event. A test suite that rolls back everything at the end "
-                "wants dispatch_on_joined_commit=True on the session factory",
+                "has committed nothing yet and delivers no event. Bind it to the engine, so that it commits by itself; "
+                "a test suite that rolls back everything at the end wants dispatch_on_joined_commit=True on the "
+                "session factory",
                 JoinedTransactionWarning,
-                stacklevel=2,
             )
         return False
 
@@ -328,11 +327,10 @@ class _Host:
         session = self._session
         if self._tracker.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
-            warnings.warn(
+            warn(
                 f"{callback} returned with changes in its session that it did not commit: they were rolled back. "
                 "Commit them in the callback, or make them in the transaction that the callback follows",
                 UncommittedChangesWarning,
-                stacklevel=2,
             )
             return
         # Closing, unlike a rollback, leaves what is loaded as it is.
@@ -340,17 +338,21 @@ class _Host:
             transaction.close()
 
 
-def _report_unfinished(frame: Frame) -> None:
-    found = deliveries(Batch(0), frame)
-    names = names_of((item, listener) for item in found for listener in listeners_of(item))
-    logger.warning("COMMIT did not succeed, or its outcome is unknown; not called: %s", names)
-
-
 def caller_of(session: Session) -> object:
     """Return the ``AsyncSession`` whose session this is, or the session itself."""
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     proxy: object | None = None if module is None else module.async_session(session)
     return session if proxy is None else proxy
+
+
+def _report_unfinished(frame: Frame) -> None:
+    found = deliveries(Batch(0), frame)
+    names = names_of((item, listener) for item in found for listener in listeners_of(item))
+    logger.warning(
+        "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
+        "repeat the transaction",
+        names,
+    )
 
 
 def _may_write(statement: object) -> bool:
