@@ -10,6 +10,7 @@ from .journal import Batch, Kind, Members, Record
 from .loading import populate
 from .plan import NO_VALUE, copy_value, plans
 from .registry import Listener, callback_name
+from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent
 
 if TYPE_CHECKING:
@@ -129,7 +130,10 @@ def make_event(record: Record) -> Event:
 
 def _values(record: Record) -> dict[str, Any]:
     """Return the row's values as committed; those that it had last for a deleted row."""
-    loaded = record.state.dict if record.snapshot is None else record.snapshot
+    if isinstance(record, RowRecord):
+        loaded = record.values()
+    else:
+        loaded = record.state.dict if record.snapshot is None else record.snapshot
     values = {key: copy_value(loaded.get(key)) for key in record.plan.columns}
     if record.kind is Kind.UPDATED:
         values.update((key, copy_value(new)) for key, _, new in record.changes if key in values)
@@ -146,7 +150,7 @@ def _values_before(record: Record) -> dict[str, Any]:
 
 def take_snapshot(record: Record) -> None:
     """Keep the object's column values, since a callback is about to use the session."""
-    if record.snapshot is None:
+    if record.snapshot is None and not (isinstance(record, RowRecord) and not record.has_object):
         loaded = record.state.dict
         record.snapshot = {key: loaded[key] for key in record.plan.columns if key in loaded}
 

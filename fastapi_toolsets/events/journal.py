@@ -233,7 +233,7 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("nested", "positions", "root", "unsure")
+    __slots__ = ("bulk", "nested", "positions", "root", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -241,6 +241,7 @@ class Journal:
         self.nested: dict[Hashable, Frame] = {}
         self.positions: count[int] = count()
         self.unsure: bool = False  # whether a change has a value that only the database knows
+        self.bulk: bool = False  # whether a bulk statement wrote any of the rows
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
@@ -277,7 +278,7 @@ class Journal:
         if self.root:
             self.root = Frame()
         self.nested.clear()
-        self.unsure = False
+        self.unsure = self.bulk = False
 
     def frames(self) -> Iterator[Frame]:
         """Iterate over all frames, outermost first."""

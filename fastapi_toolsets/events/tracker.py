@@ -11,6 +11,7 @@ from sqlalchemy import TextClause
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, outcome
+from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
 from .delivery import deliveries, listeners_of, names_of
@@ -20,6 +21,7 @@ from .journal import Batch, Journal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy import Result
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -45,6 +47,7 @@ class Tracker:
         self.options = options
         self._journal = Journal()
         self._capture = Capture(self._journal)
+        self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -89,10 +92,17 @@ class Tracker:
         if self._committing:
             self._prepare(session)
 
-    def do_orm_execute(self, execution: ORMExecuteState) -> None:
-        """Note a statement that may write rows past the unit of work."""
-        if not execution.is_select and _may_write(execution.statement):
-            self.wrote = self._wrote_past_flush = True
+    def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
+        """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
+        if execution.is_select or not _may_write(execution.statement):
+            return None
+        self.wrote = self._wrote_past_flush = True
+        return self._bulk.execute(execution)
+
+    def bulk(self) -> BulkWrites:
+        """Note that one of the session's bulk methods writes rows, and return who tells of them."""
+        self.wrote = self._wrote_past_flush = True
+        return self._bulk
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
@@ -207,7 +217,7 @@ class Tracker:
         logger.warning("COMMIT did not succeed, or its outcome is unknown; not called: %s", names)
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
-        frame, expires = self._journal.take(), self._expires
+        waiting, expires = [self._journal.take()], self._expires
         self._begin_again()
         states: set[InstanceState[Any]] = set()
         if expires:
@@ -218,12 +228,12 @@ class Tracker:
             # A callback has committed: its events come after those that wait.
             dispatch.states |= states
             batch = dispatch.new_batch()
-            dispatch.add(batch, deliveries(batch, frame))
+            dispatch.add(batch, deliveries(batch, waiting.pop()))  # kept by nobody else: it shrinks
             return
         self._dispatch = dispatch = Dispatch(self.options, _Host(self, session), states)
         try:
             batch = dispatch.new_batch()
-            dispatch.add(batch, deliveries(batch, frame))
+            dispatch.add(batch, deliveries(batch, waiting.pop()))  # kept by nobody else: it shrinks
             with compatibility.usable_in_begin_block(session):
                 dispatch.run()
         finally:
