@@ -246,7 +246,7 @@ def made_rows(
         yield from Reader(mapper, told, Kind.CREATED).by_identity(connection, identities)
         return
     plan = told[mapper]
-    identity_class = mapper.identity_key_from_primary_key([None] * len(mapper.primary_key))[0]
+    identity_class = mapper.identity_key_from_primary_key((None,) * len(mapper.primary_key))[0]
     for identity in identities:
         yield RowRecord(Kind.CREATED, (identity_class, identity, None), plan)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sqlalchemy import BindParameter, Column, ClauseElement, bindparam, cast, func, select, tuple_
+from sqlalchemy import BindParameter, ClauseElement, Column, bindparam, cast, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from . import compatibility
@@ -50,9 +50,9 @@ class Reader:
         self.mapper = mapper
         self._plans = plans
         self._kind = kind
-        self._polymorphic = mapper.polymorphic_on is not None
-        self._columns: list[ColumnElement[Any]] = list(mapper.primary_key)
+        self._columns: list[Any] = [*mapper.primary_key]
         self._width = len(self._columns)
+        self._polymorphic = mapper.polymorphic_on is not None
         if self._polymorphic:
             self._columns.append(mapper.polymorphic_on)
         self._layouts: dict[Any, _Layout | None] = {}
@@ -131,7 +131,7 @@ class Reader:
         if len(first) <= ROWS_AT_ONCE:
             yield from first
             return
-        first.clear()
+        del first
         options = {} if compatibility.is_autocommit(connection) else {"yield_per": ROWS_AT_ONCE}
         yield from connection.execute(query, parameters, execution_options=options)
 
@@ -175,7 +175,7 @@ class Reader:
         if plan is not None and not (self._kind is Kind.UPDATED and not plan.follows_updates):
             keys = self._keys(plan)
             positions = [self._positions[column_of(plan.mapper, key)] for key in keys]
-            identity_class = plan.mapper.identity_key_from_primary_key([None] * self._width)[0]
+            identity_class = plan.mapper.identity_key_from_primary_key((None,) * self._width)[0]
             layout = _Layout(plan, identity_class, keys, _getter(positions))
         self._layouts[discriminator] = layout
         return layout
@@ -196,7 +196,7 @@ class Reader:
         Under READ COMMITTED a statement sees what others have committed since the SELECT before it; with this it writes
         exactly what it would have written at the time of that SELECT.
         """
-        columns = self.mapper.local_table.primary_key.columns
+        columns = list(self.mapper.local_table.primary_key)
         arrays: list[Any] = []
         for position, column in enumerate(columns):
             array = ARRAY(column.type)

@@ -111,7 +111,7 @@ def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
         classes = dict.fromkeys(registry.targets())
         waiting = list(classes)
         while waiting:
-            subclasses = [found for found in type.__subclasses__(waiting.pop()) if found not in classes]
+            subclasses = [subclass for subclass in type.__subclasses__(waiting.pop()) if subclass not in classes]
             classes.update(dict.fromkeys(subclasses))
             waiting += subclasses
         mappers = (cast("Mapper[Any] | None", inspect(class_, raiseerr=False)) for class_ in classes)
@@ -259,9 +259,7 @@ def column_keys(columns: Iterable[Any]) -> set[str]:
 
 
 def _column(given: object) -> object:
-    element = getattr(given, "__clause_element__", None)
-    found: object = given if element is None else element()
-    return found
+    return given.__clause_element__() if hasattr(given, "__clause_element__") else given
 
 
 def _name(table: object) -> object:

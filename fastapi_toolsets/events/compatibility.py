@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Delete, Insert, Update
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
+    from sqlalchemy.orm.unitofwork import UOWTransaction
     from sqlalchemy.orm.util import AliasedInsp
     from sqlalchemy.sql.base import ExecutableOption
-    from sqlalchemy.orm.unitofwork import UOWTransaction
 
 ResultT = TypeVar("ResultT")
 
@@ -263,12 +263,11 @@ def written(statement: Insert | Update | Delete) -> Written:
 def conflict_update(conflict: object) -> Iterable[Any]:
     """Return the columns or keys that an upsert sets in rows that exist; nothing for ``DO NOTHING``.
 
-    ``update_values_to_set`` is a list of pairs in SQLAlchemy 2.0 and a dictionary in 2.1; MySQL's clause has ``update``.
+    MySQL's clause has ``update``; the others' ``update_values_to_set`` is a list of pairs in SQLAlchemy 2.0 and a
+    dictionary in 2.1.
     """
-    found = getattr(conflict, "update_values_to_set", None)
-    if found is None:
-        found = getattr(conflict, "update", ())
-    return [pair[0] if isinstance(pair, tuple) else pair for pair in found]
+    found: Iterable[Any] = getattr(conflict, "update_values_to_set", None) or getattr(conflict, "update", None) or ()
+    return [cast("tuple[Any, Any]", item)[0] if isinstance(item, tuple) else item for item in found]
 
 
 def conflict_target(conflict: object) -> tuple[str | None, Iterable[Any]]:

@@ -124,7 +124,7 @@ class SyncEventSession(Session):
 
     def bulk_insert_mappings(
         self,
-        mapper: Mapper[Any],
+        mapper: type[Any] | Mapper[Any],
         mappings: Iterable[dict[str, Any]],
         return_defaults: bool = False,  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
         render_nulls: bool = False,  # noqa: FBT001, FBT002 - the same
@@ -132,7 +132,7 @@ class SyncEventSession(Session):
         """Insert rows as ``Session.bulk_insert_mappings`` does; models with ``__bulk_events__`` make events.
 
         Raises:
-            BulkWriteError: The model has listeners and is not opted in, and the session's ``on_bulk_write`` is to raise.
+            BulkWriteError: The model has listeners, is not opted in, and the session's ``on_bulk_write`` is to raise.
         """
 
         def write(rows: Iterable[dict[str, Any]], defaults: bool) -> None:  # noqa: FBT001 - as above
@@ -143,11 +143,11 @@ class SyncEventSession(Session):
             self, cast("Mapper[Any]", inspect(mapper)), mappings, write, return_defaults=return_defaults
         )
 
-    def bulk_update_mappings(self, mapper: Mapper[Any], mappings: Iterable[dict[str, Any]]) -> None:
+    def bulk_update_mappings(self, mapper: type[Any] | Mapper[Any], mappings: Iterable[dict[str, Any]]) -> None:
         """Update rows as ``Session.bulk_update_mappings`` does; models with ``__bulk_events__`` make events.
 
         Raises:
-            BulkWriteError: The model has listeners and is not opted in, and the session's ``on_bulk_write`` is to raise.
+            BulkWriteError: The model has listeners, is not opted in, and the session's ``on_bulk_write`` is to raise.
         """
 
         def write(rows: Iterable[dict[str, Any]]) -> None:

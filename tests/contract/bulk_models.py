@@ -114,8 +114,6 @@ def upsert(front: FrontEnd, model: type[Base], key: str, rows: list[dict[str, ob
         return statement.on_duplicate_key_update({name: statement.inserted[name] for name in columns})
     if front.database.name == "postgresql":
         found = postgresql.insert(model).values(rows)
-        return found.on_conflict_do_update(
-            index_elements=[key], set_={name: found.excluded[name] for name in columns}
-        )
+        return found.on_conflict_do_update(index_elements=[key], set_={name: found.excluded[name] for name in columns})
     other = sqlite.insert(model).values(rows)
     return other.on_conflict_do_update(index_elements=[key], set_={name: other.excluded[name] for name in columns})
