@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import (
-    BindParameter,
-    ClauseElement,
     Column,
     CursorResult,
     Table,
@@ -18,7 +16,7 @@ from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 
 from . import compatibility
-from .bulk_reading import ROWS_AT_ONCE, Reader
+from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
 from .bulk_statements import column_keys, column_of, refuse
 from .journal import Kind
 from .loading import chunks
@@ -127,7 +125,7 @@ class Insertion:
         if self._connection.dialect.name == "postgresql" and compatibility.conflict_update(parts.conflict):
             added.append(literal_column("(xmax = 0)"))  # whether PostgreSQL has made the row
         many = isinstance(execution.parameters, list) and parts.conflict is None
-        extended = statement.returning(*added, sort_by_parameter_order=parts.in_order or many)
+        extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
         result = execution.invoke_statement(statement=extended)
         if not parts.returning:
             count = 0
@@ -152,9 +150,9 @@ class Insertion:
 
     def _known_identities(self, parts: Written, parameters: object) -> list[Identity]:
         """Return the primary keys where every row is given its own, otherwise nothing."""
-        columns = [column.key for column in self._mapper.primary_key]
+        columns = [str(column.key) for column in self._mapper.primary_key]
         found = [tuple(row.get(column) for column in columns) for row in self._given(parts, parameters)]
-        complete = all(value is not None and not _is_expression(value) for identity in found for value in identity)
+        complete = all(value is not None and not is_expression(value) for identity in found for value in identity)
         return found if complete else []
 
     def _take(self, identities: Iterable[Identity]) -> None:
@@ -205,13 +203,13 @@ class Insertion:
         """Return what a row has in some unique columns, ``None`` where that cannot be in the table already."""
         found: list[Any] = []
         for column in columns:
-            value = row.get(column.key)
+            value: Any = row.get(column.key)
             if column.key not in row:
                 if column.server_default is not None and not column.primary_key:
                     raise refuse(self._subject, f"{column.name!r} is left to the database, and rows conflict on it")
-                default = column.default
-                value = default.arg if default is not None and default.is_scalar else None  # type: ignore[attr-defined]
-            if _is_expression(value):
+                default: Any = column.default
+                value = default.arg if default is not None and default.is_scalar else None
+            if is_expression(value):
                 raise refuse(self._subject, f"{column.name!r} is given as an expression, and rows conflict on it")
             if value is None:
                 return None
@@ -220,14 +218,16 @@ class Insertion:
 
     def _given(self, parts: Written, parameters: object) -> Iterator[dict[str, Any]]:
         """Iterate over the rows that the statement was given, by column key."""
-        rows: Iterable[Any] = parameters if isinstance(parameters, list) else [parameters] if parameters else parts.rows
+        rows: Sequence[Mapping[Any, Any]] = parts.rows
+        if parameters:
+            rows = cast("Any", parameters if isinstance(parameters, list) else [parameters])
         names = {prop.key: column_of(self._mapper, prop.key) for prop in self._mapper.column_attrs}
         for row in rows or [{}]:
             given: dict[str, Any] = {}
             for key, value in (*parts.values.items(), *row.items()):
                 column = names.get(key) if isinstance(key, str) and self._subject.is_orm else key
                 name = next(iter(column_keys([key if column is None else column])))
-                given[name] = value.effective_value if isinstance(value, BindParameter) else value
+                given[name] = plain_value(value)
             yield given
 
 
@@ -258,7 +258,3 @@ def _unique_keys(table: Table) -> Iterator[tuple[Any, list[Column[Any]]]]:
     for index in table.indexes:
         if index.unique and index.columns:
             yield index.name or index, list(index.columns)
-
-
-def _is_expression(value: object) -> bool:
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Column, bindparam, cast, func, select, tuple_
+from sqlalchemy import BindParameter, ClauseElement, Column, bindparam, func, select, tuple_
+from sqlalchemy import cast as sql_cast
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from . import compatibility
@@ -86,8 +87,8 @@ class Reader:
             assigned: Values or expressions by position in the key.
         """
         for position, value in assigned.items():
-            given = value.effective_value if isinstance(value, BindParameter) else value
-            if isinstance(given, ClauseElement) or hasattr(given, "__clause_element__"):
+            given = plain_value(value)
+            if is_expression(given):
                 self._new_key[position] = len(self._columns)
                 self._columns.append(given)
             else:
@@ -97,7 +98,7 @@ class Reader:
         self, connection: Connection, statement: Update | Delete, parameters: Mapping[str, Any], *, is_orm: bool
     ) -> list[RowRecord]:
         """Read and lock the rows that meet a statement's criteria, those of its options and its class included."""
-        query = select(*self._columns)
+        query: Any = select(*self._columns)
         if is_orm:
             query = query.select_from(self.mapper).options(*compatibility.statement_options(statement))
         else:
@@ -109,7 +110,7 @@ class Reader:
 
     def by_criterion(self, connection: Connection, criterion: ColumnElement[bool]) -> Iterator[RowRecord]:
         """Read and lock the rows that meet a criterion, whatever their class."""
-        query = select(*self._columns).select_from(self.mapper.persist_selectable).where(criterion)
+        query: Any = select(*self._columns).select_from(self.mapper.persist_selectable).where(criterion)
         yield from self._records(connection.execute(self._locked(query)))
 
     def by_identity(self, connection: Connection, identities: Iterable[tuple[Any, ...]]) -> Iterator[RowRecord]:
@@ -201,9 +202,19 @@ class Reader:
         for position, column in enumerate(columns):
             array = ARRAY(column.type)
             values = [identity[position] for identity in self.identities]
-            arrays.append(func.unnest(cast(bindparam(None, values, array), array)))
+            arrays.append(func.unnest(sql_cast(bindparam(None, values, array), array)))
         locked = select(*arrays)
         return (columns[0] if len(arrays) == 1 else tuple_(*columns)).in_(locked)
+
+
+def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes
+    """Return the value that a statement was given, not as a parameter but as it is; an expression stays one."""
+    return cast("Any", given).effective_value if isinstance(given, BindParameter) else given
+
+
+def is_expression(given: object) -> bool:
+    """Whether only the database can tell the value."""
+    return isinstance(given, ClauseElement) or hasattr(given, "__clause_element__")
 
 
 def _getter(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

@@ -85,8 +85,9 @@ def _rows_of(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
             yield from _rows_of(member)
 
 
-def _subject_of_table(name: str, table: object) -> Subject:
-    members = _listening_to(table) if isinstance(table, Table) else ()
+def _subject_of_table(name: str, target: object) -> Subject:
+    table = cast("Table | None", target if isinstance(target, Table) else None)
+    members = () if table is None else _listening_to(table)
     if not members:
         return Subject(name, None, (), is_orm=False)
     roots: dict[Mapper[Any], None] = {}
@@ -97,7 +98,7 @@ def _subject_of_table(name: str, table: object) -> Subject:
     if len(roots) == 1:
         return subject_of_mapper(name, next(iter(roots)), is_orm=False)
     subject = Subject(name, None, members, is_orm=False)
-    subject.reason = f"several classes are mapped to the table {getattr(table, 'name', table)!r}, or parts of it"
+    subject.reason = f"several classes are mapped to the table {_name(table)!r}, or parts of it"
     return subject
 
 
@@ -111,7 +112,8 @@ def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
         classes = dict.fromkeys(registry.targets())
         waiting = list(classes)
         while waiting:
-            subclasses = [subclass for subclass in type.__subclasses__(waiting.pop()) if subclass not in classes]
+            derived: list[type] = type.__subclasses__(waiting.pop())
+            subclasses = [subclass for subclass in derived if subclass not in classes]
             classes.update(dict.fromkeys(subclasses))
             waiting += subclasses
         mappers = (cast("Mapper[Any] | None", inspect(class_, raiseerr=False)) for class_ in classes)
@@ -223,11 +225,8 @@ def check_criteria(subject: Subject, mapper: Mapper[Any], statement: Update | De
     if parts.limited:
         raise refuse(subject, "it has a LIMIT, and which rows it takes only the database knows")
     if not isinstance(statement, Update) and mapper.inherits is not None and mapper.inherits.local_table is not local:
-        raise refuse(
-            subject,
-            f"it deletes from the table {_name(local)!r} only and leaves the row in "
-            f"{_name(mapper.inherits.local_table)!r}: delete from the base class, with ON DELETE CASCADE on the others",
-        )
+        reason = f"it takes rows from the table {_name(local)!r} only and leaves their other part"
+        raise refuse(subject, f"{reason} in {_name(mapper.inherits.local_table)!r}: write it for the base class")
     for key in parts.values:
         table = getattr(_column(key), "table", local)
         if table is not local:
@@ -259,7 +258,9 @@ def column_keys(columns: Iterable[Any]) -> set[str]:
 
 
 def _column(given: object) -> object:
-    return given.__clause_element__() if hasattr(given, "__clause_element__") else given
+    attribute = cast("Any", given)
+    element: object = attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else given
+    return element
 
 
 def _name(table: object) -> object:

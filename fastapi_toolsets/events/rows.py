@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .journal import PENDING, Kind, Members, Record, same
 from .loading import detached_copy, populate, read_values
@@ -52,14 +52,16 @@ class RowRecord(Record):
         self._object: object = None
 
     @property
-    def changes(self) -> tuple[Change, ...]:  # type: ignore[override]
+    def changes(self) -> tuple[Change, ...]:
         """What changed; until the new values are read, everything that may have."""
         if self._changes is None:
             return tuple((key, old, PENDING) for key, old in zip(self.keys, self.before, strict=True))
         return self._changes
 
     @changes.setter
-    def changes(self, changes: tuple[Change, ...]) -> None:
+    def changes(  # pyright: ignore[reportIncompatibleVariableOverride] - the same, made when asked for
+        self, changes: tuple[Change, ...]
+    ) -> None:
         self._changes = changes
         self.keys = self.before = ()
 
@@ -71,7 +73,9 @@ class RowRecord(Record):
         return self._object
 
     @property
-    def state(self) -> InstanceState[Any]:  # type: ignore[override]
+    def state(  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride] - nobody sets it
+        self,
+    ) -> InstanceState[Any]:
         """The state of that object."""
         return state_of(self.obj)
 
@@ -92,7 +96,8 @@ class RowRecord(Record):
         """Take the row's values as they will be committed."""
         self.row = row
         if self.kind is Kind.UPDATED:
-            self.changes = tuple(self._resolved(self.values()))
+            self._changes = tuple(self._resolved(self.values()))
+            self.keys = self.before = ()
 
     def _resolved(self, values: dict[str, Any]) -> Iterator[Change]:
         for change in self.changes:
@@ -134,7 +139,7 @@ def _is_told(record: RowRecord) -> bool:
 
 def _attach(session: Session, record: RowRecord) -> None:
     """Tell of the object that the session has, unless it has changes that no flush has written."""
-    instance = session.identity_map.get(record.key)
+    instance = cast("object | None", session.identity_map.get(record.key))
     if instance is not None:
         state = state_of(instance)
         if not state.modified and state.manager.mapper is record.plan.mapper:

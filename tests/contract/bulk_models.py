@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
+from typing import Any, cast
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, UniqueConstraint, func, select
+from sqlalchemy import ForeignKey, Insert, Result, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -107,7 +107,12 @@ async def three_parcels(front: FrontEnd, recorder: EventRecorder) -> None:
     recorder.listen(Parcel)
 
 
-def upsert(front: FrontEnd, model: type[Base], key: str, rows: list[dict[str, object]], *columns: str):  # noqa: ANN201
+def row_count(result: Result[Any]) -> int:
+    """How many rows a statement says to have written."""
+    return cast("int", cast("Any", result).rowcount)
+
+
+def upsert(front: FrontEnd, model: type[Base], key: str, rows: list[dict[str, object]], *columns: str) -> Insert:
     """An INSERT that updates ``columns`` of the rows that have the same ``key``, in the database's own words."""
     if front.database.name == "mariadb":
         statement = mysql.insert(model).values(rows)
