@@ -21,6 +21,7 @@ FLOORS = {
     "fastapi_toolsets.events.journal": 1,
     "fastapi_toolsets.events.plan": 1,
     "fastapi_toolsets.events.registry": 1,
+    "fastapi_toolsets.events.before_commit": 2,
     "fastapi_toolsets.events.bulk": 2,
     "fastapi_toolsets.events.bulk_inserts": 2,
     "fastapi_toolsets.events.bulk_reading": 2,

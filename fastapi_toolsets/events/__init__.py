@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from .crossing import set_callback_backend
 from .registry import listener_scope, listens_for, muted, remove_listener
 from .session import SyncEventSession
-from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent
+from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from .asyncio import EventSession
@@ -19,6 +19,7 @@ __all__ = [
     "EventSession",
     "FieldChange",
     "ModelEvent",
+    "Phase",
     "SyncEventSession",
     "listener_scope",
     "listens_for",

@@ -24,10 +24,11 @@ from .bulk_statements import (
 from .journal import Kind
 from .loading import writing_connection
 from .plan import state_of
+from .rows import RowRecord, keep_new_rows
 from .types import ModelEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from sqlalchemy import Result
     from sqlalchemy.engine import Connection
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
     from .journal import Journal, Record
     from .plan import Plan
-    from .rows import RowRecord
     from .types import BulkPolicy
 
 _HEARS: dict[str, tuple[ModelEvent, ...]] = {
@@ -117,7 +117,7 @@ class BulkWrites:
         self._record(session, records)
         return result
 
-    def _record(self, session: Session, records: Sequence[RowRecord]) -> None:
+    def _record(self, session: Session, records: list[RowRecord]) -> None:
         """Write into the journal what a statement has done."""
         journal = self._journal
         positions = journal.positions
@@ -128,6 +128,7 @@ class BulkWrites:
                 moved.append(record)
         if records:
             journal.bulk = True
+            keep_new_rows(session, records)
             journal.frame(session.get_nested_transaction()).absorb(records, moved)
 
     # The session's bulk methods.

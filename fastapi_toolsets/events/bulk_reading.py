@@ -156,7 +156,7 @@ class Reader:
                 if moves:
                     record.key = (layout.identity_class, self._moved(identity, row), None)
             else:
-                record = RowRecord(kind, key, layout.plan, row=values if layout.keys else None)
+                record = RowRecord(kind, key, layout.plan, stored=values if layout.keys else None)
             yield record
 
     def _moved(self, identity: tuple[Any, ...], row: Sequence[Any]) -> tuple[Any, ...]:
@@ -185,11 +185,11 @@ class Reader:
         """Read the last rows of classes that have columns in tables that the statement does not name."""
         missing: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
         for record in records:
-            if record.row is None:
+            if record.stored is None:
                 missing.setdefault(record.plan, {})[record.key[1]] = record
         for plan, by_identity in missing.items():
             for identity, row in read_values(session, plan.mapper, list(by_identity), plan.columns):
-                by_identity[identity].row = row
+                by_identity[identity].stored = row
 
     def only_read(self) -> ColumnElement[bool]:
         """Return the criterion, for PostgreSQL, that a row is one of those that were read and locked.

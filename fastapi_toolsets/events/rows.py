@@ -24,10 +24,11 @@ class RowRecord(Record):
     Attributes:
         keys: The attributes that ``before`` has; all records of a statement and a mapper share them.
         before: The row's values before an UPDATE.
-        row: The row's values in the order of ``plan.columns``: as committed, once completed; the last of a deleted row.
+        stored: The row's values in the order of ``plan.columns``: as committed, once completed; the last of a deleted
+            row.
     """
 
-    __slots__ = ("_changes", "_object", "before", "keys", "row")
+    __slots__ = ("_changes", "_object", "before", "keys", "stored")
 
     def __init__(
         self,
@@ -37,7 +38,7 @@ class RowRecord(Record):
         *,
         keys: tuple[str, ...] = (),
         before: tuple[Any, ...] = (),
-        row: tuple[Any, ...] | None = None,
+        stored: tuple[Any, ...] | None = None,
     ) -> None:
         """Record one row; unlike any other record it knows no state."""
         self.kind = kind
@@ -47,7 +48,7 @@ class RowRecord(Record):
         self.snapshot = None
         self.keys: tuple[str, ...] = keys
         self.before: tuple[Any, ...] = before
-        self.row: tuple[Any, ...] | None = row
+        self.stored: tuple[Any, ...] | None = stored
         self._changes: tuple[Change, ...] | None = None
         self._object: object = None
 
@@ -84,17 +85,18 @@ class RowRecord(Record):
         """Whether there is an object: the session's, or the copy once somebody has asked for it."""
         return self._object is not None
 
-    def attach(self, instance: object) -> None:
-        """Tell of an object that the session has."""
+    def attach(self, instance: object | None) -> None:
+        """Tell of an object that the session has, or again of a copy."""
         self._object = instance
 
     def values(self) -> dict[str, Any]:
         """Return the values by attribute."""
-        return {} if self.row is None else dict(zip(self.plan.columns, self.row, strict=True))
+        return {} if self.stored is None else dict(zip(self.plan.columns, self.stored, strict=True))
 
     def resolve(self, row: tuple[Any, ...]) -> None:
         """Take the row's values as they will be committed."""
-        self.row = row
+        self.stored = row
+        self._object = None
         if self.kind is Kind.UPDATED:
             self._changes = tuple(self._resolved(self.values()))
             self.keys = self.before = ()
@@ -132,9 +134,19 @@ def complete_rows(session: Session, journal: Journal) -> None:
             del rows[record.key]
 
 
+def keep_new_rows(session: Session, records: list[RowRecord]) -> None:
+    """Read what a statement has just written, for those who hear of a rollback: after it nothing can be asked."""
+    by_plan: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
+    for record in records:
+        if record.plan.follows_rollback and record.kind is not Kind.DELETED:
+            by_plan.setdefault(record.plan, {})[record.key[1]] = record
+    for plan, found in by_plan.items():
+        for identity, row in read_values(session, plan.mapper, list(found), plan.columns):
+            found[identity].resolve(row)
+
+
 def _is_told(record: RowRecord) -> bool:
-    listeners = record.plan.listeners
-    return bool(listeners[ModelEvent.CREATE if record.kind is Kind.CREATED else ModelEvent.UPDATE])
+    return (ModelEvent.CREATE if record.kind is Kind.CREATED else ModelEvent.UPDATE) in record.plan.shown
 
 
 def _attach(session: Session, record: RowRecord) -> None:

@@ -20,7 +20,7 @@ from .tracker import Tracker
 from .types import SessionOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy import Result
     from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
@@ -154,6 +154,11 @@ class SyncEventSession(Session):
             super(SyncEventSession, self).bulk_update_mappings(mapper, rows)
 
         self._tracker.bulk().update_mappings(self, cast("Mapper[Any]", inspect(mapper)), mappings, write)
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
+        super().flush(objects)
+        self._tracker.flushed(self)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.

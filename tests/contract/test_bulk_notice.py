@@ -204,13 +204,11 @@ def test_bulk_events_is_checked_when_the_mapper_is_configured() -> None:
         type_annotation_map = TYPES
 
     with declaring(Local):
-        type(
-            "Wrong",
-            (Local,),
-            {"__tablename__": "wrong", "__bulk_events__": "yes", "id": Column(Integer, primary_key=True)},
-        )
+        key = Column(Integer, primary_key=True)
+        wrong = type("Wrong", (Local,), {"__tablename__": "wrong", "__bulk_events__": "yes", "id": key})
         with pytest.raises(BulkEventsError, match=r"Wrong.__bulk_events__ is 'yes': make it True or False"):
             configure_mappers()
+        assert wrong.__name__ == "Wrong"  # it has to live until then
 
 
 def test_a_session_that_was_never_listened_to_warns_of_nothing() -> None:

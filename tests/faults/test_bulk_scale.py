@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import gc
-import tracemalloc
 
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
-
-from ..databases import TYPES, Database
-from ..front_ends import FrontEnd, scenario
+from ..databases import TYPES
 
 MANY = 100_000
 

@@ -134,10 +134,10 @@ class Oracle:
         connection.execute(text("BEGIN"))
         try:
             self._sow(seeded=seeded)
+            connection.execute(text("COMMIT"))
         except BaseException:  # what went wrong before shows here: the next program must not find it, too
             connection.execute(text("ROLLBACK"))
             raise
-        connection.execute(text("COMMIT"))
         if self.database.name == "mariadb":
             connection.execute(text("ALTER TABLE notes AUTO_INCREMENT = 1"))
         self._seen_tokens = set()
