@@ -64,7 +64,7 @@ def test_every_rule_is_told_once_on_the_page_of_guarantees() -> None:
 
 def test_every_promise_is_followed_by_an_example() -> None:
     """Each of at most five lines, blank ones not counted."""
-    promises = GUARANTEES.read_text(encoding="utf-8").split("\n## Not yet\n")[0]
+    promises = GUARANTEES.read_text(encoding="utf-8").split("\n## What is not promised\n")[0]
     without: list[str] = []
     for promise in re.split(r"^\*\*", promises, flags=re.MULTILINE)[1:]:
         examples = re.findall(r"^```python\n(.*?)^```$", promise, re.MULTILINE | re.DOTALL)

@@ -16,7 +16,7 @@ from . import compatibility, outcome
 from .crossing import checked_backend
 from .plan import plans
 from .registry import check_callable, registry
-from .tracker import Tracker
+from .tracker import Tracker, caller_of
 from .types import SessionOptions
 
 if TYPE_CHECKING:
@@ -36,6 +36,9 @@ class SyncEventSession(Session):
     Callbacks run in ``commit()``, after the COMMIT of the outermost transaction: sync ones on the thread that commits,
     async ones on the application's loop where there is one, otherwise on one of the library's. As long as no listener
     is registered in the process it *is* a plain session.
+
+    A session class of your own, or of another library, gets events by deriving from both, this one first:
+    ``class ShopSession(SyncEventSession, TheirSession)``. Whatever their constructor takes is given by keyword.
     """
 
     def __init__(
@@ -66,7 +69,7 @@ class SyncEventSession(Session):
             on_bulk_write: What to do when a bulk statement writes a model whose listeners are not told of it:
                 ``"warn"`` once for each model and kind of statement, ``"raise"`` before the statement runs, or
                 ``"ignore"``.
-            **options: Everything else that ``Session`` takes.
+            **options: Everything else that ``Session``, or the session class that this one is mixed into, takes.
 
         Raises:
             SessionClassError: ``bind`` or one of ``binds`` belongs to the async side.
@@ -90,7 +93,9 @@ class SyncEventSession(Session):
         )
         _check_options(chosen)
         self._tracker = Tracker(chosen)
-        super().__init__(bind, **options)
+        if bind is not None:  # by name: the constructor of a class that this one is mixed into may begin otherwise
+            options["bind"] = bind
+        super().__init__(**options)
 
     def expire(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
         """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
@@ -281,12 +286,24 @@ def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> No
         if not all(callback in known for callback in callbacks):
             known += callbacks
             warnings.warn(
-                f"{mapper.class_.__qualname__} has listeners, but was flushed by a {type(session).__name__}, which "
-                "calls none of them: make the session factory with class_=EventSession (async_sessionmaker) or "
-                "class_=SyncEventSession (sessionmaker)",
+                f"{mapper.class_.__qualname__} has listeners, but was flushed by {_described(caller_of(session))}",
                 PlainSessionWarning,
                 stacklevel=2,
             )
+
+
+def _described(session: object) -> str:
+    """Name a session without events, and what to use instead."""
+    is_sync = isinstance(session, Session)
+    ours, factory = ("SyncEventSession", "sessionmaker") if is_sync else ("EventSession", "async_sessionmaker")
+    name, instead = type(session).__name__, f"make its factory with {factory}(..., class_={ours})"
+    for base in type(session).__mro__:
+        # A factory makes a class of its own, which looks like one of SQLAlchemy's: the user's is behind it.
+        if not base.__module__.startswith("sqlalchemy.") and hasattr(base, "commit"):
+            name = f"{base.__module__}.{base.__qualname__}"
+            instead = f"give its factory a class that derives from both, class Name({ours}, {base.__name__})"
+            break
+    return f"a session of class {name}, which calls none of them: {instead}"
 
 
 registry.subscribe(install)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause
@@ -213,7 +214,7 @@ class Tracker:
                 journal.set_aside()
                 if not found:
                     return
-                Round(found, _Host(self, session).caller, self.options).run(is_last=number > limit)
+                Round(found, partial(caller_of, session), self.options).run(is_last=number > limit)
                 if not compatibility.is_clean(session):
                     session.flush()
         except BaseException as error:
@@ -327,10 +328,8 @@ class _Host:
         self._session = session
 
     def caller(self) -> object:
-        """Return the ``AsyncSession`` whose session this is, or the session itself."""
-        module = sys.modules.get("sqlalchemy.ext.asyncio")
-        proxy: object | None = None if module is None else module.async_session(self._session)
-        return self._session if proxy is None else proxy
+        """Return the session that the user has."""
+        return caller_of(self._session)
 
     def tidy(self, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
@@ -353,6 +352,13 @@ def _report_unfinished(frame: Frame) -> None:
     found = deliveries(Batch(0), frame)
     names = names_of((item, listener) for item in found for listener in listeners_of(item))
     logger.warning("COMMIT did not succeed, or its outcome is unknown; not called: %s", names)
+
+
+def caller_of(session: Session) -> object:
+    """Return the ``AsyncSession`` whose session this is, or the session itself."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    proxy: object | None = None if module is None else module.async_session(session)
+    return session if proxy is None else proxy
 
 
 def _may_write(statement: object) -> bool:

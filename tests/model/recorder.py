@@ -80,8 +80,10 @@ class Recorder:
     def listening(self) -> Generator[None]:
         """Register the callbacks of either kind; a program mutes those it does not want."""
         with listener_scope(inherit=False):
-            for callback in (self.record, self.record_awaited, self.react, self.react_awaited):
-                listens_for(Base)(callback)
+            listens_for(Base)(self.record)
+            listens_for(Base)(self.record_awaited)
+            listens_for(Base)(self.react)
+            listens_for(Base)(self.react_awaited)
             yield
 
     @contextmanager
