@@ -32,6 +32,7 @@ FLOORS = {
     "fastapi_toolsets.events.delivery": 2,
     "fastapi_toolsets.events.dispatch": 2,
     "fastapi_toolsets.events.loading": 2,
+    "fastapi_toolsets.events.old_values": 2,
     "fastapi_toolsets.events.ordering": 2,
     "fastapi_toolsets.events.outcome": 2,
     "fastapi_toolsets.events.rows": 2,

@@ -13,7 +13,7 @@ from .types import ModelEvent
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import Session
 
     from .journal import Change, Journal, Record
     from .plan import Plan
@@ -27,6 +27,7 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         journal: What the transaction did, everything released into its root frame.
         reload: Whether to read everything again, since other statements may have written the same rows.
     """
+<<<<<<< HEAD
     unsure = journal.unsure
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
@@ -36,8 +37,24 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         record
         for record in records
         if (reload or unsure or _is_uncertain(record.state, record.plan)) and _is_told(record)
+=======
+    everything = reload or journal.unsure
+    told = [
+        record
+        for record in journal.root.rows.values()
+        # The object may not show the row as it is: something expired, deferred, or changed after expunging.
+        if (
+            everything
+            or (state := record.state).modified
+            or state.expired_attributes
+            or state.callables
+            or record.plan.deferred
+        )
+        and _is_told(record)
+>>>>>>> main
     ]
-    _complete(session, told, reload=reload)
+    if told:
+        _complete(session, told, reload=reload)
 
 
 def keep_rows(session: Session, records: list[Record]) -> None:
@@ -64,11 +81,6 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
     for record in told:
         if record.changes:
             _resolve_pending(record)
-
-
-def _is_uncertain(state: InstanceState[Any], plan: Plan) -> bool:
-    """Whether the object may not show the row as it is: something expired, deferred, or changed after expunging."""
-    return bool(state.expired_attributes or state.callables or plan.deferred or state.modified)
 
 
 def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> None:

@@ -240,11 +240,11 @@ _HOOKS = (
 
 
 def _before_flush(session: SyncEventSession, flush_context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
-    session._tracker.before_flush(session)
+    session._tracker.capture.before_flush(session)
 
 
 def _after_flush(session: SyncEventSession, flush_context: UOWTransaction) -> None:
-    session._tracker.after_flush(flush_context)
+    session._tracker.capture.after_flush(flush_context)
 
 
 def _after_flush_postexec(session: SyncEventSession, flush_context: UOWTransaction) -> None:  # noqa: ARG001
