@@ -5,11 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-<<<<<<< HEAD
-import sys
 from dataclasses import dataclass
-=======
->>>>>>> main
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.orm import InstanceState, attributes

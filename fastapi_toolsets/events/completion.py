@@ -27,8 +27,7 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         journal: What the transaction did, everything released into its root frame.
         reload: Whether to read everything again, since other statements may have written the same rows.
     """
-<<<<<<< HEAD
-    unsure = journal.unsure
+    everything = reload or journal.unsure
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
         complete_rows(session, journal)
@@ -36,12 +35,6 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
     told = [
         record
         for record in records
-        if (reload or unsure or _is_uncertain(record.state, record.plan)) and _is_told(record)
-=======
-    everything = reload or journal.unsure
-    told = [
-        record
-        for record in journal.root.rows.values()
         # The object may not show the row as it is: something expired, deferred, or changed after expunging.
         if (
             everything
@@ -51,7 +44,6 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
             or record.plan.deferred
         )
         and _is_told(record)
->>>>>>> main
     ]
     if told:
         _complete(session, told, reload=reload)

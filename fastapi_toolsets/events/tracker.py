@@ -50,12 +50,8 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self._journal = Journal()
-<<<<<<< HEAD
-        self._capture = Capture(self._journal)
-        self._bulk = BulkWrites(self._journal, options.on_bulk_write)
-=======
         self.capture = Capture(self._journal)
->>>>>>> main
+        self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -304,12 +300,8 @@ class Tracker:
         try:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
-<<<<<<< HEAD
             del frame  # the dispatch lets go of each event once it is told
-            with compatibility.usable_in_begin_block(session):
-=======
             if compatibility.begin_block(session) is None:
->>>>>>> main
                 dispatch.run(raises=phase is Phase.AFTER_COMMIT)
             else:
                 with compatibility.usable_in_begin_block(session):
