@@ -310,7 +310,7 @@ class Journal:
         self.root = Frame()
         if self.nested:
             self.nested.clear()
-        self.unsure = False
+        self.unsure = self.bulk = False
         return frame
 
     def clear(self) -> None:
