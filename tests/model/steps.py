@@ -367,7 +367,8 @@ class Steps:
             )
         self._execute(session, statement.values(rows) if a % 2 else statement, None if a % 2 else rows)
         if not session.in_nested_transaction():
-            session.expire_all()  # as an upsert leaves objects behind that show what was
+            session.expire_all()  # an upsert leaves objects behind that show what was
+            self.is_comparable = False  # an event session loads again what it will tell of
 
     def _execute(self, session: Session, statement: Executable, parameters: Any = None, **options: object) -> None:  # noqa: ANN401 - SQLAlchemy's
         session.execute(statement, parameters, execution_options={"events": True, **options})
