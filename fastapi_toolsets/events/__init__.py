@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .crossing import set_callback_backend
-from .registry import listener_scope, listens_for, muted, remove_listener
+from .registry import (
+    RegisteredListener,
+    listener_scope,
+    listens_for,
+    muted,
+    registered_listeners,
+    remove_listener,
+)
 from .session import SyncEventSession
 from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent, Phase
 
@@ -20,10 +27,12 @@ __all__ = [
     "FieldChange",
     "ModelEvent",
     "Phase",
+    "RegisteredListener",
     "SyncEventSession",
     "listener_scope",
     "listens_for",
     "muted",
+    "registered_listeners",
     "remove_listener",
     "set_callback_backend",
 ]

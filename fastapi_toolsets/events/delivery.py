@@ -63,11 +63,15 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
     phase = batch.phase
     told: list[Record] = []
+    plan: Any = None
+    kind: Any = None
+    is_heard = False
     for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
-        kind, plan = record.kind, record.plan
-        if kind is _UPDATED and not (record.changes and (plan.simple or make_changes(record))):
-            continue  # a callback would find nothing in its changes
-        if plan.by_phase[phase][EVENT_TYPES[kind]]:
+        if record.plan is not plan or record.kind is not kind:  # looked up once where many alike follow each other
+            plan, kind = record.plan, record.kind
+            is_heard = bool(plan.by_phase[phase][EVENT_TYPES[kind]])
+        # A callback for an UPDATE shall find something in its changes.
+        if is_heard and (kind is not _UPDATED or (record.changes and (plan.simple or make_changes(record)))):
             record.batch = batch
             told.append(record)
     if len(told) > 1:
@@ -127,7 +131,12 @@ def make_changes(record: Record) -> Changes:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
                 name = f"{plan.mapper.class_.__qualname__}.{composite.key}"
-                logger.warning("The composite %s cannot be made: %s; left out", name, type(error).__name__)
+                logger.warning(
+                    "%s cannot be made of what its row holds (%s) and is left out of changes, where its columns stand; "
+                    "let its class accept such rows",
+                    name,
+                    type(error).__name__,
+                )
     return changes
 
 

@@ -8,18 +8,17 @@ import inspect
 import threading
 from collections.abc import Callable, Collection, Generator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, Literal, Never, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from ..errors import ListenerError
-from .types import ModelEvent, Phase
+from .types import CallbackFor, ModelEvent, Phase
 
 ModelT = TypeVar("ModelT")
-ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
 Parameters = ParamSpec("Parameters")
 ResultT = TypeVar("ResultT")
-ResultT_co = TypeVar("ResultT_co", covariant=True)
 AnyCallback = Callable[..., object]
 
 ALL_EVENTS = frozenset(ModelEvent)
@@ -47,6 +46,20 @@ class Listener:
         self.name: str = callback_name(callback)
         self.wants_session: bool = "session" in keywords
         self.wants_event: bool = "event" in keywords
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredListener:
+    """One callback and the class that it listens to, as :func:`registered_listeners` returns them."""
+
+    target: type
+    """The class that ``listens_for`` was given: a model, an abstract base or a mixin."""
+    events: frozenset[ModelEvent]
+    callback: AnyCallback
+    name: str
+    """The callback's qualified name, with its module."""
+    is_async: bool
+    """Whether the callback is awaited."""
 
 
 def callback_name(callback: AnyCallback) -> str:
@@ -141,6 +154,11 @@ class Registry:
                     _merge(found, listener)
         return tuple(found)
 
+    def registered(self) -> tuple[tuple[type, Listener], ...]:
+        """Return every target with each of its listeners, targets and listeners in the order of registration."""
+        with self._lock:
+            return tuple((target, listener) for target, listeners in self._listeners.items() for listener in listeners)
+
     def _changed(self) -> None:
         with self._lock:
             self.phases = frozenset(listener.phase for found in self._listeners.values() for listener in found)
@@ -161,28 +179,6 @@ def _merge(found: list[Listener], listener: Listener) -> None:
 
 
 registry: Registry = Registry()
-
-
-class CallbackFor(Protocol[ModelT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse] - below
-    """A callback that can be called with a ``ModelT_contra``, as type checkers understand it.
-
-    A function matches when it matches both overloads: it can be called as the library calls it, and it takes what it
-    takes and returns what it returns, which gives the decorator its own type back. Neither could be said alone.
-    Pyright thinks the model covariant: between two such types, not functions, the second overload would match alone.
-    """
-
-    @overload
-    def __call__(
-        self,
-        instance: ModelT_contra,
-        event_type: Literal[ModelEvent.CREATE],  # narrower than ModelEvent, or mypy would settle for this overload
-        changes: Never,  # so that a callback may call it a dict, None or both
-        /,
-        *args: Any,  # noqa: ANN401 - with **kwargs: and whatever else it declares
-        **kwargs: Any,  # noqa: ANN401 - as above
-    ) -> object: ...
-    @overload
-    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
 
 
 class ListenerDecorator(Generic[ModelT]):
@@ -244,10 +240,8 @@ def listens_for(
             ``TypeError``.
     """
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
-        msg = (
-            f"listens_for() was given {target!r} to listen to: give it a mapped class, "
-            "an abstract base of mapped classes or a mixin"
-        )
+        given = repr(target) if isinstance(target, type) else f"an object of type {type(target).__qualname__}"
+        msg = f"listens_for() was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
     return ListenerDecorator(target, _checked_events(event_types), _checked_phase(phase))
 
@@ -263,6 +257,19 @@ def remove_listener(target: type, callback: AnyCallback) -> None:
         ListenerError: The callback does not listen to that class.
     """
     registry.remove(target, callback)
+
+
+def registered_listeners() -> tuple[RegisteredListener, ...]:
+    """Return what listens to what, in the order of registration: that of the targets, then of each one's callbacks.
+
+    Returns:
+        One entry for each time that ``listens_for`` decorated a function and was not undone since, by
+        :func:`remove_listener` or the end of a :func:`listener_scope`.
+    """
+    return tuple(
+        RegisteredListener(target, listener.events, listener.callback, listener.name, listener.is_async)
+        for target, listener in registry.registered()
+    )
 
 
 @contextlib.contextmanager
