@@ -39,6 +39,8 @@ VERDICT = {"bar", "limit", "value", "outcome"}
 GROWTH_TABLES = [
     "rows-create", "rows-update", "rows-delete", "memory-create", "memory-update", "memory-delete", "listeners",
     "clean-off", "clean-on", "savepoints", "transactions",
+    "bulk-passed-update", "bulk-told-update", "bulk-objects-update",
+    "bulk-passed-delete", "bulk-told-delete", "bulk-objects-delete",
 ]  # fmt: skip
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -30,7 +30,7 @@ LANGUAGES = {"python", "text", "console", "toml", "html", "diff", "json"}
 BEFORE, NOW = "Before (v2)", "Now (v3)"
 OTHERS = {BEFORE, "Before (Django)"}
 """Tabs with code for something that is not installed here."""
-ONE_PROGRAM = {ROOT / "docs" / name for name in ("events.md", "guarantees.md", "phases.md", "tutorial.md")}
+ONE_PROGRAM = {ROOT / "docs" / name for name in ("bulk.md", "events.md", "guarantees.md", "phases.md", "tutorial.md")}
 """Pages that say of their blocks that they belong together; everywhere else each block stands for itself."""
 
 

@@ -12,6 +12,7 @@ from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
 from .plan import NO_VALUE, copy_value, plans, state_of
 from .registry import Listener, callback_name
+from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
 
 if TYPE_CHECKING:
@@ -88,6 +89,9 @@ _position = attrgetter("position")
 
 def _show_copy(record: Record) -> None:
     """Tell of a copy of the row that would have been: the object itself shows what it was before, or nothing."""
+    if isinstance(record, RowRecord):
+        record.attach(None)
+        return
     record.obj = detached_copy(record.plan, record.row)
     record.state = state_of(record.obj)
 
@@ -156,7 +160,10 @@ def make_event(record: Record) -> Event:
 
 def _values(record: Record) -> dict[str, Any]:
     """Return the row's values as committed; those that it had last for a deleted row."""
-    loaded = record.state.dict if record.snapshot is None else record.snapshot
+    if isinstance(record, RowRecord):
+        loaded = record.values()
+    else:
+        loaded = record.state.dict if record.snapshot is None else record.snapshot
     values = {key: copy_value(loaded.get(key)) for key in record.plan.columns}
     if record.kind is _UPDATED:
         values.update((key, copy_value(new)) for key, _, new in record.changes if key in values)
@@ -173,7 +180,7 @@ def _values_before(record: Record) -> dict[str, Any]:
 
 def take_snapshot(record: Record) -> None:
     """Keep the object's column values, since a callback is about to use the session."""
-    if record.snapshot is None:
+    if record.snapshot is None and not (isinstance(record, RowRecord) and not record.has_object):
         loaded = record.state.dict
         record.snapshot = {key: loaded[key] for key in record.plan.columns if key in loaded}
 

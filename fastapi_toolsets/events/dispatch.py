@@ -145,7 +145,7 @@ class Dispatch(Queue):
     def _call(self, listener: Listener) -> object:
         """Call the callback and return what it returned, an awaitable if it is async."""
         delivery = self._delivery
-        if type(delivery) is not Record:
+        if not isinstance(delivery, Record):
             return listener.callback(*delivery.arguments) if isinstance(delivery, Hook) else None
         if delivery.snapshot is not None:
             restore(delivery)

@@ -12,6 +12,7 @@ from sqlalchemy import TextClause
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, outcome
 from .before_commit import Round
+from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
 from .delivery import deliveries, generation, listeners_of, names_of
@@ -24,6 +25,7 @@ from .warn import warn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy import Result
     from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
 
@@ -52,6 +54,7 @@ class Tracker:
         self.options = options
         self._journal = Journal()
         self.capture: Capture = Capture(self._journal)
+        self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -94,10 +97,17 @@ class Tracker:
         if self._committing and not self._telling and compatibility.is_clean(session):
             self._prepare(session, votes=_BEFORE_COMMIT in registry.phases and self._is_ending(session))
 
-    def do_orm_execute(self, execution: ORMExecuteState) -> None:
-        """Note a statement that may write rows past the unit of work."""
-        if not execution.is_select and _may_write(execution.statement):
-            self.wrote = self._wrote_past_flush = True
+    def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
+        """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
+        if execution.is_select or not _may_write(execution.statement):
+            return None
+        self.wrote = self._wrote_past_flush = True
+        return self._bulk.execute(execution)
+
+    def bulk(self) -> BulkWrites:
+        """Note that one of the session's bulk methods writes rows, and return who tells of them."""
+        self.wrote = self._wrote_past_flush = True
+        return self._bulk
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
@@ -291,6 +301,7 @@ class Tracker:
         try:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
+            del frame  # the dispatch lets go of each event once it is told
             if compatibility.begin_block(session) is None:
                 dispatch.run(raises=phase is _AFTER_COMMIT)
             else:
