@@ -23,6 +23,10 @@ class SessionOptionError(ToolsetsError, ValueError):
     """An option of the session factory has a value that it cannot have."""
 
 
+class ObserverError(ToolsetsError, ValueError):
+    """A dispatch observer was added twice, or one removed that does not observe."""
+
+
 class CascadeLimitError(ToolsetsError, RuntimeError):
     """Callbacks kept committing changes that called callbacks again, beyond the session's bound."""
 

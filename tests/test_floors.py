@@ -19,6 +19,7 @@ FLOORS = {
     "fastapi_toolsets.events.compatibility": 0,
     "fastapi_toolsets.events.types": 0,
     "fastapi_toolsets.events.journal": 1,
+    "fastapi_toolsets.events.observation": 1,
     "fastapi_toolsets.events.plan": 1,
     "fastapi_toolsets.events.registry": 1,
     "fastapi_toolsets.events.capture": 2,
@@ -27,6 +28,7 @@ FLOORS = {
     "fastapi_toolsets.events.delivery": 2,
     "fastapi_toolsets.events.dispatch": 2,
     "fastapi_toolsets.events.loading": 2,
+    "fastapi_toolsets.events.observing": 2,
     "fastapi_toolsets.events.ordering": 2,
     "fastapi_toolsets.events.outcome": 2,
     "fastapi_toolsets.events.asyncio": 3,
@@ -35,6 +37,7 @@ FLOORS = {
     "fastapi_toolsets.events.": 4,
     "fastapi_toolsets.models": 4,
     "fastapi_toolsets.db": 5,
+    "fastapi_toolsets.observability": 5,
     "fastapi_toolsets.pytest": 5,
     "fastapi_toolsets.demo": 6,
 }

@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .crossing import set_callback_backend
+from .observation import (
+    CallbackOutcome,
+    DispatchObserver,
+    Ending,
+    ObservedCallback,
+    ObservedDispatch,
+    add_observer,
+    remove_observer,
+)
 from .registry import listener_scope, listens_for, muted, remove_listener
 from .session import SyncEventSession
 from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent
@@ -14,16 +23,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallbackFailure",
+    "CallbackOutcome",
     "Changes",
+    "DispatchObserver",
+    "Ending",
     "Event",
     "EventSession",
     "FieldChange",
     "ModelEvent",
+    "ObservedCallback",
+    "ObservedDispatch",
     "SyncEventSession",
+    "add_observer",
     "listener_scope",
     "listens_for",
     "muted",
     "remove_listener",
+    "remove_observer",
     "set_callback_backend",
 ]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .journal import Batch, Kind, Members, Record
 from .loading import populate
 from .plan import NO_VALUE, copy_value, plans
-from .registry import Listener, callback_name
+from .registry import Listener
 from .types import CallbackFailure, Event, ModelEvent
 
 if TYPE_CHECKING:
@@ -104,8 +105,10 @@ def make_changes(record: Record) -> Changes:
                 if before != after:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
-                name = f"{plan.mapper.class_.__qualname__}.{composite.key}"
-                logger.warning("The composite %s cannot be made: %s; left out", name, type(error).__name__)
+                model = plan.mapper.class_.__qualname__
+                message = "The composite %s.%s cannot be made: %s; left out"
+                fields = {"model": model, "field": composite.key}
+                logger.warning(message, model, composite.key, type(error).__name__, extra=fields)
     return changes
 
 
@@ -173,18 +176,35 @@ def _show_last_row(record: Record, snapshot: dict[str, Any]) -> None:
             record.state.expired_attributes.discard(key)
 
 
+def subject_of(delivery: Delivery | None) -> tuple[str, ModelEvent] | tuple[None, None]:
+    """Return the name of the model and the type of the event; neither where it is no event."""
+    if delivery is None or isinstance(delivery, Hook):
+        return None, None
+    return delivery.plan.mapper.class_.__qualname__, EVENT_TYPES[delivery.kind]
+
+
 def describe(delivery: Delivery, listener: Listener, error: BaseException) -> CallbackFailure:
     """Describe that a callback raised."""
-    if isinstance(delivery, Hook):
-        return CallbackFailure(callback=callback_name(listener.callback), model=None, event_type=None, error=error)
-    model = delivery.plan.mapper.class_.__qualname__
-    return CallbackFailure(callback=listener.name, model=model, event_type=EVENT_TYPES[delivery.kind], error=error)
+    model, event_type = subject_of(delivery)
+    return CallbackFailure(callback=listener.name, model=model, event_type=event_type, error=error)
 
 
 def names_of(items: Iterable[tuple[Delivery, Listener]]) -> str:
     """Name each callback with what it is called for, without any field value, and how often."""
-    counted: dict[str, int] = {}
-    for delivery, listener in items:
-        name = str(describe(delivery, listener, RuntimeError()))
-        counted[name] = counted.get(name, 0) + 1
+    counted = Counter(str(describe(delivery, listener, RuntimeError())) for delivery, listener in items)
     return ", ".join(name if count == 1 else f"{name} (x{count})" for name, count in counted.items()) or "nobody"
+
+
+def log_fields(failure: CallbackFailure) -> dict[str, object]:
+    """Return what a log record says of a callback in fields of its own: names, no field values."""
+    return _fields(failure.callback, failure.model, failure.event_type)
+
+
+def counted_log_fields(items: Iterable[tuple[Delivery, Listener]]) -> list[dict[str, object]]:
+    """Return the same for many callbacks, each with how often it is meant."""
+    counted = Counter((listener.name, subject_of(delivery)) for delivery, listener in items)
+    return [{**_fields(name, *subject), "count": count} for (name, subject), count in counted.items()]
+
+
+def _fields(callback: str, model: str | None, event_type: ModelEvent | None) -> dict[str, object]:
+    return {"callback": callback, "model": model, "event_type": None if event_type is None else event_type.value}

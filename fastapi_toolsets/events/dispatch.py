@@ -15,8 +15,10 @@ from .crossing import find_crossing, outlive, was_cancelled
 from .delivery import (
     EVENT_TYPES,
     Hook,
+    counted_log_fields,
     describe,
     listeners_of,
+    log_fields,
     make_changes,
     make_event,
     names_of,
@@ -82,7 +84,7 @@ class Dispatch:
         self._listener: Listener | None = None
         self._batch: Batch | None = None
         self._failures: list[CallbackFailure] = []
-        self._left_out: list[str] = []
+        self._left_out: list[tuple[Delivery, Listener]] = []
         self._stop: BaseException | None = None
         self._grace_ends: float | None = None
         self._on_loop = False
@@ -103,7 +105,7 @@ class Dispatch:
         if batch.generation <= self._options.cascade_limit:
             self._waiting.extend(found)
         elif found:
-            self._left_out.append(names_of((item, listener) for item in found for listener in listeners_of(item)))
+            self._left_out += [(item, listener) for item in found for listener in listeners_of(item)]
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
@@ -155,7 +157,7 @@ class Dispatch:
             grace = self._options.callback_grace if left is None else left
             self._crossing.run(function, grace, cancelled=cancelled)
         except Exception as error:
-            logger.error("Async callbacks could not run", exc_info=error)  # noqa: TRY400 - the error is at hand
+            logger.error("Async callbacks could not run", exc_info=error, extra=self._fields())  # noqa: TRY400 - the error is at hand
             self._report_rest("no event loop could be reached")
 
     def _advance(self) -> None:
@@ -247,7 +249,7 @@ class Dispatch:
                 self._report_rest("the grace after a cancellation was over")
                 raise error
             self._stop = self._stop or error
-            logger.error("%s was cut short by a cancellation", names_of(self._current()))
+            logger.error("%s was cut short by a cancellation", names_of(self._current()), extra=self._fields())
             return False
         try:
             handled = self._failed(listener, error)
@@ -271,7 +273,7 @@ class Dispatch:
 
         self._crossing.run(wait, self._options.callback_grace)
         if not outcome:  # the grace was over, and a worker thread goes on
-            logger.error("%s was cut short by a cancellation", names_of(self._current()))
+            logger.error("%s was cut short by a cancellation", names_of(self._current()), extra=self._fields())
         elif outcome[0] is not None:
             raise outcome[0]
 
@@ -281,7 +283,8 @@ class Dispatch:
             self._host.tidy(listener.name)
         except Exception as error:
             # A warning made an error, or a connection that is gone.
-            logger.error("Cleaning up after %s failed", names_of(self._current()), exc_info=error)  # noqa: TRY400 - same
+            name = names_of(self._current())
+            logger.error("Cleaning up after %s failed", name, exc_info=error, extra=self._fields())  # noqa: TRY400 - same
 
     # On a loop.
 
@@ -366,7 +369,8 @@ class Dispatch:
             self._log(failure)
 
     def _log(self, failure: CallbackFailure) -> None:
-        logger.error("%s raised; the commit stands and the other callbacks run", failure, exc_info=failure.error)
+        message = "%s raised; the commit stands and the other callbacks run"
+        logger.error(message, failure, exc_info=failure.error, extra=log_fields(failure))
 
     def _handler_raised(self, error: BaseException) -> bool:
         """Take what the session's function for errors raised; return whether it ends everything."""
@@ -374,12 +378,18 @@ class Dispatch:
             self._stop = error
             self._report_rest("interrupted")
             return True
-        logger.error("The on_callback_error function raised for %s", names_of(self._current()), exc_info=error)
+        name = names_of(self._current())
+        logger.error("The on_callback_error function raised for %s", name, exc_info=error, extra=self._fields())
         return False
 
     def _current(self) -> Iterator[tuple[Delivery, Listener]]:
         if self._delivery is not None and self._listener is not None:
             yield self._delivery, self._listener
+
+    def _fields(self) -> dict[str, object]:
+        """Return the callback that is due as the fields of a log record."""
+        found = [log_fields(describe(delivery, listener, RuntimeError())) for delivery, listener in self._current()]
+        return found[0] if found else {}
 
     def _report_unstarted(self) -> None:
         """Log what was not even begun, since no grace was left when it was due."""
@@ -388,23 +398,34 @@ class Dispatch:
 
     def _report_rest(self, reason: str) -> None:
         """Log by name what was interrupted and what is not called any more, and forget it."""
-        interrupted = names_of(self._current())
+        interrupted, fields = names_of(self._current()), self._fields()
+        rest = self._take_rest(reason)
+        logger.error(
+            "Committed, but %s: interrupted %s; not called: %s",
+            reason,
+            interrupted,
+            names_of(rest),
+            extra={**fields, "not_called": counted_log_fields(rest)},
+        )
+
+    def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:  # noqa: ARG002 - for those who observe
+        """Forget the callback that is due and those that follow; return these."""
         rest: list[tuple[Delivery, Listener]] = []
         self._advance()
         while self._listener is not None:
             rest += self._current()
             self._advance()
-        logger.error("Committed, but %s: interrupted %s; not called: %s", reason, interrupted, names_of(rest))
+        return rest
 
     def _raise_errors(self) -> None:
         errors = [failure.error for failure in self._failures]
         if self._left_out:
             message = (
                 f"callbacks have committed {self._options.cascade_limit} times in a row, each time calling callbacks "
-                f"again; not called any more: {', '.join(self._left_out)}. Let a callback commit only what ends the "
+                f"again; not called any more: {names_of(self._left_out)}. Let a callback commit only what ends the "
                 "chain, or raise cascade_limit on the session factory"
             )
-            logger.error(message)
+            logger.error(message, extra={"not_called": counted_log_fields(self._left_out)})
             if not errors:
                 raise CascadeLimitError(message)
             errors.append(CascadeLimitError(message))

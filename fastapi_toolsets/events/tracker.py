@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import TextClause
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
-from . import compatibility, outcome
+from . import compatibility, observation, outcome
 from .capture import Capture
 from .completion import complete
-from .delivery import deliveries, listeners_of, names_of
+from .delivery import counted_log_fields, deliveries, listeners_of, names_of
 from .dispatch import Dispatch
 from .journal import Batch, Journal
+from .observing import ObservingDispatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,8 +204,9 @@ class Tracker:
 
     def _report_unfinished(self) -> None:
         found = deliveries(Batch(0), self._journal.take())
-        names = names_of((item, listener) for item in found for listener in listeners_of(item))
-        logger.warning("COMMIT did not succeed, or its outcome is unknown; not called: %s", names)
+        items = [(item, listener) for item in found for listener in listeners_of(item)]
+        message = "COMMIT did not succeed, or its outcome is unknown; not called: %s"
+        logger.warning(message, names_of(items), extra={"not_called": counted_log_fields(items)})
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
         frame, expires = self._journal.take(), self._expires
@@ -220,7 +222,12 @@ class Tracker:
             batch = dispatch.new_batch()
             dispatch.add(batch, deliveries(batch, frame))
             return
-        self._dispatch = dispatch = Dispatch(self.options, _Host(self, session), states)
+        host, observers = _Host(self, session), observation.current
+        if observers is None:
+            dispatch = Dispatch(self.options, host, states)
+        else:
+            dispatch = ObservingDispatch(self.options, host, states, observers)
+        self._dispatch = dispatch
         try:
             batch = dispatch.new_batch()
             dispatch.add(batch, deliveries(batch, frame))

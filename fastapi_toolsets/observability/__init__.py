@@ -1,0 +1,1 @@
+"""What operations sees of callbacks, each on request: traces (:mod:`.opentelemetry`) and metrics (:mod:`.prometheus`)."""
