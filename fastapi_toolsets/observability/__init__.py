@@ -1,1 +1,1 @@
-"""What operations sees of callbacks, each on request: traces (:mod:`.opentelemetry`) and metrics (:mod:`.prometheus`)."""
+"""What operations sees of callbacks, on request: :mod:`.opentelemetry` makes traces, :mod:`.prometheus` metrics."""
