@@ -360,7 +360,10 @@ def test_fastapi_that_is_too_old(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert command.run(["--serve"]) == 2
     assert capsys.readouterr() == (
         "",
-        'The page needs FastAPI 0.135 or later: run pip install --upgrade "fastapi-toolsets[demo]" and start it again.\n',
+        (
+            'The page needs FastAPI 0.135 or later: run pip install --upgrade "fastapi-toolsets[demo]" '
+            "and start it again.\n"
+        ),
     )
 
 

@@ -125,7 +125,7 @@ async def _messages(
 
 def _file(name: str, media_type: str) -> Callable[[Request], Response]:
     """Return what answers with one of the page's files."""
-    content = files(__package__).joinpath(name).read_bytes()
+    content = files("fastapi_toolsets.demo.live").joinpath(name).read_bytes()
 
     def answer(_request: Request) -> Response:
         return Response(content, media_type=media_type, headers=_HEADERS)
