@@ -16,7 +16,7 @@ from .observation import (
 )
 from .registry import listener_scope, listens_for, muted, remove_listener
 from .session import SyncEventSession
-from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent
+from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from .asyncio import EventSession
@@ -33,6 +33,7 @@ __all__ = [
     "ModelEvent",
     "ObservedCallback",
     "ObservedDispatch",
+    "Phase",
     "SyncEventSession",
     "add_observer",
     "listener_scope",

@@ -8,10 +8,13 @@ from sqlalchemy import ClauseElement
 from sqlalchemy.orm import LoaderCallableStatus, PassiveFlag
 
 from . import compatibility
+from .completion import keep_rows
 from .journal import PENDING, Kind, Members, Record, same
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .ordering import in_order
 from .plan import ATOMS, NO_VALUE, copy_value, plans, state_of
+from .registry import registry
+from .types import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
@@ -299,9 +302,9 @@ class Capture:
                 record.key = key
                 moved.append(record)
         if records:
-            misread = [record for record in records if record.plan.misread and record.kind is Kind.UPDATED]
-            if len(misread) > 1:
-                _read_again(session, misread)
+            _read_again(session, records)
+            if Phase.AFTER_ROLLBACK in registry.phases:
+                keep_rows(session, [record for record in records if record.plan.follows_rollback])
             frame = self._journal.frame(savepoint)
             if switched:  # one that has changed nothing takes no place in the order
                 records = [r for r in records if r.changes or r.kind is not Kind.UPDATED or r.key in frame.rows]
@@ -374,8 +377,11 @@ def _want_orphan(state: InstanceState[Any], plan: Plan | None, to_load: ToLoad) 
 
 def _read_again(session: Session, records: list[Record]) -> None:
     """Correct ``onupdate`` values: after a batched UPDATE SQLAlchemy shows each object that of the first row."""
+    misread = [record for record in records if record.plan.misread and record.kind is Kind.UPDATED]
+    if len(misread) < 2:  # noqa: PLR2004 - one row has its own value
+        return
     by_plan: dict[Plan, list[Record]] = {}
-    for record in records:
+    for record in misread:
         by_plan.setdefault(record.plan, []).append(record)
     for plan, group in by_plan.items():
         rows = read_rows(session, plan.mapper, [record.key[1] for record in group], plan.misread)

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import concurrency
 
 if TYPE_CHECKING:
@@ -169,6 +170,24 @@ def usable_in_begin_block(session: Session) -> Generator[None]:
         yield
     finally:
         session._trans_context_manager = block  # noqa: SLF001
+
+
+def roll_back_in_commit(root: SessionTransaction) -> None:
+    """Roll a root transaction back from within its own ``commit()`` or ``prepare()``, before anything was committed.
+
+    ``SessionTransaction._expect_state`` lets a method that is under way call one that ends the transaction; SQLAlchemy
+    does the same when the second of two phases fails. Without it ``rollback()`` refuses to run there.
+    """
+    with root._expect_state(SessionTransactionState.CLOSED):  # noqa: SLF001
+        root.rollback()
+
+
+def is_ending(root: SessionTransaction) -> bool:
+    """Whether ``commit()`` or ``prepare()`` of a transaction is under way (``_StateChange._current_fn``).
+
+    Without it a flush that follows a commit given up half-way could not be told from one that the commit itself makes.
+    """
+    return root._current_fn is not None  # noqa: SLF001
 
 
 def after_close(transaction: SessionTransaction, settle: Callable[[], None]) -> None:

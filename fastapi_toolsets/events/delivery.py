@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .journal import Batch, Kind, Members, Record
-from .loading import populate
-from .plan import NO_VALUE, copy_value, plans
+from .loading import detached_copy, populate
+from .plan import NO_VALUE, copy_value, plans, state_of
 from .registry import Listener
-from .types import CallbackFailure, Event, ModelEvent
+from .types import CallbackFailure, Event, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +27,12 @@ EVENT_TYPES = {
     Kind.UPDATED: ModelEvent.UPDATE,
     Kind.DELETED: ModelEvent.DELETE,
 }
+
+generation: ContextVar[int] = ContextVar("fastapi_toolsets_generation", default=0)
+"""The generation that a commit made here would have: 0, or one more than that of the callback that is running.
+
+A context variable, since callbacks may commit through other sessions, on other threads and loops.
+"""
 
 
 class Hook:
@@ -44,21 +51,31 @@ Delivery: TypeAlias = Record | Hook
 
 
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
-    """Return the net events of a committed transaction in the order of their rows, then its ``on_commit`` hooks."""
+    """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
+    phase = batch.phase
     told: list[tuple[int, Record]] = []
     for record in (*frame.gone, *frame.rows.values()):
         kind = record.kind
         if kind is Kind.UPDATED and not _has_changes(record):
             continue
-        if record.plan.listeners[EVENT_TYPES[kind]]:
+        if record.plan.by_phase[phase][EVENT_TYPES[kind]]:
             told.append((record.position, record))
     told.sort(key=_position)
     found: list[Delivery] = []
-    for position, (_, record) in enumerate(told):
-        record.position, record.batch = position, batch
+    for _, record in told:
+        record.batch = batch
+        if phase is Phase.AFTER_ROLLBACK:
+            _show_copy(record)
         found.append(record)
-    found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
+    if phase is Phase.AFTER_COMMIT:
+        found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
     return found
+
+
+def _show_copy(record: Record) -> None:
+    """Tell of a copy of the row that would have been: the object itself shows what it was before, or nothing."""
+    record.obj = detached_copy(record.plan, record.row)
+    record.state = state_of(record.obj)
 
 
 def _has_changes(record: Record) -> bool:
@@ -81,7 +98,7 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
         if current is None:
             return ()
         plan = current
-    return plan.listeners[EVENT_TYPES[delivery.kind]]
+    return plan.by_phase[delivery.batch.phase][EVENT_TYPES[delivery.kind]]
 
 
 def make_changes(record: Record) -> Changes:
@@ -126,7 +143,7 @@ def make_event(record: Record) -> Event:
         before=None if event_type is ModelEvent.CREATE else MappingProxyType(_values_before(record)),
         after=None if event_type is ModelEvent.DELETE else MappingProxyType(_values(record)),
         transaction_id=record.batch.identifier,
-        position=record.position,
+        position=record.batch.position,
     )
 
 

@@ -6,7 +6,6 @@ import inspect
 import logging
 import time
 from collections import deque
-from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CascadeLimitError
@@ -17,6 +16,7 @@ from .delivery import (
     Hook,
     counted_log_fields,
     describe,
+    generation,
     listeners_of,
     log_fields,
     make_changes,
@@ -27,6 +27,7 @@ from .delivery import (
 )
 from .journal import Batch, Kind, Record
 from .registry import Listener, anything_muted, is_muted
+from .types import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -38,10 +39,6 @@ if TYPE_CHECKING:
     from .types import CallbackFailure, SessionOptions
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
-
-# The generation that a commit made here would have: 0, or one more than that of the callback that is running. A context
-# variable, since callbacks may commit through other sessions, on other threads and loops.
-_generation: ContextVar[int] = ContextVar("fastapi_toolsets_generation", default=0)
 
 
 class Host(Protocol):
@@ -96,9 +93,9 @@ class Dispatch:
             self._found = find_crossing(self._options.callback_backend)
         return self._found
 
-    def new_batch(self) -> Batch:
-        """Begin the batch of a commit made now, by the first committer or by a callback."""
-        return Batch(_generation.get() if self._batch is None else self._batch.generation + 1)
+    def new_batch(self, phase: Phase, before: Batch | None) -> Batch:
+        """Begin the batch of a transaction that ends now, the first committer's or a callback's."""
+        return Batch(generation.get() if self._batch is None else self._batch.generation + 1, phase, before)
 
     def add(self, batch: Batch, found: list[Delivery]) -> None:
         """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
@@ -120,14 +117,18 @@ class Dispatch:
             if isinstance(item, Record):
                 take_snapshot(item)
 
-    def run(self) -> None:
+    def run(self, *, raises: bool) -> None:
         """Call everything that waits, and what it leads to.
+
+        Args:
+            raises: Whether the caller can be told by an exception what went wrong. After a rollback it cannot: it has
+                one of its own.
 
         Raises:
             CascadeLimitError: Callbacks kept committing.
             BaseExceptionGroup: Callbacks raised, and the session's policy is to raise.
         """
-        token = _generation.set(_generation.get())
+        token = generation.set(generation.get())
         try:
             self._advance()
             while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
@@ -143,11 +144,16 @@ class Dispatch:
             self._log_failures()
             raise
         finally:
-            _generation.reset(token)
+            generation.reset(token)
         if self._stop is not None:
             self._log_failures()
             raise self._stop
-        self._raise_errors()
+        if self._left_out:
+            self._log_left_out()
+        if not raises:
+            self._log_failures()
+        elif self._failures or self._left_out:
+            self._raise_errors()
 
     def _cross(self, *, cancelled: bool) -> None:
         """Run async callbacks where they can run."""
@@ -170,11 +176,12 @@ class Dispatch:
                     self._listeners = ()
                     return
                 self._delivery = delivery = self._waiting.popleft()
+                delivery.batch.position += 1
                 self._listeners = listeners_of(delivery)
                 self._index = -1
                 if delivery.batch is not self._batch:
                     self._batch = delivery.batch
-                    _generation.set(delivery.batch.generation + 1)
+                    generation.set(delivery.batch.generation + 1)
                 continue
             self._listener = self._listeners[self._index]
             if not (self._mutes and is_muted(self._listener)):
@@ -345,7 +352,7 @@ class Dispatch:
     def _enter_generation(self) -> None:
         """Set the generation in this context, too: a loop's task has its own."""
         if self._batch is not None:
-            _generation.set(self._batch.generation + 1)
+            generation.set(self._batch.generation + 1)
 
     # Errors.
 
@@ -369,8 +376,9 @@ class Dispatch:
             self._log(failure)
 
     def _log(self, failure: CallbackFailure) -> None:
-        message = "%s raised; the commit stands and the other callbacks run"
-        logger.error(message, failure, exc_info=failure.error, extra=log_fields(failure))
+        ended = "rollback" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "commit"
+        message = "%s raised; the %s stands and the other callbacks run"
+        logger.error(message, failure, ended, exc_info=failure.error, extra=log_fields(failure))
 
     def _handler_raised(self, error: BaseException) -> bool:
         """Take what the session's function for errors raised; return whether it ends everything."""
@@ -399,14 +407,11 @@ class Dispatch:
     def _report_rest(self, reason: str) -> None:
         """Log by name what was interrupted and what is not called any more, and forget it."""
         interrupted, fields = names_of(self._current()), self._fields()
+        ended = "Rolled back" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "Committed"
         rest = self._take_rest(reason)
-        logger.error(
-            "Committed, but %s: interrupted %s; not called: %s",
-            reason,
-            interrupted,
-            names_of(rest),
-            extra={**fields, "not_called": counted_log_fields(rest)},
-        )
+        message = "%s, but %s: interrupted %s; not called: %s"
+        fields["not_called"] = counted_log_fields(rest)
+        logger.error(message, ended, reason, interrupted, names_of(rest), extra=fields)
 
     def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:  # noqa: ARG002 - for those who observe
         """Forget the callback that is due and those that follow; return these."""
@@ -417,19 +422,22 @@ class Dispatch:
             self._advance()
         return rest
 
+    def _log_left_out(self) -> None:
+        logger.error("%s", self._left_out_error(), extra={"not_called": counted_log_fields(self._left_out)})
+
+    def _left_out_error(self) -> CascadeLimitError:
+        return CascadeLimitError(
+            f"callbacks have committed {self._options.cascade_limit} times in a row, each time calling callbacks "
+            f"again; not called any more: {names_of(self._left_out)}. Let a callback commit only what ends the "
+            "chain, or raise cascade_limit on the session factory"
+        )
+
     def _raise_errors(self) -> None:
         errors = [failure.error for failure in self._failures]
         if self._left_out:
-            message = (
-                f"callbacks have committed {self._options.cascade_limit} times in a row, each time calling callbacks "
-                f"again; not called any more: {names_of(self._left_out)}. Let a callback commit only what ends the "
-                "chain, or raise cascade_limit on the session factory"
-            )
-            logger.error(message, extra={"not_called": counted_log_fields(self._left_out)})
             if not errors:
-                raise CascadeLimitError(message)
-            errors.append(CascadeLimitError(message))
-        if errors:
-            names = ", ".join(str(failure) for failure in self._failures)
-            message = f"the commit stands, but callbacks raised: {names}"
-            raise BaseExceptionGroup(message, errors)
+                raise self._left_out_error()
+            errors.append(self._left_out_error())
+        names = ", ".join(str(failure) for failure in self._failures)
+        message = f"the commit stands, but callbacks raised: {names}"
+        raise BaseExceptionGroup(message, errors)

@@ -13,6 +13,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
 
+from .types import Phase
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
 
@@ -73,22 +75,29 @@ def _without(members: list[object], others: list[object]) -> list[object]:
 
 
 class Batch:
-    """What one commit has to tell.
+    """What one transaction has to tell in one phase.
 
     Attributes:
         generation: How many commits of callbacks in a row have led to this one.
+        phase: The phase.
+        position: The place of the event that is being told.
     """
 
-    __slots__ = ("_identifier", "generation")
+    __slots__ = ("_before", "_identifier", "generation", "phase", "position")
 
-    def __init__(self, generation: int) -> None:
-        """Begin a batch."""
+    def __init__(self, generation: int, phase: Phase = Phase.AFTER_COMMIT, before: Batch | None = None) -> None:
+        """Begin a batch, with the id of an earlier batch of the same transaction where there was one."""
         self.generation: int = generation
+        self.phase: Phase = phase
+        self.position: int = -1
+        self._before: Batch | None = before
         self._identifier: UUID | None = None
 
     @property
     def identifier(self) -> UUID:
         """The transaction's id, made when the first callback asks for it."""
+        if self._before is not None:
+            return self._before.identifier
         if self._identifier is None:
             self._identifier = uuid4()
         return self._identifier
@@ -106,16 +115,18 @@ class Record:
         obj: That object, held so that it outlives being expunged.
         changes: What was updated, oldest old and newest new; empty for a row that is new.
         position: When the transaction first touched the row, for the order of events.
-        batch: Once committed, the batch that it is told with.
+        batch: The batch that it is told with.
+        row: The row's values as last flushed, where somebody hears of a rollback.
         snapshot: Once committed, the object's values, kept while another callback uses the session.
     """
 
     __slots__ = (
-        "batch", "changes", "key", "kind", "obj", "origin", "plan", "position", "snapshot",
+        "batch", "changes", "key", "kind", "obj", "origin", "plan", "position", "row", "snapshot",
         "state",
     )  # fmt: skip
 
     batch: Batch
+    row: dict[str, Any]
 
     def __init__(
         self, kind: Kind, key: IdentityKey | None, plan: Plan, state: InstanceState[Any], changes: tuple[Change, ...]
@@ -233,18 +244,20 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("nested", "positions", "root", "unsure")
+    __slots__ = ("nested", "positions", "root", "told", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
         self.root: Frame = Frame()
+        self.told: list[Frame] = []
+        """What ``BEFORE_COMMIT`` callbacks have been told: one frame for each time that something new came up."""
         self.nested: dict[Hashable, Frame] = {}
         self.positions: count[int] = count()
         self.unsure: bool = False  # whether a change has a value that only the database knows
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
-        return bool(self.root or self.nested)
+        return bool(self.root or self.nested or self.told)
 
     def frame(self, savepoint: Hashable | None) -> Frame:
         """Return the frame of a savepoint, made on first use; the root's for ``None``."""
@@ -265,8 +278,23 @@ class Journal:
         """Forget what a savepoint did."""
         self.nested.pop(savepoint, None)
 
+    def set_aside(self) -> None:
+        """Put aside what the root holds, so that what comes next is seen relative to it."""
+        if self.root:
+            self.told.append(self.root)
+            self.root = Frame()
+
+    def take_back(self) -> None:
+        """Make the root whole again."""
+        if self.told:
+            first, *others = self.told
+            for frame in (*others, self.root):
+                first.release(frame)
+            self.root, self.told = first, []
+
     def take(self) -> Frame:
         """Return the root's frame and begin again empty."""
+        self.take_back()
         frame = self.root
         self.root = Frame()
         self.clear()
@@ -276,6 +304,8 @@ class Journal:
         """Forget everything."""
         if self.root:
             self.root = Frame()
+        if self.told:
+            self.told = []
         self.nested.clear()
         self.unsure = False
 

@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Protocol, TypeAlias, TypeVar
 
 from ..errors import ObserverError
-from .types import ModelEvent
+from .types import ModelEvent, Phase
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
@@ -31,12 +31,14 @@ class CallbackOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedDispatch:
-    """What one commit has to tell, as its first callback is due.
+    """What one transaction has to tell in one phase, as the first callback is due.
 
     Attributes:
+        phase: The phase.
         deliveries: How many events and ``session.on_commit`` callbacks wait; those that callbacks add are not counted.
     """
 
+    phase: Phase
     deliveries: int
 
 
@@ -48,12 +50,14 @@ class ObservedCallback:
         callback: The callback's qualified name, module included.
         model: The name of the event's model; ``None`` for a ``session.on_commit`` callback.
         event_type: What had happened to the row; ``None`` for a ``session.on_commit`` callback.
+        phase: When it is called, in the life of the transaction.
         is_async: Whether the callback is awaited.
     """
 
     callback: str
     model: str | None
     event_type: ModelEvent | None
+    phase: Phase
     is_async: bool
 
 
@@ -70,13 +74,14 @@ class DispatchObserver(Protocol):
     """
 
     def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
-        """Take note that a commit has events to tell, where its ``commit()`` was called.
+        """Take note that a commit or a rollback has events to tell, where it was called.
 
         Args:
             dispatch: What there is to tell.
 
         Returns:
-            What to call once all callbacks have run, those of commits that callbacks made on that session included.
+            What to call once all callbacks have run; after a commit or a rollback those of transactions that callbacks
+            ended on that session included.
         """
         ...
 
@@ -92,7 +97,7 @@ class DispatchObserver(Protocol):
         ...
 
     def callbacks_not_called(self, calls: Sequence[ObservedCallback], reason: str) -> None:
-        """Take note that callbacks of a successful commit are not called, now or later.
+        """Take note that callbacks are not called, now or later, although the transaction has ended as they hear of.
 
         Args:
             calls: Which; one that was interrupted is not among them.

@@ -18,7 +18,7 @@ from sqlalchemy.schema import sort_tables_and_constraints  # pyright: ignore[rep
 
 from ..errors import WatchedFieldsError
 from .registry import Listener, registry
-from .types import ONE_VALUE_PER_STATEMENT, ModelEvent
+from .types import ONE_VALUE_PER_STATEMENT, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -93,7 +93,10 @@ class Plan:
 
     Attributes:
         mapper: The mapper.
-        listeners: Who hears of each event type, in the order of calling.
+        listeners: Who hears of each event type after the commit, in the order of calling.
+        by_phase: The same for every phase.
+        shown: The event types that somebody hears of before or after the commit.
+        follows_rollback: Whether somebody hears of what was rolled back.
         columns: Every mapped column attribute, by key.
         watched_columns: Those whose changes are recorded: the reported ones, the parts of watched composites, and all
             where a callback wants the event with its values before and after.
@@ -115,11 +118,24 @@ class Plan:
     def __init__(self, mapper: Mapper[Any], listeners: tuple[Listener, ...]) -> None:
         """Resolve the plan from the mapper and the listeners of its class."""
         self.mapper = mapper
-        self.listeners: dict[ModelEvent, tuple[Listener, ...]] = {
-            kind: tuple(listener for listener in listeners if kind in listener.events) for kind in ModelEvent
+        self.by_phase: dict[Phase, dict[ModelEvent, tuple[Listener, ...]]] = {
+            phase: {
+                kind: tuple(listener for listener in listeners if listener.phase is phase and kind in listener.events)
+                for kind in ModelEvent
+            }
+            for phase in Phase
         }
+        self.listeners: dict[ModelEvent, tuple[Listener, ...]] = self.by_phase[Phase.AFTER_COMMIT]
+        self.shown: frozenset[ModelEvent] = frozenset(
+            kind
+            for kind in ModelEvent
+            if self.by_phase[Phase.BEFORE_COMMIT][kind] or self.by_phase[Phase.AFTER_COMMIT][kind]
+        )
+        self.follows_rollback: bool = any(self.by_phase[Phase.AFTER_ROLLBACK].values())
         self.wants_event: bool = any(listener.wants_event for listener in listeners)
-        self.follows_updates: bool = self.wants_event or bool(self.listeners[ModelEvent.UPDATE])
+        self.follows_updates: bool = self.wants_event or any(
+            ModelEvent.UPDATE in listener.events for listener in listeners
+        )
         properties = [prop for prop in mapper.column_attrs if isinstance(prop, ColumnProperty)]
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)

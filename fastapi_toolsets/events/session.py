@@ -20,7 +20,7 @@ from .tracker import Tracker
 from .types import SessionOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -95,6 +95,11 @@ class SyncEventSession(Session):
         """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""
         self._tracker.before_use()
         super().expire_all()
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
+        super().flush(objects)
+        self._tracker.flushed(self)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.

@@ -11,20 +11,24 @@ from sqlalchemy import TextClause
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, observation, outcome
+from .before_commit import Round
 from .capture import Capture
 from .completion import complete
-from .delivery import counted_log_fields, deliveries, listeners_of, names_of
+from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of
 from .dispatch import Dispatch
-from .journal import Batch, Journal
-from .observing import ObservingDispatch
+from .journal import Batch, Frame, Journal
+from .observing import ObservingDispatch, ObservingRound
+from .registry import registry
+from .types import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
+    from .delivery import Delivery
     from .types import SessionOptions
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
@@ -59,6 +63,9 @@ class Tracker:
         self._committed = False
         self._prepared = False
         self._connections: set[Connection] | None = None
+        self._transactions: list[RootTransaction] = []
+        self._told: Batch | None = None
+        self._telling = False
         self._lost = False
         self._expires = False
         self.wrote: bool = False
@@ -87,8 +94,11 @@ class Tracker:
         """Write it into the journal."""
         self._capture.after_finalized(session, session.get_nested_transaction())
         self.wrote = True
-        if self._committing:
-            self._prepare(session)
+
+    def flushed(self, session: Session) -> None:
+        """Prepare for COMMIT once its last flush is over, whether or not that has found anything to write."""
+        if self._committing and not self._telling and compatibility.is_clean(session):
+            self._prepare(session, votes=self._is_ending(session))
 
     def do_orm_execute(self, execution: ORMExecuteState) -> None:
         """Note a statement that may write rows past the unit of work."""
@@ -106,8 +116,8 @@ class Tracker:
             return
         self._outer_commit = False
         self._committing = True
-        if compatibility.is_clean(session):
-            self._prepare(session)
+        if compatibility.is_clean(session) or Phase.BEFORE_COMMIT in registry.phases:
+            self._prepare(session, votes=True)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
 
@@ -121,7 +131,9 @@ class Tracker:
             self._released = nested
             return
         root = session.get_transaction()
-        if root is None or self._lost or not self._counts(root):
+        if self._lost:
+            return  # rolled back, whatever the server called it
+        if root is None or not self._counts(root):
             self._journal.clear()
             return
         self._committed = True
@@ -144,11 +156,7 @@ class Tracker:
             if self._committed:
                 self._deliver(session, transaction)
             else:
-                if self._prepared and self._journal and not self._lost:
-                    self._report_unfinished()
-                self._journal.clear()
-                self._capture.clear()
-                self._begin_again()
+                self._forget(session)
 
     # How transactions end.
 
@@ -163,14 +171,67 @@ class Tracker:
             self._outer_commit = False  # it was this savepoint's own commit() that released another one first
         elif parent is None and self._outer_commit:
             self._committing = True
-            self._prepare(session)
+            self._prepare(session, votes=True)
 
-    def _prepare(self, session: Session) -> None:
-        """Complete what callbacks will read, now that everything is flushed and the transaction still open."""
+    def _is_ending(self, session: Session) -> bool:
+        root = session.get_transaction()
+        return root is not None and compatibility.is_ending(root)
+
+    def _vote(self, session: Session) -> None:
+        """Let ``BEFORE_COMMIT`` callbacks write and refuse: what one raises rolls everything back."""
+        self._telling = True
+        try:
+            with compatibility.usable_in_begin_block(session):
+                if not compatibility.is_clean(session):
+                    session.flush()
+                if self._journal:
+                    self._tell_before_commit(session)
+        except _RefusedError as refused:
+            root = session.get_transaction()
+            if root is not None:
+                compatibility.roll_back_in_commit(root)
+            raise refused.error  # noqa: B904 - as the callback raised it
+        finally:
+            self._telling = False
+
+    def _tell_before_commit(self, session: Session) -> None:
+        """Call ``BEFORE_COMMIT`` callbacks, then for what they wrote, until nothing new has come up."""
+        journal, limit = self._journal, self.options.cascade_limit
+        self._told = batch = self._told or Batch(generation.get(), Phase.BEFORE_COMMIT)
+        try:
+            for number in range(limit + 2):
+                complete(session, journal, reload=self._wrote_past_flush)
+                found = deliveries(batch, journal.root)
+                journal.set_aside()
+                if not found:
+                    return
+                self._new_round(session, found).run(is_last=number > limit)
+                if not compatibility.is_clean(session):
+                    session.flush()
+        except BaseException as error:
+            journal.clear()  # nobody else hears of it
+            raise _RefusedError(error) from error
+
+    def _new_round(self, session: Session, found: list[Delivery]) -> Round:
+        caller, observers = _Host(self, session).caller, observation.current
+        if observers is None:
+            return Round(found, caller, self.options)
+        return ObservingRound(found, caller, self.options, observers)
+
+    def _prepare(self, session: Session, *, votes: bool) -> None:
+        """Complete what callbacks will read, now that everything is flushed and the transaction still open.
+
+        Args:
+            session: The session.
+            votes: Whether a commit is under way, so that ``BEFORE_COMMIT`` callbacks are due.
+        """
+        if votes and Phase.BEFORE_COMMIT in registry.phases:
+            self._vote(session)
         root = session.get_transaction()
         if not self._journal or root is None:
             return
         self._connections = compatibility.transaction_connections(root)
+        self._transactions = [begun for item in self._connections if (begun := item.get_transaction()) is not None]
         self._lost = outcome.is_lost(self._connections)
         if self._lost:
             warnings.warn(
@@ -202,24 +263,37 @@ class Tracker:
             )
         return False
 
-    def _report_unfinished(self) -> None:
-        found = deliveries(Batch(0), self._journal.take())
-        items = [(item, listener) for item in found for listener in listeners_of(item)]
-        message = "COMMIT did not succeed, or its outcome is unknown; not called: %s"
-        logger.warning(message, names_of(items), extra={"not_called": counted_log_fields(items)})
+    def _forget(self, session: Session) -> None:
+        """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
+        journal = self._journal
+        if journal:
+            unfinished = self._prepared and not self._lost
+            unknown = unfinished and outcome.is_unknown(self._transactions)
+            frame = journal.take()
+            if unfinished:
+                _report_unfinished(frame)
+            if Phase.AFTER_ROLLBACK in registry.phases and not unknown:
+                self._tell(session, frame, Phase.AFTER_ROLLBACK, set())
+        self._capture.clear()
+        self._begin_again()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
-        frame, expires = self._journal.take(), self._expires
-        self._begin_again()
+        expires = self._expires
         states: set[InstanceState[Any]] = set()
         if expires:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
+        self._tell(session, self._journal.take(), Phase.AFTER_COMMIT, states)
+
+    def _tell(self, session: Session, frame: Frame, phase: Phase, states: set[InstanceState[Any]]) -> None:
+        """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
+        told = self._told
+        self._begin_again()
         dispatch = self._dispatch
         if dispatch is not None:
-            # A callback has committed: its events come after those that wait.
+            # A callback has ended a transaction: its events come after those that wait.
             dispatch.states |= states
-            batch = dispatch.new_batch()
+            batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
             return
         host, observers = _Host(self, session), observation.current
@@ -229,13 +303,21 @@ class Tracker:
             dispatch = ObservingDispatch(self.options, host, states, observers)
         self._dispatch = dispatch
         try:
-            batch = dispatch.new_batch()
+            batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
             with compatibility.usable_in_begin_block(session):
-                dispatch.run()
+                dispatch.run(raises=phase is Phase.AFTER_COMMIT)
         finally:
             self._dispatch = None
             compatibility.expire(session, dispatch.states)
+
+
+class _RefusedError(Exception):
+    """Carries what a ``BEFORE_COMMIT`` callback raised to where the transaction can be rolled back."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
 
 class _Host:
@@ -267,6 +349,13 @@ class _Host:
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := session.get_nested_transaction() or session.get_transaction()) is not None:
             transaction.close()
+
+
+def _report_unfinished(frame: Frame) -> None:
+    found = deliveries(Batch(0), frame)
+    items = [(item, listener) for item in found for listener in listeners_of(item)]
+    message = "COMMIT did not succeed, or its outcome is unknown; not called: %s"
+    logger.warning(message, names_of(items), extra={"not_called": counted_log_fields(items)})
 
 
 def _may_write(statement: object) -> bool:

@@ -19,6 +19,14 @@ class ModelEvent(StrEnum):
     DELETE = "delete"
 
 
+class Phase(StrEnum):
+    """When a callback is called, in the life of the outermost transaction."""
+
+    BEFORE_COMMIT = "before_commit"
+    AFTER_COMMIT = "after_commit"
+    AFTER_ROLLBACK = "after_rollback"
+
+
 class FieldChange(TypedDict):
     """One attribute's true value before the transaction and its value after it.
 
@@ -36,7 +44,7 @@ Changes: TypeAlias = dict[str, FieldChange]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Everything there is to say about one row's part in one committed transaction.
+    """Everything there is to say about one row's part in one transaction.
 
     Handed to callbacks that declare a keyword-only parameter ``event``. It is immutable: the mappings are read-only.
 
@@ -46,9 +54,9 @@ class Event:
         type: What happened to the row.
         changes: For an UPDATE what changed, else ``None``.
         before: The column values at the start of the transaction, by attribute name; ``None`` for a CREATE.
-        after: The column values as committed, by attribute name; ``None`` for a DELETE.
-        transaction_id: The same for all events of one transaction, different for every other.
-        position: The event's place among the events of its transaction, counted from 0.
+        after: The column values as written, by attribute name; ``None`` for a DELETE.
+        transaction_id: The same for all events of one transaction in every phase, different for every other.
+        position: The event's place among the events of its transaction and phase, counted from 0.
     """
 
     model: type[object]

@@ -21,6 +21,7 @@ except ImportError as error:
 CODE_FUNCTION_NAME = "code.function.name"
 ERROR_TYPE = "error.type"
 # There is no convention for these.
+PHASE = "fastapi_toolsets.phase"
 DELIVERIES = "fastapi_toolsets.deliveries"
 MODEL = "fastapi_toolsets.model"
 EVENT_TYPE = "fastapi_toolsets.event_type"
@@ -31,10 +32,10 @@ REASON = "fastapi_toolsets.reason"
 def instrument_opentelemetry(tracer_provider: TracerProvider | None = None) -> Instrumentation:
     """Make spans for callbacks, from the next commit on, in every event session of the process.
 
-    A commit that has something to tell makes a span ``dispatch``, a child of the span that is current where
-    ``commit()`` was called, and in it a span for each callback, which is the current one inside the callback, async or
-    sync. A callback that raises sets its span's status to error and records the exception, message and traceback
-    included.
+    A commit or rollback that has something to tell makes a span ``dispatch`` for each phase, a child of the span that
+    is current where it was called, and in it a span for each callback, which is the current one inside the callback,
+    async or sync. A callback that raises sets its span's status to error and records the exception, message and
+    traceback included.
 
     Args:
         tracer_provider: Where the spans go; the process's global provider when left out.
@@ -66,7 +67,8 @@ class SpanObserver:
 
     def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
         """Begin a span as a child of the committer's, and make it the current one."""
-        return _entered(self._tracer.start_span("dispatch", attributes={DELIVERIES: dispatch.deliveries}))
+        attributes = {PHASE: dispatch.phase.value, DELIVERIES: dispatch.deliveries}
+        return _entered(self._tracer.start_span("dispatch", attributes=attributes))
 
     def begin_callback(self, call: ObservedCallback) -> Ending:
         """Begin a span, and make it the current one for the callback."""
@@ -81,7 +83,7 @@ class SpanObserver:
 
 
 def _attributes(call: ObservedCallback) -> dict[str, str]:
-    attributes = {CODE_FUNCTION_NAME: call.callback}
+    attributes = {CODE_FUNCTION_NAME: call.callback, PHASE: call.phase.value}
     if call.model is not None and call.event_type is not None:
         attributes |= {MODEL: call.model, EVENT_TYPE: call.event_type.value}
     return attributes

@@ -16,12 +16,12 @@ except ImportError as error:
     raise ImportError(message, name=error.name) from error
 
 NOT_CALLED = "not_called"
-"""The outcome of a callback that was due after a commit and is never called; the log says why."""
+"""The outcome of a callback that was due and is never called; the log says why."""
 
 ON_COMMIT = "on_commit"
 """The event of a ``session.on_commit`` callback, which has no model."""
 
-_CALLBACK = ("model", "event", "callback")
+_CALLBACK = ("model", "event", "phase", "callback")
 
 
 def instrument_prometheus(
@@ -29,10 +29,10 @@ def instrument_prometheus(
 ) -> Instrumentation:
     """Count and time callbacks, from the next commit on, in every event session of the process.
 
-    The metrics are ``fastapi_toolsets_callbacks_total`` (by model, event, callback and outcome),
-    ``fastapi_toolsets_callback_duration_seconds`` and ``fastapi_toolsets_callbacks_in_progress`` (by model, event and
-    callback), ``fastapi_toolsets_dispatch_duration_seconds`` and ``fastapi_toolsets_dispatches_in_progress`` (how long
-    and how many commits wait for their callbacks).
+    The metrics are ``fastapi_toolsets_callbacks_total`` (by model, event, phase, callback and outcome),
+    ``fastapi_toolsets_callback_duration_seconds`` and ``fastapi_toolsets_callbacks_in_progress`` (the same without the
+    outcome), ``fastapi_toolsets_dispatch_duration_seconds`` and ``fastapi_toolsets_dispatches_in_progress`` (by phase:
+    how long and how many commits and rollbacks wait for their callbacks).
 
     Args:
         registry: Where the metrics are registered; the client's own registry when left out.
@@ -63,7 +63,7 @@ class MetricsObserver:
         self._registry = registry
         self._callbacks = Counter(
             "fastapi_toolsets_callbacks",
-            "Callbacks by how they ended; not_called are those that a successful commit should have called.",
+            "Callbacks by how they ended; not_called are those that were due and never will be called.",
             (*_CALLBACK, "outcome"),
             registry=registry,
         )
@@ -83,13 +83,15 @@ class MetricsObserver:
         )
         self._dispatch_duration = Histogram(
             "fastapi_toolsets_dispatch_duration_seconds",
-            "How long a commit with something to tell waited for its callbacks.",
+            "How long a commit or rollback with something to tell waited for its callbacks.",
+            ("phase",),
             registry=registry,
             buckets=buckets,
         )
         self._dispatches_in_progress = Gauge(
             "fastapi_toolsets_dispatches_in_progress",
-            "Commits that wait for their callbacks at the moment.",
+            "Commits and rollbacks that wait for their callbacks at the moment.",
+            ("phase",),
             registry=registry,
             multiprocess_mode="livesum",
         )
@@ -105,14 +107,16 @@ class MetricsObserver:
         ):
             self._registry.unregister(metric)
 
-    def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:  # noqa: ARG002 - the callbacks are counted one by one
+    def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
         """Time a dispatch."""
-        self._dispatches_in_progress.inc()
+        phase = dispatch.phase.value
+        in_progress = self._dispatches_in_progress.labels(phase)
+        in_progress.inc()
         began = perf_counter()
 
         def end(_outcome: CallbackOutcome, _error: BaseException | None) -> None:
-            self._dispatch_duration.observe(perf_counter() - began)
-            self._dispatches_in_progress.dec()
+            self._dispatch_duration.labels(phase).observe(perf_counter() - began)
+            in_progress.dec()
 
         return end
 
@@ -136,6 +140,6 @@ class MetricsObserver:
             self._callbacks.labels(*_labels(call), NOT_CALLED).inc()
 
 
-def _labels(call: ObservedCallback) -> tuple[str, str, str]:
+def _labels(call: ObservedCallback) -> tuple[str, str, str, str]:
     event = ON_COMMIT if call.event_type is None else call.event_type.value
-    return call.model or "", event, call.callback
+    return call.model or "", event, call.phase.value, call.callback

@@ -29,29 +29,33 @@ def memory_database(name: str) -> Database:
     return Database("sqlite", URL.create("sqlite", database=f"file:{name}", query=query))
 
 
-class _Errors(logging.Handler):
-    """Counts what the library logs as errors."""
+class _Errors(logging.Filter):
+    """Counts what the library logs as errors, and lets no record pass."""
 
     def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+        super().__init__()
         self.messages: list[str] = []
 
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno >= logging.ERROR:
+            self.messages.append(record.getMessage())
+        return False
 
 
 @contextmanager
 def logged_errors() -> Generator[_Errors]:
-    """Take the library's log, so that nothing keeps the records of thousands of programs."""
+    """Take the library's log before any handler does.
+
+    pytest keeps the records of a test, also those of loggers that do not propagate; a record keeps its error, that the
+    frames it came through, and those the cursors of a connection, which then holds its locks though it was closed.
+    """
     logger = logging.getLogger("fastapi_toolsets.events")
-    handler, propagates = _Errors(), logger.propagate
-    logger.addHandler(handler)
-    logger.propagate = False
+    errors = _Errors()
+    logger.addFilter(errors)
     try:
-        yield handler
+        yield errors
     finally:
-        logger.propagate = propagates
-        logger.removeHandler(handler)
+        logger.removeFilter(errors)
 
 
 class Worlds:

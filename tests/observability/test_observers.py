@@ -23,7 +23,7 @@ from fastapi_toolsets.events import (
 )
 from fastapi_toolsets.events.dispatch import Dispatch
 from fastapi_toolsets.events.observing import ObservingDispatch
-from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for, muted
 
 from ..contract.event_models import LOCAL, created
 from ..contract.transaction_models import Base, ExpectedError, Order
@@ -207,6 +207,72 @@ async def test_end_of_a_chain(front: FrontEnd, notes: Notes) -> None:
         "not called: async feed for create Order: callbacks have committed too many times in a row",
         "end async feed for create Order: success None",
         "end dispatch of 1: error ",
+    ]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_phases(front: FrontEnd) -> None:
+    """P1, P2: a dispatch for each phase of a transaction; the rounds before a commit are dispatches of their own."""
+    calls: list[tuple[str, str]] = []
+
+    class Phases(Notes):
+        def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
+            calls.append(("dispatch", dispatch.phase.value))
+            return super().begin_dispatch(dispatch)
+
+        def begin_callback(self, call: ObservedCallback) -> Ending:
+            calls.append(("callback", call.phase.value))
+            return super().begin_callback(call)
+
+    @listens_for(Order, phase=Phase.BEFORE_COMMIT)
+    async def write(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        if order.id == 1:
+            await front.add(Order(id=2))
+
+    listens_for(Order, phase=Phase.BEFORE_COMMIT)(returns)
+    listens_for(Order)(returns)
+    listens_for(Order, phase=Phase.AFTER_ROLLBACK)(awaits)
+    with observing(Phases()), muted(returns):
+        await front.add(Order(id=1))
+        await front.commit()
+        await front.add(Order(id=3))
+        await front.flush()
+        await front.rollback()
+    rounds = [("dispatch", "before_commit"), ("callback", "before_commit")]
+    assert calls == [
+        *rounds,
+        *rounds,
+        ("dispatch", "after_commit"),
+        ("dispatch", "after_rollback"),
+        ("callback", "after_rollback"),
+    ]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"])
+async def test_cancelled_before_the_commit(front: FrontEnd, notes: Notes, *, asynchronous: bool) -> None:
+    """P1, C5: nothing has been committed, so the callback is cancelled with the committer, and no other is told of."""
+    waiting = anyio.Event()
+
+    async def waits_on_loop(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        waiting.set()
+        await asyncio.Event().wait()
+
+    def waits_in_place(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        waiting.set()
+        await_only(asyncio.Event().wait())
+
+    waits = waits_on_loop if asynchronous else waits_in_place
+    listens_for(Order, phase=Phase.BEFORE_COMMIT)(waits)
+    listen("awaits", "returns")
+    await cancelled_commit(front, waiting)
+    await front.rollback()
+    kind = "async" if asynchronous else "sync"
+    assert notes.lines == [
+        "begin dispatch of 1",
+        f"begin {kind} {waits.__name__} for create Order",
+        f"end {kind} {waits.__name__} for create Order: cancelled CancelledError()",
+        "end dispatch of 1: cancelled CancelledError()",
     ]
 
 

@@ -20,7 +20,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from fastapi_toolsets import __version__
 from fastapi_toolsets.errors import CascadeLimitError, ObserverError
-from fastapi_toolsets.models import Changes, EventSession, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 from fastapi_toolsets.observability.opentelemetry import instrument_opentelemetry
 
 from ..contract.event_models import LOCAL
@@ -119,12 +119,17 @@ async def test_spans_of_a_commit(front: FrontEnd, spans: Spans) -> None:
                 "code.function.name": name,
                 "fastapi_toolsets.model": "Order",
                 "fastapi_toolsets.event_type": "update",
+                "fastapi_toolsets.phase": "after_commit",
                 "fastapi_toolsets.outcome": "success",
                 "seen": where,
             }
             for name, where in zip(names, seen, strict=True)
         ),
-        {"fastapi_toolsets.deliveries": 1, "fastapi_toolsets.outcome": "success"},
+        {
+            "fastapi_toolsets.deliveries": 1,
+            "fastapi_toolsets.phase": "after_commit",
+            "fastapi_toolsets.outcome": "success",
+        },
     ]
     assert {span.status.status_code for span in (*callbacks, dispatch)} == {StatusCode.UNSET}
     scope = dispatch.instrumentation_scope
@@ -162,6 +167,7 @@ async def test_callback_that_raises(front: FrontEnd, spans: Spans, *, callback: 
         "code.function.name": f"{__name__}.{callback.__name__}",
         "fastapi_toolsets.model": "Order",
         "fastapi_toolsets.event_type": "create",
+        "fastapi_toolsets.phase": "after_commit",
         "fastapi_toolsets.outcome": "error",
         "error.type": error_type,
     }
@@ -187,6 +193,7 @@ async def test_on_commit_callback(front: FrontEnd, spans: Spans) -> None:
     callback, _ = spans.take()
     assert dict(callback.attributes or {}) == {
         "code.function.name": f"{__name__}.test_on_commit_callback.<locals>.hook",
+        "fastapi_toolsets.phase": "after_commit",
         "fastapi_toolsets.outcome": "success",
     }
 
@@ -219,6 +226,48 @@ async def test_commits_of_callbacks(front: FrontEnd, spans: Spans) -> None:
     ]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callbacks", "async callbacks"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_phases(front: FrontEnd, spans: Spans, *, asynchronous: bool) -> None:
+    """P1, P2, P3: a dispatch for each, inside the committer's span; the callback's is the current one inside it."""
+    for phase in Phase:
+        listens_for(Order, phase=phase)(awaits if asynchronous else returns_awaitable)
+    with spans.tracer.start_as_current_span("request") as request:
+        await front.add(Order(id=1))
+        await front.commit()
+        await front.add(Order(id=2))
+        await front.flush()
+        await front.rollback()
+        assert trace.get_current_span() is request
+    found = spans.take()
+    told = [dict(span.attributes or {}) for span in found if span.name.endswith(("awaits", "returns_awaitable"))]
+    assert [(each["fastapi_toolsets.phase"], each.get("seen")) for each in told] == [
+        ("before_commit", "awaits"),
+        ("after_commit", "awaits"),
+        ("after_rollback", "awaits"),
+    ]
+    dispatches = [span for span in found if span.name == "dispatch"]
+    assert [dict(span.attributes or {})["fastapi_toolsets.phase"] for span in dispatches] == list(Phase)
+    assert {span.parent and span.parent.span_id for span in dispatches} == {identity_of(found[-1])}
+
+
+@pytest.mark.parametrize("callback", [awaits_and_raises, raises])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_callback_that_aborts_the_commit(front: FrontEnd, spans: Spans, *, callback: Any) -> None:  # noqa: ANN401 - either kind of function
+    """P1: its span and the dispatch's are errors: nothing was committed."""
+    listens_for(Order, phase=Phase.BEFORE_COMMIT)(callback)
+    await front.add(Order(id=1))
+    with pytest.raises((ExpectedError, ValueError), match="in vain"):
+        await front.commit()
+    await front.rollback()
+    failed, dispatch = spans.take()
+    assert [span.status.status_code for span in (failed, dispatch)] == [StatusCode.ERROR, StatusCode.ERROR]
+    assert [dict(span.attributes or {})["fastapi_toolsets.outcome"] for span in (failed, dispatch)] == [
+        "error",
+        "error",
+    ]
+
+
 @scenario(Base.metadata, databases=LOCAL, cascade_limit=0)
 async def test_callbacks_that_are_not_called(front: FrontEnd, spans: Spans) -> None:
     """C6: they are noted on the span that was current when they were left out, which is an error."""
@@ -239,6 +288,7 @@ async def test_callbacks_that_are_not_called(front: FrontEnd, spans: Spans) -> N
                 "code.function.name": f"{__name__}.test_callbacks_that_are_not_called.<locals>.feed",
                 "fastapi_toolsets.model": "Order",
                 "fastapi_toolsets.event_type": "create",
+                "fastapi_toolsets.phase": "after_commit",
                 "fastapi_toolsets.reason": "callbacks have committed too many times in a row",
             },
         )

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastapi_toolsets.errors import CascadeLimitError, ObserverError
-from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, ModelEvent, Phase, listens_for
 from fastapi_toolsets.observability.prometheus import instrument_prometheus
 
 from ..contract.event_models import LOCAL
@@ -29,7 +29,9 @@ def scrape(registry: CollectorRegistry) -> Scrape:
             if sample.name.endswith(("_bucket", "_sum", "_created")):
                 continue
             name = sample.name.removeprefix("fastapi_toolsets_")
-            labels = [sample.labels[key] for key in ("event", "model", "callback", "outcome") if key in sample.labels]
+            labels = [
+                sample.labels[key] for key in ("event", "model", "phase", "callback", "outcome") if key in sample.labels
+            ]
             found[" ".join([name, *(label.rpartition(".")[2] for label in labels if label)])] = sample.value
     return found
 
@@ -50,23 +52,23 @@ async def test_metrics_of_commits(front: FrontEnd) -> None:
         await front.commit()
         found = scrape(registry)
     assert found == {
-        "callbacks_total create Order awaits success": 3,
-        "callbacks_total update Order awaits success": 1,
-        "callbacks_total update Order returns success": 1,
-        "callbacks_total update Order raises error": 1,
-        "callbacks_total on_commit returns success": 1,
-        "callback_duration_seconds_count create Order awaits": 3,
-        "callback_duration_seconds_count update Order awaits": 1,
-        "callback_duration_seconds_count update Order returns": 1,
-        "callback_duration_seconds_count update Order raises": 1,
-        "callback_duration_seconds_count on_commit returns": 1,
-        "callbacks_in_progress create Order awaits": 0,
-        "callbacks_in_progress update Order awaits": 0,
-        "callbacks_in_progress update Order returns": 0,
-        "callbacks_in_progress update Order raises": 0,
-        "callbacks_in_progress on_commit returns": 0,
-        "dispatch_duration_seconds_count": 2,
-        "dispatches_in_progress": 0,
+        "callbacks_total create Order after_commit awaits success": 3,
+        "callbacks_total update Order after_commit awaits success": 1,
+        "callbacks_total update Order after_commit returns success": 1,
+        "callbacks_total update Order after_commit raises error": 1,
+        "callbacks_total on_commit after_commit returns success": 1,
+        "callback_duration_seconds_count create Order after_commit awaits": 3,
+        "callback_duration_seconds_count update Order after_commit awaits": 1,
+        "callback_duration_seconds_count update Order after_commit returns": 1,
+        "callback_duration_seconds_count update Order after_commit raises": 1,
+        "callback_duration_seconds_count on_commit after_commit returns": 1,
+        "callbacks_in_progress create Order after_commit awaits": 0,
+        "callbacks_in_progress update Order after_commit awaits": 0,
+        "callbacks_in_progress update Order after_commit returns": 0,
+        "callbacks_in_progress update Order after_commit raises": 0,
+        "callbacks_in_progress on_commit after_commit returns": 0,
+        "dispatch_duration_seconds_count after_commit": 2,
+        "dispatches_in_progress after_commit": 0,
     }
 
 
@@ -84,7 +86,9 @@ async def test_in_progress(front: FrontEnd) -> None:
         await front.add(Order(id=1))
         await front.commit()
     in_progress = [{key: count for key, count in found.items() if "in_progress" in key} for found in seen]
-    assert in_progress == [{"callbacks_in_progress create Order look": 1, "dispatches_in_progress": 1}]
+    assert in_progress == [
+        {"callbacks_in_progress create Order after_commit look": 1, "dispatches_in_progress after_commit": 1}
+    ]
 
 
 @scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=0.0)
@@ -103,8 +107,8 @@ async def test_cancelled_committer(front: FrontEnd) -> None:
         await cancelled_commit(front, waiting)
         found = scrape(registry)
     assert {key: value for key, value in found.items() if key.startswith("callbacks_total")} == {
-        "callbacks_total create Order waits cancelled": 1,
-        "callbacks_total create Order returns not_called": 1,
+        "callbacks_total create Order after_commit waits cancelled": 1,
+        "callbacks_total create Order after_commit returns not_called": 1,
     }
 
 
@@ -124,8 +128,34 @@ async def test_end_of_a_chain(front: FrontEnd) -> None:
             await front.commit()
         found = scrape(registry)
     assert {key: value for key, value in found.items() if key.startswith("callbacks_total")} == {
-        "callbacks_total create Order feed success": 3,
-        "callbacks_total create Order feed not_called": 1,
+        "callbacks_total create Order after_commit feed success": 3,
+        "callbacks_total create Order after_commit feed not_called": 1,
+    }
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_phases(front: FrontEnd) -> None:
+    """P1, P2: each phase is counted by itself."""
+    registry = CollectorRegistry()
+    for phase in Phase:
+        listens_for(Order, phase=phase)(returns)
+    with instrument_prometheus(registry):
+        await front.add(Order(id=1))
+        await front.commit()
+        await front.add(Order(id=2))
+        await front.flush()
+        await front.rollback()
+        found = scrape(registry)
+    assert {key: value for key, value in found.items() if "in_progress" not in key} == {
+        "callbacks_total create Order before_commit returns success": 1,
+        "callbacks_total create Order after_commit returns success": 1,
+        "callbacks_total create Order after_rollback returns success": 1,
+        "callback_duration_seconds_count create Order before_commit returns": 1,
+        "callback_duration_seconds_count create Order after_commit returns": 1,
+        "callback_duration_seconds_count create Order after_rollback returns": 1,
+        "dispatch_duration_seconds_count before_commit": 1,
+        "dispatch_duration_seconds_count after_commit": 1,
+        "dispatch_duration_seconds_count after_rollback": 1,
     }
 
 
@@ -162,7 +192,7 @@ async def test_removed_again(front: FrontEnd) -> None:
     await front.commit()
     assert generate_latest(registry) == b""
     with instrument_prometheus(registry):
-        assert scrape(registry) == {"dispatch_duration_seconds_count": 0, "dispatches_in_progress": 0}
+        assert scrape(registry) == {}
 
 
 def test_instrumented_twice() -> None:
