@@ -12,9 +12,9 @@ from .instrumentation import Instrumentation
 try:
     from opentelemetry import context, trace
     from opentelemetry.trace import Span, StatusCode, Tracer, TracerProvider
-except ImportError as error:
-    message = 'instrument_opentelemetry() needs OpenTelemetry: run pip install "fastapi-toolsets[opentelemetry]"'
-    raise ImportError(message, name=error.name) from error
+except ImportError as _error:
+    _message = 'instrument_opentelemetry() needs OpenTelemetry: run pip install "fastapi-toolsets[opentelemetry]"'
+    raise ImportError(_message, name=_error.name) from _error
 
 # https://opentelemetry.io/docs/specs/semconv/registry/attributes/: stable names. The package that has them as constants
 # belongs to the SDK, which an application chooses.

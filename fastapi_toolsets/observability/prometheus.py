@@ -11,9 +11,9 @@ from .instrumentation import Instrumentation
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-except ImportError as error:
-    message = 'instrument_prometheus() needs the Prometheus client: run pip install "fastapi-toolsets[prometheus]"'
-    raise ImportError(message, name=error.name) from error
+except ImportError as _error:
+    _message = 'instrument_prometheus() needs the Prometheus client: run pip install "fastapi-toolsets[prometheus]"'
+    raise ImportError(_message, name=_error.name) from _error
 
 NOT_CALLED = "not_called"
 """The outcome of a callback that was due and is never called; the log says why."""
