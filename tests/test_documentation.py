@@ -24,7 +24,7 @@ PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MIGRATION_GUIDE = ROOT / "docs" / "migration" / "v3.md"
 LANGUAGES = {"python", "text", "console", "toml", "mermaid"}
 BEFORE, NOW = "Before (v2)", "Now (v3)"
-ONE_PROGRAM = {ROOT / "docs" / "events.md", ROOT / "docs" / "guarantees.md"}
+ONE_PROGRAM = {ROOT / "docs" / name for name in ("events.md", "guarantees.md", "phases.md")}
 """Pages that say of their blocks that they belong together; everywhere else each block stands for itself."""
 
 

@@ -30,6 +30,7 @@ FLOORS = {
     "fastapi_toolsets.events.dispatch": 2,
     "fastapi_toolsets.events.loading": 2,
     "fastapi_toolsets.events.observing": 2,
+    "fastapi_toolsets.events.old_values": 2,
     "fastapi_toolsets.events.ordering": 2,
     "fastapi_toolsets.events.outcome": 2,
     "fastapi_toolsets.events.asyncio": 3,

@@ -12,7 +12,7 @@ from .types import ModelEvent
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import Session
 
     from .journal import Change, Journal, Record
     from .plan import Plan
@@ -26,13 +26,22 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         journal: What the transaction did, everything released into its root frame.
         reload: Whether to read everything again, since other statements may have written the same rows.
     """
-    unsure = journal.unsure
+    everything = reload or journal.unsure
     told = [
         record
         for record in journal.root.rows.values()
-        if (reload or unsure or _is_uncertain(record.state, record.plan)) and _is_told(record)
+        # The object may not show the row as it is: something expired, deferred, or changed after expunging.
+        if (
+            everything
+            or (state := record.state).modified
+            or state.expired_attributes
+            or state.callables
+            or record.plan.deferred
+        )
+        and _is_told(record)
     ]
-    _complete(session, told, reload=reload)
+    if told:
+        _complete(session, told, reload=reload)
 
 
 def keep_rows(session: Session, records: list[Record]) -> None:
@@ -59,11 +68,6 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
     for record in told:
         if record.changes:
             _resolve_pending(record)
-
-
-def _is_uncertain(state: InstanceState[Any], plan: Plan) -> bool:
-    """Whether the object may not show the row as it is: something expired, deferred, or changed after expunging."""
-    return bool(state.expired_attributes or state.callables or plan.deferred or state.modified)
 
 
 def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> None:

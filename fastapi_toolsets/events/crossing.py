@@ -83,9 +83,16 @@ class Crossing(Protocol):
         ...
 
 
+def stands_in_bridge() -> bool:
+    """Whether the caller stands inside SQLAlchemy's greenlet bridge, so that a loop of this process runs it."""
+    return compatibility.in_greenlet() and (
+        _inherited_bridge is None or compatibility.current_greenlet() is not _inherited_bridge
+    )
+
+
 def find_crossing(backend: Backend | None) -> Crossing:
     """Return the way from where the caller stands."""
-    if compatibility.in_greenlet() and compatibility.current_greenlet() is not _inherited_bridge:
+    if stands_in_bridge():
         return _BRIDGE
     if _in_worker_thread() and threading.get_ident() != _inherited_worker:
         return _WORKER_THREAD
@@ -96,6 +103,8 @@ def find_crossing(backend: Backend | None) -> Crossing:
 
 
 def _in_worker_thread() -> bool:
+    if threading.current_thread() is threading.main_thread():
+        return False  # quicker than to be refused
     try:
         anyio.from_thread.check_cancelled()
     except RuntimeError:
@@ -106,11 +115,7 @@ def _in_worker_thread() -> bool:
 
 
 def _loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _trio_runs_here()
-    return True
+    return asyncio._get_running_loop() is not None or _trio_runs_here()  # noqa: SLF001 - documented, for those who make loops
 
 
 def _trio_runs_here() -> bool:
@@ -144,16 +149,31 @@ class _Bridge:
 async def _outliving(function: AsyncFunction, grace: float, *, cancelled: bool) -> None:
     # A task of its own, since asyncio has no other way to keep a cancellation of the host from the callback that is
     # awaiting at that moment.
-    task = asyncio.create_task(function())
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    async def run() -> None:
+        try:
+            await function()
+        finally:
+            _set(ended)  # a turn of the loop earlier than the task's own callback would
+
+    task = loop.create_task(run())
+    task.add_done_callback(lambda _: _set(ended))  # where it was cancelled before it began
     if cancelled:
         await _grant(task, grace)
         return
     try:
-        await asyncio.wait({task})
+        await ended
     except asyncio.CancelledError:
         await _grant(task, grace)
         raise
     task.result()
+
+
+def _set(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
 
 
 async def outlive(awaitable: Awaitable[ResultT], seconds: float | None, grace: float) -> Outlived[ResultT]:
@@ -247,7 +267,26 @@ class _OwnLoop:
             # The factory keeps the runner from making its loop the thread's current one.
             runner = _local.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
             _local.end = _EndOfThread(runner)
-        runner.run(function(), context=contextvars.copy_context())
+        context = contextvars.copy_context()
+        loop = runner.get_loop()
+        task = loop.create_task(function(), context=context)
+        # One turn of the loop, which is as far as callbacks come that wait for nothing. The runner would do as well,
+        # in five times the time, since it takes over the process's interrupts.
+        loop.stop()
+        try:
+            loop.run_forever()
+        except BaseException:  # an interrupt between the callbacks
+            task.cancel()
+            raise
+        finally:
+            if not task.done():
+                runner.run(_ended(task), context=context)
+        task.result()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for a task; an interrupt, which cancels who waits, cancels the task."""
+    await task
 
 
 class _EndOfThread:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextvars import ContextVar
+from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
@@ -35,10 +36,18 @@ A context variable, since callbacks may commit through other sessions, on other 
 """
 
 
+# Looking a member up in its enumeration takes longer than comparing with it.
+_UPDATED, _DELETED = Kind.UPDATED, Kind.DELETED
+_AFTER_COMMIT, _AFTER_ROLLBACK = Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
+
+
 class Hook:
     """A callback that ``session.on_commit`` was given, with its arguments."""
 
     __slots__ = ("arguments", "batch", "listeners")
+
+    plan = kind = None
+    """It is no event of a row."""
 
     def __init__(self, batch: Batch, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Make it look like an event with one listener."""
@@ -53,39 +62,31 @@ Delivery: TypeAlias = Record | Hook
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
     phase = batch.phase
-    told: list[tuple[int, Record]] = []
-    for record in (*frame.gone, *frame.rows.values()):
-        kind = record.kind
-        if kind is Kind.UPDATED and not _has_changes(record):
-            continue
-        if record.plan.by_phase[phase][EVENT_TYPES[kind]]:
-            told.append((record.position, record))
-    told.sort(key=_position)
-    found: list[Delivery] = []
-    for _, record in told:
-        record.batch = batch
-        if phase is Phase.AFTER_ROLLBACK:
+    told: list[Record] = []
+    for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
+        kind, plan = record.kind, record.plan
+        if kind is _UPDATED and not (record.changes and (plan.simple or make_changes(record))):
+            continue  # a callback would find nothing in its changes
+        if plan.by_phase[phase][EVENT_TYPES[kind]]:
+            record.batch = batch
+            told.append(record)
+    if len(told) > 1:
+        told.sort(key=_position)
+    if phase is _AFTER_ROLLBACK:
+        for record in told:
             _show_copy(record)
-        found.append(record)
-    if phase is Phase.AFTER_COMMIT:
-        found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
-    return found
+    if frame.on_commit and phase is _AFTER_COMMIT:
+        return [*told, *(Hook(batch, callback, arguments) for callback, arguments in frame.on_commit)]
+    return cast("list[Delivery]", told)
+
+
+_position = attrgetter("position")
 
 
 def _show_copy(record: Record) -> None:
     """Tell of a copy of the row that would have been: the object itself shows what it was before, or nothing."""
     record.obj = detached_copy(record.plan, record.row)
     record.state = state_of(record.obj)
-
-
-def _has_changes(record: Record) -> bool:
-    """Whether a callback would find anything in ``changes``."""
-    plan = record.plan
-    return bool(record.changes) and (plan.simple or bool(make_changes(record)))
-
-
-def _position(entry: tuple[int, Record]) -> int:
-    return entry[0]
 
 
 def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
@@ -151,7 +152,7 @@ def _values(record: Record) -> dict[str, Any]:
     """Return the row's values as committed; those that it had last for a deleted row."""
     loaded = record.state.dict if record.snapshot is None else record.snapshot
     values = {key: copy_value(loaded.get(key)) for key in record.plan.columns}
-    if record.kind is Kind.UPDATED:
+    if record.kind is _UPDATED:
         values.update((key, copy_value(new)) for key, _, new in record.changes if key in values)
     return values
 
@@ -176,7 +177,7 @@ def restore(record: Record) -> None:
     snapshot, state = record.snapshot, record.state
     if snapshot is None:
         return
-    if record.kind is Kind.DELETED:
+    if record.kind is _DELETED:
         if state.committed_state or state.expired_attributes:  # assigned to, or expired by a cascade, since its DELETE
             _show_last_row(record, snapshot)
         return

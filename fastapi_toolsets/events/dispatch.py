@@ -6,11 +6,12 @@ import inspect
 import logging
 import time
 from collections import deque
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import CascadeLimitError
 from . import compatibility
-from .crossing import find_crossing, outlive, was_cancelled
+from .crossing import find_crossing, outlive, stands_in_bridge, was_cancelled
 from .delivery import (
     EVENT_TYPES,
     Hook,
@@ -26,6 +27,7 @@ from .delivery import (
     take_snapshot,
 )
 from .journal import Batch, Kind, Record
+from .plan import plans
 from .registry import Listener, anything_muted, is_muted
 from .types import Phase
 
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
     from .crossing import Crossing
     from .delivery import Delivery
     from .types import CallbackFailure, SessionOptions
+
+_UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
@@ -66,25 +70,26 @@ class Dispatch:
         states: The states of the objects to expire once all callbacks have run.
     """
 
-    def __init__(self, options: SessionOptions, host: Host, states: set[InstanceState[Any]]) -> None:
+    # The callback that is due: of the event's listeners the one at the index.
+    _delivery: Delivery | None = None
+    _listeners: tuple[Listener, ...] = ()
+    _index = -1
+    _listener: Listener | None = None
+    _batch: Batch | None = None
+    _found: Crossing | None = None
+    _stop: BaseException | None = None
+    _grace_ends: float | None = None
+    _on_loop = False
+
+    def __init__(self, options: SessionOptions, host: Host, states: list[InstanceState[Any]]) -> None:
         """Begin with nothing to tell."""
         self.states = states
         self._host = host
         self._options = options
-        self._found: Crossing | None = None
         self._mutes = anything_muted()
         self._waiting: deque[Delivery] = deque()
-        # The callback that is due: of the event's listeners the one at the index.
-        self._delivery: Delivery | None = None
-        self._listeners: tuple[Listener, ...] = ()
-        self._index = 0
-        self._listener: Listener | None = None
-        self._batch: Batch | None = None
         self._failures: list[CallbackFailure] = []
         self._left_out: list[tuple[Delivery, Listener]] = []
-        self._stop: BaseException | None = None
-        self._grace_ends: float | None = None
-        self._on_loop = False
 
     @property
     def _crossing(self) -> Crossing:
@@ -99,9 +104,11 @@ class Dispatch:
 
     def add(self, batch: Batch, found: list[Delivery]) -> None:
         """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
+        if not found:
+            return
         if batch.generation <= self._options.cascade_limit:
             self._waiting.extend(found)
-        elif found:
+        else:
             self._left_out += [(item, listener) for item in found for listener in listeners_of(item)]
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
@@ -128,16 +135,19 @@ class Dispatch:
             CascadeLimitError: Callbacks kept committing.
             BaseExceptionGroup: Callbacks raised, and the session's policy is to raise.
         """
-        token = generation.set(generation.get())
+        token = generation.set(0)  # every batch sets its own
         try:
             self._advance()
-            while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
-                cancelled = self._stop is not None
-                if not self._listener.is_async and not cancelled:
-                    self._run_in_place()
-                    continue
-                self._cross(cancelled=cancelled)
-                if cancelled:
+            while (listener := self._listener) is not None:
+                if self._stop is None:
+                    if listener.is_async:
+                        self._cross(cancelled=False)
+                    else:
+                        self._run_in_place()
+                elif isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
+                    break
+                else:
+                    self._cross(cancelled=True)
                     self._report_unstarted()
                     break
         except BaseException:
@@ -165,39 +175,40 @@ class Dispatch:
         except Exception as error:
             logger.error("Async callbacks could not run", exc_info=error, extra=self._fields())  # noqa: TRY400 - the error is at hand
             self._report_rest("no event loop could be reached")
+        self._enter_generation()  # what was begun there was begun in another context
 
     def _advance(self) -> None:
         """Move on to the callback that is due next."""
+        index, listeners = self._index + 1, self._listeners
         while True:
-            self._index += 1
-            if self._index >= len(self._listeners):
-                if not self._waiting:
-                    self._delivery = self._listener = None
-                    self._listeners = ()
+            if index < len(listeners):
+                listener = listeners[index]
+                if not (self._mutes and is_muted(listener)):
+                    self._index, self._listener = index, listener
                     return
+                index += 1
+            elif self._waiting:
                 self._delivery = delivery = self._waiting.popleft()
                 delivery.batch.position += 1
-                self._listeners = listeners_of(delivery)
-                self._index = -1
+                self._listeners = listeners = listeners_of(delivery)
+                index = 0
                 if delivery.batch is not self._batch:
                     self._batch = delivery.batch
                     generation.set(delivery.batch.generation + 1)
-                continue
-            self._listener = self._listeners[self._index]
-            if not (self._mutes and is_muted(self._listener)):
+            else:
+                self._delivery = self._listener = None
+                self._listeners = ()
                 return
 
     def _call(self, listener: Listener) -> object:
         """Call the callback and return what it returned, an awaitable if it is async."""
         delivery = self._delivery
-        if isinstance(delivery, Hook):
-            return listener.callback(*delivery.arguments)
-        if delivery is None:  # _advance sets both or neither
-            return None
+        if type(delivery) is not Record:
+            return listener.callback(*delivery.arguments) if isinstance(delivery, Hook) else None
         if delivery.snapshot is not None:
             restore(delivery)
         kind = delivery.kind
-        changes = make_changes(delivery) if kind is Kind.UPDATED else None
+        changes = make_changes(delivery) if kind is _UPDATED else None
         if not (listener.wants_session or listener.wants_event):
             return listener.callback(delivery.obj, EVENT_TYPES[kind], changes)
         keywords: dict[str, object] = {}
@@ -211,13 +222,13 @@ class Dispatch:
 
     def _run_in_place(self) -> None:
         """Call sync callbacks; what they wait for inside the greenlet bridge outlives a cancellation, as async ones."""
-        if self._crossing.in_bridge:
+        if stands_in_bridge():
             compatibility.call_with_waits(self._run_sync, self._outlive)
         else:
             self._run_sync()
 
-    def _outlive(self, awaitable: Awaitable[Any]) -> object:
-        outlived = compatibility.await_in_greenlet(outlive(awaitable, self._grace_left(), self._options.callback_grace))
+    async def _outlive(self, awaitable: Awaitable[Any]) -> object:
+        outlived = await outlive(awaitable, self._grace_left(), self._options.callback_grace)
         if outlived.cancellation is not None:
             self._stop = outlived.cancellation
             self._grace_ends = outlived.ends
@@ -229,21 +240,63 @@ class Dispatch:
 
     def _run_sync(self) -> None:
         """Call sync callbacks until an async one is due."""
-        self._enter_generation()
-        in_transaction = self._host.in_transaction
         while (listener := self._listener) is not None and not listener.is_async:
+            if len(self._listeners) > 1 or self._mutes or listener.wants_session or listener.wants_event:
+                ended = self._run_one(listener)
+            else:
+                ended = self._run_alike(listener)
+            if ended:
+                return
+            self._advance()
+            if self._stop is not None and not self._on_loop:
+                return
+
+    def _run_one(self, listener: Listener) -> bool:
+        """Call a sync callback; return whether that ended everything."""
+        try:
+            result = self._call(listener)
+            if result is not None and inspect.isawaitable(result):
+                self._wait(result)
+        except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
+            if self._caught_in_place(listener, error):
+                return True
+        if self._host.in_transaction():
+            self._tidy(listener)
+        return False
+
+    def _run_alike(self, listener: Listener) -> bool:
+        """Call a sync callback with this and what follows that has the same listeners, as most of a long queue has.
+
+        Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
+        """
+        first = self._delivery
+        if type(first) is not Record:
+            return self._run_one(listener)
+        delivery: Record = first
+        plan, kind, batch = first.plan, first.kind, first.batch
+        callback, event_type, is_update = listener.callback, EVENT_TYPES[kind], kind is _UPDATED
+        waiting: deque[Any] = self._waiting
+        in_transaction = self._host.in_transaction
+        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        while True:
             try:
-                result = self._call(listener)
+                if delivery.snapshot is not None:
+                    restore(delivery)
+                result = callback(delivery.obj, event_type, make_changes(delivery) if is_update else None)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
                 if self._caught_in_place(listener, error):
-                    return
+                    return True
             if in_transaction():
                 self._tidy(listener)
-            self._advance()
-            if self._stop is not None and not self._on_loop:
-                return
+            if not waiting or self._stop is not None or plans.by_mapper is not by_mapper:
+                return False
+            following = waiting[0]
+            if following.plan is not plan or following.kind is not kind or following.batch is not batch:
+                return False
+            self._delivery = delivery = waiting.popleft()
+            batch.position += 1
 
     def _caught_in_place(self, listener: Listener, error: BaseException) -> bool:
         """Take what a sync callback raised; return whether it ends everything."""
@@ -302,7 +355,7 @@ class Dispatch:
         while (listener := self._listener) is not None and listener.is_async:
             try:
                 result = self._call(listener)
-                if inspect.isawaitable(result):
+                if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
                     await result
             except (KeyboardInterrupt, SystemExit) as error:
                 # Out of here it would end the loop; the committer gets it.
@@ -339,6 +392,7 @@ class Dispatch:
 
     async def _run_all(self) -> None:
         """Await async callbacks, and call sync ones inside the greenlet bridge."""
+        self._enter_generation()  # greenlets that are made here see the same context
         self._on_loop = True
         try:
             while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):

@@ -7,7 +7,6 @@ forgetting its frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -46,6 +45,10 @@ class Kind(IntEnum):
     CREATED = auto()
     UPDATED = auto()
     DELETED = auto()
+
+
+# Looking a member up in its enumeration takes longer than comparing with it.
+_CREATED, _DELETED = Kind.CREATED, Kind.DELETED
 
 
 class Members:
@@ -133,8 +136,8 @@ class Record:
     ) -> None:
         """Record one write; it gets its position when it enters a frame."""
         self.kind: Kind = kind
-        self.origin: IdentityKey = key or ()
-        self.key: IdentityKey = self.origin
+        self.key: IdentityKey = key or ()
+        self.origin: IdentityKey = self.key
         self.plan: Plan = plan
         self.state: InstanceState[Any] = state
         self.obj: object = state.obj()
@@ -176,7 +179,6 @@ def same(plan: Plan, key: str, old: object, new: object) -> bool:
     return old is new or column.equal(old, new) is True
 
 
-@dataclass(slots=True)
 class Frame:
     """What one transaction or savepoint has done so far.
 
@@ -187,9 +189,13 @@ class Frame:
         on_commit: What ``session.on_commit`` was given.
     """
 
-    rows: dict[IdentityKey, Record] = field(default_factory=dict)
-    gone: list[Record] = field(default_factory=list)
-    on_commit: list[OnCommit] = field(default_factory=list)
+    __slots__ = ("gone", "on_commit", "rows")
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.rows: dict[IdentityKey, Record] = {}
+        self.gone: list[Record] = []
+        self.on_commit: list[OnCommit] = []
 
     def __bool__(self) -> bool:
         """Whether anything would be lost with the frame."""
@@ -207,8 +213,12 @@ class Frame:
             return
         rows = self.rows
         for record in records:
-            if record.kind is Kind.DELETED:
-                self._enter(record, rows.pop(record.origin, None))
+            if record.kind is _DELETED:
+                first = rows.pop(record.origin, None) if rows else None
+                if first is None:
+                    self.gone.append(record)
+                else:
+                    self._enter(record, first)
             elif rows.setdefault(record.key, record) is not record:
                 self._enter(record, rows[record.key])
 
@@ -219,19 +229,19 @@ class Frame:
 
     def _enter_all(self, records: Collection[Record]) -> None:
         """Take each row from the key it had and put it under the one it has, all at once: two may exchange theirs."""
-        firsts = [None if record.kind is Kind.CREATED else self.rows.pop(record.origin, None) for record in records]
+        firsts = [None if record.kind is _CREATED else self.rows.pop(record.origin, None) for record in records]
         for record, first in zip(records, firsts, strict=True):
             self._enter(record, first)
 
     def _enter(self, record: Record, first: Record | None) -> None:
         """Add a record, relative to what the frame did to the row before."""
-        deleted = record.kind is Kind.DELETED
-        if first is not None and record.kind is not Kind.CREATED:
+        deleted = record.kind is _DELETED
+        if first is not None and record.kind is not _CREATED:
             record.position = first.position
-            if first.kind is Kind.CREATED:
+            if first.kind is _CREATED:
                 if deleted:
                     return
-                record.kind, record.origin, record.changes = Kind.CREATED, record.key, ()
+                record.kind, record.origin, record.changes = _CREATED, record.key, ()
             else:
                 record.origin = first.origin
                 record.changes = merge_changes(record.plan, first.changes, record.changes)
@@ -297,7 +307,9 @@ class Journal:
         self.take_back()
         frame = self.root
         self.root = Frame()
-        self.clear()
+        if self.nested:
+            self.nested.clear()
+        self.unsure = False
         return frame
 
     def clear(self) -> None:

@@ -30,7 +30,7 @@ class ObservingDispatch(Dispatch):
     """Tells observers of the whole dispatch and of each callback, where these run."""
 
     def __init__(
-        self, options: SessionOptions, host: Host, states: set[InstanceState[Any]], observers: Observers
+        self, options: SessionOptions, host: Host, states: list[InstanceState[Any]], observers: Observers
     ) -> None:
         """Begin with nothing to tell."""
         super().__init__(options, host, states)
@@ -67,6 +67,10 @@ class ObservingDispatch(Dispatch):
 
         _run(run, self._observers.begin_callback(call), lambda: self._crossing)
         return None
+
+    def _run_alike(self, listener: Listener) -> bool:
+        """Call it as any other: the short cut for a long queue goes past ``_call``."""
+        return self._run_one(listener)
 
     def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:
         """Forget what is not called any more, and tell so; the callback that is due was perhaps not begun either."""

@@ -9,14 +9,17 @@ import threading
 from collections.abc import Callable, Collection, Generator
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Concatenate, TypeVar, cast
+from typing import Any, Generic, Literal, Never, ParamSpec, Protocol, TypeVar, cast, overload
 from weakref import WeakKeyDictionary
 
 from ..errors import ListenerError
 from .types import ModelEvent, Phase
 
-# A bound cannot name the listened model as well: checkers see a callback of the wrong shape, not one for a wrong model.
-CallbackT = TypeVar("CallbackT", bound=Callable[Concatenate[Any, ModelEvent, ...], object])
+ModelT = TypeVar("ModelT")
+ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
+Parameters = ParamSpec("Parameters")
+ResultT = TypeVar("ResultT")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 AnyCallback = Callable[..., object]
 
 ALL_EVENTS = frozenset(ModelEvent)
@@ -155,16 +158,42 @@ def _merge(found: list[Listener], listener: Listener) -> None:
 registry: Registry = Registry()
 
 
-class ListenerDecorator:
-    """What ``listens_for`` returns: registers the function it decorates and returns it unchanged."""
+class CallbackFor(Protocol[ModelT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse] - below
+    """A callback that can be called with a ``ModelT_contra``, as type checkers understand it.
 
-    def __init__(self, target: type, events: frozenset[ModelEvent], phase: Phase) -> None:
+    A function matches when it matches both overloads: it can be called as the library calls it, and it takes what it
+    takes and returns what it returns, which gives the decorator its own type back. Neither could be said alone.
+    Pyright thinks the model covariant: between two such types, not functions, the second overload would match alone.
+    """
+
+    @overload
+    def __call__(
+        self,
+        instance: ModelT_contra,
+        event_type: Literal[ModelEvent.CREATE],  # narrower than ModelEvent, or mypy would settle for this overload
+        changes: Never,  # so that a callback may call it a dict, None or both
+        /,
+        *args: Any,  # noqa: ANN401 - with **kwargs: and whatever else it declares
+        **kwargs: Any,  # noqa: ANN401 - as above
+    ) -> object: ...
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
+
+
+class ListenerDecorator(Generic[ModelT]):
+    """What ``listens_for`` returns: registers the function it decorates and returns it unchanged.
+
+    To type checkers a callback whose first parameter cannot be every ``ModelT`` is an error, a function keeps its type,
+    and an object with ``__call__`` becomes a function of that signature.
+    """
+
+    def __init__(self, target: type[ModelT], events: frozenset[ModelEvent], phase: Phase) -> None:
         """Remember what to listen to."""
         self._target = target
         self._events = events
         self._phase = phase
 
-    def __call__(self, callback: CallbackT, /) -> CallbackT:
+    def __call__(self, callback: CallbackFor[ModelT, Parameters, ResultT], /) -> Callable[Parameters, ResultT]:
         """Register ``callback`` and return it.
 
         Raises:
@@ -176,11 +205,11 @@ class ListenerDecorator:
 
 
 def listens_for(
-    target: type,
+    target: type[ModelT],
     event_types: ModelEvent | Collection[ModelEvent] = ALL_EVENTS,
     *,
     phase: Phase = Phase.AFTER_COMMIT,
-) -> ListenerDecorator:
+) -> ListenerDecorator[ModelT]:
     """Call the decorated function for every transaction that created, updated or deleted a row of ``target``.
 
     The function is called with ``(obj, event_type, changes)``; it may also declare the keyword-only parameters

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
-    from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .delivery import Delivery
     from .types import SessionOptions
@@ -42,6 +42,7 @@ class Tracker:
 
     Attributes:
         options: What the session factory was told.
+        capture: What reads the session's flushes.
         wrote: Whether anything was written in the current transaction, listened to or not.
     """
 
@@ -49,7 +50,7 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self._journal = Journal()
-        self._capture = Capture(self._journal)
+        self.capture = Capture(self._journal)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -82,23 +83,15 @@ class Tracker:
 
     # What the session's events call.
 
-    def before_flush(self, session: Session) -> None:
-        """Keep old values."""
-        self._capture.before_flush(session)
-
-    def after_flush(self, flush_context: UOWTransaction) -> None:
-        """Read what was written."""
-        self._capture.after_flush(flush_context)
-
     def after_flush_postexec(self, session: Session) -> None:
         """Write it into the journal."""
-        self._capture.after_finalized(session, session.get_nested_transaction())
+        self.capture.after_finalized(session, session.get_nested_transaction())
         self.wrote = True
 
     def flushed(self, session: Session) -> None:
         """Prepare for COMMIT once its last flush is over, whether or not that has found anything to write."""
         if self._committing and not self._telling and compatibility.is_clean(session):
-            self._prepare(session, votes=self._is_ending(session))
+            self._prepare(session, votes=Phase.BEFORE_COMMIT in registry.phases and self._is_ending(session))
 
     def do_orm_execute(self, execution: ORMExecuteState) -> None:
         """Note a statement that may write rows past the unit of work."""
@@ -213,7 +206,7 @@ class Tracker:
             raise _RefusedError(error) from error
 
     def _new_round(self, session: Session, found: list[Delivery]) -> Round:
-        caller, observers = _Host(self, session).caller, observation.current
+        caller, observers = partial(caller_of, session), observation.current
         if observers is None:
             return Round(found, caller, self.options)
         return ObservingRound(found, caller, self.options, observers)
@@ -227,8 +220,10 @@ class Tracker:
         """
         if votes and Phase.BEFORE_COMMIT in registry.phases:
             self._vote(session)
+        if not self._journal:
+            return
         root = session.get_transaction()
-        if not self._journal or root is None:
+        if root is None:
             return
         self._connections = compatibility.transaction_connections(root)
         self._transactions = [begun for item in self._connections if (begun := item.get_transaction()) is not None]
@@ -250,7 +245,10 @@ class Tracker:
         if self.options.dispatch_on_joined_commit:
             return True
         connections = self._connections or compatibility.transaction_connections(root)
-        if not any(connection.in_transaction() for connection in connections):
+        for connection in connections:
+            if connection.in_transaction():
+                break
+        else:
             return True
         if not self._warned_joined:
             self._warned_joined = True
@@ -273,26 +271,26 @@ class Tracker:
             if unfinished:
                 _report_unfinished(frame)
             if Phase.AFTER_ROLLBACK in registry.phases and not unknown:
-                self._tell(session, frame, Phase.AFTER_ROLLBACK, set())
-        self._capture.clear()
+                self._tell(session, frame, Phase.AFTER_ROLLBACK, [])
+        self.capture.clear()
         self._begin_again()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
         expires = self._expires
-        states: set[InstanceState[Any]] = set()
+        states: list[InstanceState[Any]] = []
         if expires:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
         self._tell(session, self._journal.take(), Phase.AFTER_COMMIT, states)
 
-    def _tell(self, session: Session, frame: Frame, phase: Phase, states: set[InstanceState[Any]]) -> None:
+    def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
         told = self._told
         self._begin_again()
         dispatch = self._dispatch
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.
-            dispatch.states |= states
+            dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
             return
@@ -305,11 +303,15 @@ class Tracker:
         try:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
-            with compatibility.usable_in_begin_block(session):
+            if compatibility.begin_block(session) is None:
                 dispatch.run(raises=phase is Phase.AFTER_COMMIT)
+            else:
+                with compatibility.usable_in_begin_block(session):
+                    dispatch.run(raises=phase is Phase.AFTER_COMMIT)
         finally:
             self._dispatch = None
-            compatibility.expire(session, dispatch.states)
+            if dispatch.states:
+                compatibility.expire(session, dispatch.states)
 
 
 class _RefusedError(Exception):
@@ -329,10 +331,8 @@ class _Host:
         self._session = session
 
     def caller(self) -> object:
-        """Return the ``AsyncSession`` whose session this is, or the session itself."""
-        module = sys.modules.get("sqlalchemy.ext.asyncio")
-        proxy: object | None = None if module is None else module.async_session(self._session)
-        return self._session if proxy is None else proxy
+        """Return the session that the user has."""
+        return caller_of(self._session)
 
     def tidy(self, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
@@ -356,6 +356,13 @@ def _report_unfinished(frame: Frame) -> None:
     items = [(item, listener) for item in found for listener in listeners_of(item)]
     message = "COMMIT did not succeed, or its outcome is unknown; not called: %s"
     logger.warning(message, names_of(items), extra={"not_called": counted_log_fields(items)})
+
+
+def caller_of(session: Session) -> object:
+    """Return the ``AsyncSession`` whose session this is, or the session itself."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    proxy: object | None = None if module is None else module.async_session(session)
+    return session if proxy is None else proxy
 
 
 def _may_write(statement: object) -> bool:

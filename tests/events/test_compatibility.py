@@ -263,7 +263,7 @@ def test_expiry_does_what_a_commit_does(engine: Engine) -> None:
         objects = lifecycle(session)
         transaction = session.get_transaction()
         assert transaction is not None
-        states: list[set[InstanceState[Any]]] = []
+        states: list[list[InstanceState[Any]]] = []
 
         def after_commit(session: Session) -> None:
             states.append(compatibility.expirable_states(session, transaction))

@@ -131,13 +131,14 @@ class Worlds:
         outcomes = {name: self.run(program, name) for name in ("sync", "async")}
         problems = [f"{name}: {problem}" for name, outcome in outcomes.items() for problem in outcome.problems]
         # Callbacks that act on the session have no counterpart on a plain one: then the front-ends compare themselves.
-        other = outcomes["sync"] if program.reactions else self.run(program, "sync", is_plain=True)
+        acts = bool(program.reactions) or program.veto is not None
+        other = outcomes["sync"] if acts else self.run(program, "sync", is_plain=True)
         for name, outcome in outcomes.items():
             differences = _differences(name, outcome, other)
             for _ in range(4):
                 if not differences:
                     break
-                differences = _differences(name, outcome, self.run(program, "sync", is_plain=not program.reactions))
+                differences = _differences(name, outcome, self.run(program, "sync", is_plain=not acts))
             problems += differences
         return problems
 

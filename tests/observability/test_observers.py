@@ -137,6 +137,16 @@ async def test_observer_is_told_of_each_callback(front: FrontEnd, notes: Notes) 
     ]
 
 
+@scenario(Base.metadata, databases=LOCAL)
+async def test_each_event_of_a_long_queue(front: FrontEnd, notes: Notes) -> None:
+    """C3: many events with the same listener are told one by one."""
+    listen("returns")
+    await front.add_all([Order(id=number) for number in range(50)])
+    await front.commit()
+    calls = ["begin sync returns for create Order", "end sync returns for create Order: success None"] * 50
+    assert notes.lines == ["begin dispatch of 50", *calls, "end dispatch of 50: success None"]
+
+
 @scenario(Base.metadata, databases=LOCAL, on_callback_error="raise")
 async def test_dispatch_that_raises(front: FrontEnd, notes: Notes) -> None:
     """C4: what ``commit()`` raises is how the dispatch ended."""
