@@ -13,7 +13,7 @@ nox.options.allow_parallel = True  # `nox -j 2` runs two sessions at a time
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "tests", "minimum", "no_greenlet", "demo"]
+nox.options.sessions = ["lint", "types", "tests", "minimum", "no_greenlet", "demo", "docs"]
 
 PYTHONS = ("3.11", "3.12", "3.13")
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
@@ -108,6 +108,15 @@ def browser(session: nox.Session) -> None:
     """The demo's page in headless Chromium, which has to be installed with its driver."""
     session.install("-e", ".[browser]")
     session.run("pytest", "tests/browser", *session.posargs, env={"REQUIRE_SERVICES": "1"})
+
+
+@nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """The documentation site, into `site`: built strictly, with its links and the examples on its pages tested."""
+    session.install("-e", ".[test]")
+    session.run("zensical", "build", "--strict", "--clean")
+    pages = ("tests/test_site.py", "tests/test_docstrings.py", "tests/test_documentation.py", "tests/test_how_to.py")
+    session.run("pytest", *pages, *session.posargs)
 
 
 @nox.session(python=OLDEST)
