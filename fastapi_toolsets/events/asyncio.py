@@ -29,7 +29,7 @@ class EventSession(AsyncSession):
         """Give the class a sync session with events, of the kind that the other classes it is made of proxy."""
         super().__init_subclass__(**arguments)
         if "sync_session_class" not in vars(cls):
-            cls.sync_session_class = _with_events(_proxied_by(cls))
+            setattr(cls, "sync_session_class", _with_events(_proxied_by(cls)))  # noqa: B010 - as at the end
 
     def __init__(
         self,
@@ -86,10 +86,6 @@ class EventSession(AsyncSession):
             session.on_commit(callback, *arguments)
 
 
-# Not in the class's body, where it would clash, for type checkers, with what a class to be mixed with declares.
-EventSession.sync_session_class = SyncEventSession
-
-
 def _proxied_by(session_class: type[AsyncSession]) -> type[Session]:
     """Return the sync session class that ``session_class`` would have if ``EventSession`` named none."""
     bases = (base for base in session_class.__mro__ if base is not EventSession)
@@ -104,3 +100,7 @@ def _with_events(session_class: type[Session]) -> type[Session]:
     if issubclass(SyncEventSession, session_class):
         return SyncEventSession
     return type(f"SyncEvent{session_class.__name__}", (SyncEventSession, session_class), {})
+
+
+# Declared in the class it would clash, for type checkers, with what a class declares that it is mixed into.
+setattr(EventSession, "sync_session_class", SyncEventSession)  # noqa: B010 - an assignment would declare it

@@ -17,8 +17,8 @@ from .registry import Listener, is_muted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from .crossing import AsyncFunction
     from .delivery import Delivery
+    from .outliving import AsyncFunction
     from .types import SessionOptions
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import PassiveFlag
+from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
 from .completion import keep_rows
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
+_AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
@@ -93,12 +95,12 @@ class Capture:
                 if state.committed_state:
                     self._show_last_row(plan, state)
                 record = Record(_DELETED, state.key, plan, state, ())
-                record.snapshot = state.dict.copy()  # what no SELECT will bring back
+                record.snapshot = instance_dict(record.obj).copy()  # what no SELECT will bring back
                 deleted.append(record)
             elif state.key is None:
                 created.append(Record(_CREATED, None, plan, state, ()))
-            elif follows_updates:
-                changes = self._changes(plan, state)
+            elif follows_updates and (instance := state.obj()) is not None:
+                changes = self._changes(plan, state, instance_dict(instance))
                 if changes:
                     updated.append(Record(_UPDATED, state.key, plan, state, changes))
         if created or updated or deleted:
@@ -113,8 +115,7 @@ class Capture:
                 if last is not NO_VALUE:
                     loaded[key] = state.committed_state[key] = last
 
-    def _changes(self, plan: Plan, state: InstanceState[Any]) -> tuple[Change, ...]:
-        loaded = state.dict
+    def _changes(self, plan: Plan, state: InstanceState[Any], loaded: Mapping[str, Any]) -> tuple[Change, ...]:
         olds = self._olds.of.get(state, NO_VALUES) if self._olds.of else NO_VALUES
         columns = plan.watched_columns
         changes: list[Change] = []
@@ -172,7 +173,7 @@ class Capture:
             moved, misread = self._identify(records)
             if len(misread) > 1:
                 _read_again(session, misread)
-            if Phase.AFTER_ROLLBACK in registry.phases:
+            if _AFTER_ROLLBACK in registry.phases:
                 keep_rows(session, [record for record in records if record.plan.follows_rollback])
             frame = self._journal.frame(savepoint)
             if switched:  # one that has changed nothing takes no place in the order
@@ -209,7 +210,7 @@ class Capture:
                     if record.plan.misread:
                         misread.append(record)
                 elif record.plan.unset_is_null:
-                    _fill_unset(state, record.plan)
+                    _fill_unset(record)
         return moved, misread
 
 
@@ -227,12 +228,12 @@ def _read_again(session: Session, records: list[Record]) -> None:
             record.changes = tuple(change for change in changes if not same(plan, *change))
 
 
-def _fill_unset(state: InstanceState[Any], plan: Plan) -> None:
+def _fill_unset(record: Record) -> None:
     """Show what an INSERT left out as the NULL that it became, so that a later change knows its old value."""
-    loaded = state.dict
-    unset = plan.unset_is_null.difference(loaded)
+    loaded = instance_dict(record.obj)
+    unset = record.plan.unset_is_null.difference(loaded)
     if unset:
-        loaded.update(dict.fromkeys(unset - state.expired_attributes))
+        loaded.update(dict.fromkeys(unset - record.state.expired_attributes))
 
 
 def _switch_row(record: Record, before: Mapping[str, Any]) -> None:

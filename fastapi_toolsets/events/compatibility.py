@@ -79,7 +79,11 @@ def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]
 def _greenlet_class() -> type[Any]:
     greenlet = importlib.import_module("greenlet")  # not above: the sync half works without it
     # SQLAlchemy asserts that there is a parent, and one that has not begun to run counts as false.
-    return type("_Relay", (greenlet.greenlet,), {"__bool__": lambda _: True})
+    return type("_Relay", (greenlet.greenlet,), {"__bool__": _yes})
+
+
+def _yes(_self: object) -> bool:
+    return True
 
 
 def flushed_states(flush_context: UOWTransaction) -> Mapping[Mapper[Any], Iterable[InstanceState[Any]]]:
@@ -97,7 +101,7 @@ def flush_fate(flush_context: UOWTransaction) -> Mapping[InstanceState[Any], tup
     ``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had
     its row taken over by another object in the same flush (a row switch).
     """
-    return cast("Mapping[InstanceState[Any], tuple[bool, bool]]", flush_context.states)
+    return flush_context.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
 
 
 def modified_states(session: Session) -> Iterable[InstanceState[Any]]:
@@ -168,6 +172,7 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     manager: ClassManager[Any] | None = None
     loadable: list[str] = []
     mapped: AbstractSet[str] = frozenset()
+    state_attribute = ""
     is_simple = False
     for state in states:
         if state.session_id != session_key or state.key is None or state._deleted:  # noqa: SLF001
@@ -175,7 +180,8 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
         if state.manager is not manager:
             manager = state.manager
             loadable = [attribute.key for attribute in manager._loader_impls]  # noqa: SLF001
-            mapped = manager._all_key_set | {manager.STATE_ATTR}  # noqa: SLF001
+            state_attribute = manager.STATE_ATTR
+            mapped = manager._all_key_set | {state_attribute}  # noqa: SLF001
             is_simple = not (manager._collection_impl_keys or manager.dispatch.expire)  # noqa: SLF001
         instance = state.obj()
         if instance is None:
@@ -187,7 +193,7 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
             state._strong_obj = None  # noqa: SLF001
             state.expired_attributes.update(loadable)
             loaded.clear()
-            loaded[manager.STATE_ATTR] = state
+            loaded[state_attribute] = state
         else:
             state._expire(loaded, expired_too)  # noqa: SLF001
 

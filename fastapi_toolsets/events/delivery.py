@@ -9,6 +9,7 @@ from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from .failures import log_fields
 from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
 from .plan import NO_VALUE, copy_value, plans, state_of
@@ -63,11 +64,15 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
     phase = batch.phase
     told: list[Record] = []
+    plan: Any = None
+    kind: Any = None
+    is_heard = False
     for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
-        kind, plan = record.kind, record.plan
-        if kind is _UPDATED and not (record.changes and (plan.simple or make_changes(record))):
-            continue  # a callback would find nothing in its changes
-        if plan.by_phase[phase][EVENT_TYPES[kind]]:
+        if record.plan is not plan or record.kind is not kind:  # looked up once where many alike follow each other
+            plan, kind = record.plan, record.kind
+            is_heard = bool(plan.by_phase[phase][EVENT_TYPES[kind]])
+        # A callback for an UPDATE shall find something in its changes.
+        if is_heard and (kind is not _UPDATED or (record.changes and (plan.simple or make_changes(record)))):
             record.batch = batch
             told.append(record)
     if len(told) > 1:
@@ -124,9 +129,14 @@ def make_changes(record: Record) -> Changes:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
                 model = plan.mapper.class_.__qualname__
-                message = "The composite %s.%s cannot be made: %s; left out"
-                fields = {"model": model, "field": composite.key}
-                logger.warning(message, model, composite.key, type(error).__name__, extra=fields)
+                logger.warning(
+                    "%s.%s cannot be made of what its row holds (%s) and is left out of changes, where its columns "
+                    "stand; let its class accept such rows",
+                    model,
+                    composite.key,
+                    type(error).__name__,
+                    extra={"model": model, "field": composite.key},
+                )
     return changes
 
 
@@ -213,16 +223,7 @@ def names_of(items: Iterable[tuple[Delivery, Listener]]) -> str:
     return ", ".join(name if count == 1 else f"{name} (x{count})" for name, count in counted.items()) or "nobody"
 
 
-def log_fields(failure: CallbackFailure) -> dict[str, object]:
-    """Return what a log record says of a callback in fields of its own: names, no field values."""
-    return _fields(failure.callback, failure.model, failure.event_type)
-
-
 def counted_log_fields(items: Iterable[tuple[Delivery, Listener]]) -> list[dict[str, object]]:
-    """Return the same for many callbacks, each with how often it is meant."""
+    """Return what a log record says of callbacks in fields of its own: names, no field values, and how often."""
     counted = Counter((listener.name, subject_of(delivery)) for delivery, listener in items)
-    return [{**_fields(name, *subject), "count": count} for (name, subject), count in counted.items()]
-
-
-def _fields(callback: str, model: str | None, event_type: ModelEvent | None) -> dict[str, object]:
-    return {"callback": callback, "model": model, "event_type": None if event_type is None else event_type.value}
+    return [{**log_fields(name, *subject), "count": count} for (name, subject), count in counted.items()]

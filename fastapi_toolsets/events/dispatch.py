@@ -9,40 +9,39 @@ from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import CascadeLimitError
 from . import compatibility
-from .crossing import find_crossing, outlive, stands_in_bridge, was_cancelled
+from .crossing import find_crossing, stands_in_bridge, was_cancelled
 from .delivery import (
     EVENT_TYPES,
     Hook,
     counted_log_fields,
     describe,
     generation,
-    listeners_of,
-    log_fields,
     make_changes,
     make_event,
     names_of,
     restore,
-    take_snapshot,
 )
-from .journal import Batch, Kind, Record
+from .failures import Failures
+from .journal import Kind, Record
+from .outliving import outlive
 from .plan import plans
-from .registry import Listener, anything_muted, is_muted
+from .queue import Queue
+from .registry import Listener
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable
 
     from sqlalchemy.orm import InstanceState
 
     from .crossing import Crossing
-    from .delivery import Delivery
-    from .types import CallbackFailure, SessionOptions
+    from .types import SessionOptions
 
 _UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
+_GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
 
 
 class Host(Protocol):
@@ -61,7 +60,7 @@ class Host(Protocol):
         ...
 
 
-class Dispatch:
+class Dispatch(Queue):
     """Everything that follows from one commit of one session, cascades included.
 
     Runs on the thread, and for an ``EventSession`` inside the greenlet bridge, of whoever committed.
@@ -70,26 +69,18 @@ class Dispatch:
         states: The states of the objects to expire once all callbacks have run.
     """
 
-    # The callback that is due: of the event's listeners the one at the index.
-    _delivery: Delivery | None = None
-    _listeners: tuple[Listener, ...] = ()
-    _index = -1
-    _listener: Listener | None = None
-    _batch: Batch | None = None
     _found: Crossing | None = None
+    _failures: Failures | None = None
     _stop: BaseException | None = None
     _grace_ends: float | None = None
     _on_loop = False
 
     def __init__(self, options: SessionOptions, host: Host, states: list[InstanceState[Any]]) -> None:
         """Begin with nothing to tell."""
+        super().__init__(options.cascade_limit)
         self.states = states
         self._host = host
         self._options = options
-        self._mutes = anything_muted()
-        self._waiting: deque[Delivery] = deque()
-        self._failures: list[CallbackFailure] = []
-        self._left_out: list[tuple[Delivery, Listener]] = []
 
     @property
     def _crossing(self) -> Crossing:
@@ -97,32 +88,6 @@ class Dispatch:
         if self._found is None:
             self._found = find_crossing(self._options.callback_backend)
         return self._found
-
-    def new_batch(self, phase: Phase, before: Batch | None) -> Batch:
-        """Begin the batch of a transaction that ends now, the first committer's or a callback's."""
-        return Batch(generation.get() if self._batch is None else self._batch.generation + 1, phase, before)
-
-    def add(self, batch: Batch, found: list[Delivery]) -> None:
-        """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
-        if not found:
-            return
-        if batch.generation <= self._options.cascade_limit:
-            self._waiting.extend(found)
-        else:
-            self._left_out += [(item, listener) for item in found for listener in listeners_of(item)]
-
-    def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
-        if self._batch is not None:
-            self._waiting.append(Hook(self._batch, callback, arguments))
-
-    def take_snapshots(self) -> None:
-        """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
-        if isinstance(self._delivery, Record):
-            take_snapshot(self._delivery)
-        for item in self._waiting:
-            if isinstance(item, Record):
-                take_snapshot(item)
 
     def run(self, *, raises: bool) -> None:
         """Call everything that waits, and what it leads to.
@@ -151,19 +116,19 @@ class Dispatch:
                     self._report_unstarted()
                     break
         except BaseException:
-            self._log_failures()
+            if self._failures is not None:
+                self._failures.log_kept()
             raise
         finally:
             generation.reset(token)
         if self._stop is not None:
-            self._log_failures()
+            if self._failures is not None:
+                self._failures.log_kept()
             raise self._stop
-        if self._left_out:
-            self._log_left_out()
-        if not raises:
-            self._log_failures()
-        elif self._failures or self._left_out:
-            self._raise_errors()
+        if self._failures is not None or self.left_out:
+            left_out = names_of(self.left_out) if self.left_out else ""
+            failures = self._failures or Failures(self._options)
+            failures.end(left_out, counted_log_fields(self.left_out), raises=raises)
 
     def _cross(self, *, cancelled: bool) -> None:
         """Run async callbacks where they can run."""
@@ -173,32 +138,13 @@ class Dispatch:
             grace = self._options.callback_grace if left is None else left
             self._crossing.run(function, grace, cancelled=cancelled)
         except Exception as error:
-            logger.error("Async callbacks could not run", exc_info=error, extra=self._fields())  # noqa: TRY400 - the error is at hand
+            logger.error(  # noqa: TRY400 - the error is at hand
+                "Async callbacks could not run, since no event loop could be reached",
+                exc_info=error,
+                extra=self._fields(),
+            )
             self._report_rest("no event loop could be reached")
         self._enter_generation()  # what was begun there was begun in another context
-
-    def _advance(self) -> None:
-        """Move on to the callback that is due next."""
-        index, listeners = self._index + 1, self._listeners
-        while True:
-            if index < len(listeners):
-                listener = listeners[index]
-                if not (self._mutes and is_muted(listener)):
-                    self._index, self._listener = index, listener
-                    return
-                index += 1
-            elif self._waiting:
-                self._delivery = delivery = self._waiting.popleft()
-                delivery.batch.position += 1
-                self._listeners = listeners = listeners_of(delivery)
-                index = 0
-                if delivery.batch is not self._batch:
-                    self._batch = delivery.batch
-                    generation.set(delivery.batch.generation + 1)
-            else:
-                self._delivery = self._listener = None
-                self._listeners = ()
-                return
 
     def _call(self, listener: Listener) -> object:
         """Call the callback and return what it returned, an awaitable if it is async."""
@@ -306,10 +252,14 @@ class Dispatch:
             return True
         if self._crossing.in_bridge and was_cancelled(error):
             if self._on_loop:
-                self._report_rest("the grace after a cancellation was over")
+                self._report_rest(_GRACE_OVER)
                 raise error
             self._stop = self._stop or error
-            logger.error("%s was cut short by a cancellation", names_of(self._current()), extra=self._fields())
+            logger.error(
+                "%s was cut short by a cancellation; an async callback would have been given callback_grace to finish",
+                names_of(self._current()),
+                extra=self._fields(),
+            )
             return False
         try:
             handled = self._failed(listener, error)
@@ -333,7 +283,7 @@ class Dispatch:
 
         self._crossing.run(wait, self._options.callback_grace)
         if not outcome:  # the grace was over, and a worker thread goes on
-            logger.error("%s was cut short by a cancellation", names_of(self._current()), extra=self._fields())
+            logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER, extra=self._fields())
         elif outcome[0] is not None:
             raise outcome[0]
 
@@ -343,8 +293,12 @@ class Dispatch:
             self._host.tidy(listener.name)
         except Exception as error:
             # A warning made an error, or a connection that is gone.
-            name = names_of(self._current())
-            logger.error("Cleaning up after %s failed", name, exc_info=error, extra=self._fields())  # noqa: TRY400 - same
+            logger.error(  # noqa: TRY400 - the error is at hand
+                "Cleaning up after %s failed; the other callbacks run. Close the session if it does not work",
+                names_of(self._current()),
+                exc_info=error,
+                extra=self._fields(),
+            )
 
     # On a loop.
 
@@ -364,7 +318,7 @@ class Dispatch:
                 return
             except BaseException as error:
                 if was_cancelled(error):
-                    self._report_rest("the grace after a cancellation was over")
+                    self._report_rest(_GRACE_OVER)
                     raise
                 if await self._caught_on_loop(listener, error):
                     return
@@ -403,36 +357,15 @@ class Dispatch:
         finally:
             self._on_loop = False
 
-    def _enter_generation(self) -> None:
-        """Set the generation in this context, too: a loop's task has its own."""
-        if self._batch is not None:
-            generation.set(self._batch.generation + 1)
-
     # Errors.
 
     def _failed(self, listener: Listener, error: BaseException) -> Awaitable[None] | None:
         """Deal with an error as the session's policy says; return what has to be awaited for it."""
         if self._delivery is None:
             return None
-        failure = describe(self._delivery, listener, error)
-        policy = self._options.on_callback_error
-        if policy == "raise":
-            self._failures.append(failure)
-        elif policy == "log":
-            self._log(failure)
-        else:
-            return policy(failure)
-        return None
-
-    def _log_failures(self) -> None:
-        """Log what was collected to be raised, since something else is raised instead."""
-        for failure in self._failures:
-            self._log(failure)
-
-    def _log(self, failure: CallbackFailure) -> None:
-        ended = "rollback" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "commit"
-        message = "%s raised; the %s stands and the other callbacks run"
-        logger.error(message, failure, ended, exc_info=failure.error, extra=log_fields(failure))
+        if self._failures is None:
+            self._failures = Failures(self._options)
+        return self._failures.take(describe(self._delivery, listener, error), self._delivery.batch.phase)
 
     def _handler_raised(self, error: BaseException) -> bool:
         """Take what the session's function for errors raised; return whether it ends everything."""
@@ -440,58 +373,24 @@ class Dispatch:
             self._stop = error
             self._report_rest("interrupted")
             return True
-        name = names_of(self._current())
-        logger.error("The on_callback_error function raised for %s", name, exc_info=error, extra=self._fields())
+        logger.error(
+            "The on_callback_error function raised for %s: let it catch its errors",
+            names_of(self._current()),
+            exc_info=error,
+            extra=self._fields(),
+        )
         return False
-
-    def _current(self) -> Iterator[tuple[Delivery, Listener]]:
-        if self._delivery is not None and self._listener is not None:
-            yield self._delivery, self._listener
-
-    def _fields(self) -> dict[str, object]:
-        """Return the callback that is due as the fields of a log record."""
-        found = [log_fields(describe(delivery, listener, RuntimeError())) for delivery, listener in self._current()]
-        return found[0] if found else {}
 
     def _report_unstarted(self) -> None:
         """Log what was not even begun, since no grace was left when it was due."""
         if self._listener is not None:
-            self._report_rest("the grace after a cancellation was over")
+            self._report_rest(_GRACE_OVER)
 
     def _report_rest(self, reason: str) -> None:
         """Log by name what was interrupted and what is not called any more, and forget it."""
         interrupted, fields = names_of(self._current()), self._fields()
         ended = "Rolled back" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "Committed"
         rest = self._take_rest(reason)
-        message = "%s, but %s: interrupted %s; not called: %s"
         fields["not_called"] = counted_log_fields(rest)
+        message = "%s, but %s: interrupted %s; not called: %s"
         logger.error(message, ended, reason, interrupted, names_of(rest), extra=fields)
-
-    def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:  # noqa: ARG002 - for those who observe
-        """Forget the callback that is due and those that follow; return these."""
-        rest: list[tuple[Delivery, Listener]] = []
-        self._advance()
-        while self._listener is not None:
-            rest += self._current()
-            self._advance()
-        return rest
-
-    def _log_left_out(self) -> None:
-        logger.error("%s", self._left_out_error(), extra={"not_called": counted_log_fields(self._left_out)})
-
-    def _left_out_error(self) -> CascadeLimitError:
-        return CascadeLimitError(
-            f"callbacks have committed {self._options.cascade_limit} times in a row, each time calling callbacks "
-            f"again; not called any more: {names_of(self._left_out)}. Let a callback commit only what ends the "
-            "chain, or raise cascade_limit on the session factory"
-        )
-
-    def _raise_errors(self) -> None:
-        errors = [failure.error for failure in self._failures]
-        if self._left_out:
-            if not errors:
-                raise self._left_out_error()
-            errors.append(self._left_out_error())
-        names = ", ".join(str(failure) for failure in self._failures)
-        message = f"the commit stands, but callbacks raised: {names}"
-        raise BaseExceptionGroup(message, errors)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy import ClauseElement
 from sqlalchemy.orm import LoaderCallableStatus, PassiveFlag
+from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
 from .journal import Kind
@@ -108,7 +109,8 @@ class OldValues:
 
     def _keep(self, state: InstanceState[Any], plan: Plan) -> set[str] | None:
         """Keep the old values that the flush would lose; return the keys of those that only the database knows."""
-        loaded = state.dict
+        instance = state.obj()
+        loaded = {} if instance is None else instance_dict(instance)
         columns = plan.watched_columns
         kept: dict[str, Any] | None = None
         unknown: set[str] | None = None

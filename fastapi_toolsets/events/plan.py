@@ -67,7 +67,7 @@ class ColumnAttribute:
         column_type = prop.columns[0].type
         self.key: str = prop.key
         self.equal: Callable[[Any, Any], bool] = column_type.compare_values
-        if type(column_type).compare_values is types.TypeEngine.compare_values:
+        if type(column_type).compare_values is cast("Any", types.TypeEngine).compare_values:
             self.equal = operator.eq  # which is all that the method does, and takes half the time
         self.copies: bool = type(column_type).__module__.startswith("sqlalchemy.") is False or not isinstance(
             column_type, _ATOMIC_TYPES

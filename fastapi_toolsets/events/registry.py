@@ -9,17 +9,15 @@ import threading
 from collections.abc import Callable, Collection, Generator
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, Generic, Literal, Never, ParamSpec, Protocol, TypeVar, cast, overload
+from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from ..errors import ListenerError
-from .types import ModelEvent, Phase
+from .types import CallbackFor, ModelEvent, Phase
 
 ModelT = TypeVar("ModelT")
-ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
 Parameters = ParamSpec("Parameters")
 ResultT = TypeVar("ResultT")
-ResultT_co = TypeVar("ResultT_co", covariant=True)
 AnyCallback = Callable[..., object]
 
 ALL_EVENTS = frozenset(ModelEvent)
@@ -158,28 +156,6 @@ def _merge(found: list[Listener], listener: Listener) -> None:
 registry: Registry = Registry()
 
 
-class CallbackFor(Protocol[ModelT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse] - below
-    """A callback that can be called with a ``ModelT_contra``, as type checkers understand it.
-
-    A function matches when it matches both overloads: it can be called as the library calls it, and it takes what it
-    takes and returns what it returns, which gives the decorator its own type back. Neither could be said alone.
-    Pyright thinks the model covariant: between two such types, not functions, the second overload would match alone.
-    """
-
-    @overload
-    def __call__(
-        self,
-        instance: ModelT_contra,
-        event_type: Literal[ModelEvent.CREATE],  # narrower than ModelEvent, or mypy would settle for this overload
-        changes: Never,  # so that a callback may call it a dict, None or both
-        /,
-        *args: Any,  # noqa: ANN401 - with **kwargs: and whatever else it declares
-        **kwargs: Any,  # noqa: ANN401 - as above
-    ) -> object: ...
-    @overload
-    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
-
-
 class ListenerDecorator(Generic[ModelT]):
     """What ``listens_for`` returns: registers the function it decorates and returns it unchanged.
 
@@ -239,10 +215,8 @@ def listens_for(
             ``TypeError``.
     """
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
-        msg = (
-            f"listens_for() was given {target!r} to listen to: give it a mapped class, "
-            "an abstract base of mapped classes or a mixin"
-        )
+        given = repr(target) if isinstance(target, type) else f"an object of type {type(target).__qualname__}"
+        msg = f"listens_for() was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
     return ListenerDecorator(target, _checked_events(event_types), _checked_phase(phase))
 

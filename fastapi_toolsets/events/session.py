@@ -208,7 +208,8 @@ def _after_transaction_create(session: SyncEventSession, transaction: SessionTra
 
 
 def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:
-    session._tracker.after_transaction_end(session, transaction)
+    if transaction.nested or transaction.parent is None:  # not the one that a flush is
+        session._tracker.after_transaction_end(session, transaction)
 
 
 def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:

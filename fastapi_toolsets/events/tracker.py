@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
+# Looking a member up in its enumeration takes longer than asking for it.
+_BEFORE_COMMIT, _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
+
 
 class Tracker:
     """Follows one session through its transactions. Every method runs where the session's own work runs.
@@ -91,7 +94,7 @@ class Tracker:
     def flushed(self, session: Session) -> None:
         """Prepare for COMMIT once its last flush is over, whether or not that has found anything to write."""
         if self._committing and not self._telling and compatibility.is_clean(session):
-            self._prepare(session, votes=Phase.BEFORE_COMMIT in registry.phases and self._is_ending(session))
+            self._prepare(session, votes=_BEFORE_COMMIT in registry.phases and self._is_ending(session))
 
     def do_orm_execute(self, execution: ORMExecuteState) -> None:
         """Note a statement that may write rows past the unit of work."""
@@ -109,7 +112,7 @@ class Tracker:
             return
         self._outer_commit = False
         self._committing = True
-        if compatibility.is_clean(session) or Phase.BEFORE_COMMIT in registry.phases:
+        if compatibility.is_clean(session) or _BEFORE_COMMIT in registry.phases:
             self._prepare(session, votes=True)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
@@ -145,11 +148,10 @@ class Tracker:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""
         if transaction.nested:
             self._end_savepoint(session, transaction)
-        elif transaction.parent is None:
-            if self._committed:
-                self._deliver(session, transaction)
-            else:
-                self._forget(session)
+        elif self._committed:
+            self._deliver(session, transaction)
+        else:
+            self._forget(session)
 
     # How transactions end.
 
@@ -190,7 +192,7 @@ class Tracker:
     def _tell_before_commit(self, session: Session) -> None:
         """Call ``BEFORE_COMMIT`` callbacks, then for what they wrote, until nothing new has come up."""
         journal, limit = self._journal, self.options.cascade_limit
-        self._told = batch = self._told or Batch(generation.get(), Phase.BEFORE_COMMIT)
+        self._told = batch = self._told or Batch(generation.get(), _BEFORE_COMMIT)
         try:
             for number in range(limit + 2):
                 complete(session, journal, reload=self._wrote_past_flush)
@@ -218,7 +220,7 @@ class Tracker:
             session: The session.
             votes: Whether a commit is under way, so that ``BEFORE_COMMIT`` callbacks are due.
         """
-        if votes and Phase.BEFORE_COMMIT in registry.phases:
+        if votes and _BEFORE_COMMIT in registry.phases:
             self._vote(session)
         if not self._journal:
             return
@@ -254,8 +256,9 @@ class Tracker:
             self._warned_joined = True
             warnings.warn(
                 "this session is bound to a connection on which somebody else began the transaction, so its commit() "
-                "has committed nothing yet and delivers no event. A test suite that rolls back everything at the end "
-                "wants dispatch_on_joined_commit=True on the session factory",
+                "has committed nothing yet and delivers no event. Bind it to the engine, so that it commits by itself; "
+                "a test suite that rolls back everything at the end wants dispatch_on_joined_commit=True on the "
+                "session factory",
                 JoinedTransactionWarning,
                 stacklevel=2,
             )
@@ -270,8 +273,8 @@ class Tracker:
             frame = journal.take()
             if unfinished:
                 _report_unfinished(frame)
-            if Phase.AFTER_ROLLBACK in registry.phases and not unknown:
-                self._tell(session, frame, Phase.AFTER_ROLLBACK, [])
+            if _AFTER_ROLLBACK in registry.phases and not unknown:
+                self._tell(session, frame, _AFTER_ROLLBACK, [])
         self.capture.clear()
         self._begin_again()
 
@@ -281,7 +284,7 @@ class Tracker:
         if expires:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
-        self._tell(session, self._journal.take(), Phase.AFTER_COMMIT, states)
+        self._tell(session, self._journal.take(), _AFTER_COMMIT, states)
 
     def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
@@ -304,10 +307,10 @@ class Tracker:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
             if compatibility.begin_block(session) is None:
-                dispatch.run(raises=phase is Phase.AFTER_COMMIT)
+                dispatch.run(raises=phase is _AFTER_COMMIT)
             else:
                 with compatibility.usable_in_begin_block(session):
-                    dispatch.run(raises=phase is Phase.AFTER_COMMIT)
+                    dispatch.run(raises=phase is _AFTER_COMMIT)
         finally:
             self._dispatch = None
             if dispatch.states:
@@ -351,18 +354,22 @@ class _Host:
             transaction.close()
 
 
-def _report_unfinished(frame: Frame) -> None:
-    found = deliveries(Batch(0), frame)
-    items = [(item, listener) for item in found for listener in listeners_of(item)]
-    message = "COMMIT did not succeed, or its outcome is unknown; not called: %s"
-    logger.warning(message, names_of(items), extra={"not_called": counted_log_fields(items)})
-
-
 def caller_of(session: Session) -> object:
     """Return the ``AsyncSession`` whose session this is, or the session itself."""
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     proxy: object | None = None if module is None else module.async_session(session)
     return session if proxy is None else proxy
+
+
+def _report_unfinished(frame: Frame) -> None:
+    found = deliveries(Batch(0), frame)
+    items = [(item, listener) for item in found for listener in listeners_of(item)]
+    logger.warning(
+        "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
+        "repeat the transaction",
+        names_of(items),
+        extra={"not_called": counted_log_fields(items)},
+    )
 
 
 def _may_write(statement: object) -> bool:

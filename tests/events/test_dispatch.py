@@ -25,6 +25,8 @@ from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
 
 SHORT = 0.05  # seconds; a grace that a test uses up
 
+GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
+
 
 def named(test: str, *callbacks: str) -> list[str]:
     """How the log names callbacks defined in a test."""
@@ -65,8 +67,8 @@ async def test_a_sync_callback_is_cut_short(front: FrontEnd, caplog: pytest.LogC
     await cancelled_commit(front.new_session(callback_grace=grace), waiting)
     names = named("test_a_sync_callback_is_cut_short", "waits", "asynchronous", "synchronous")
     assert caplog.messages == [
-        f"{names[0]} was cut short by a cancellation",
-        f"Committed, but the grace after a cancellation was over: interrupted {names[1]}; not called: {names[2]}",
+        f"{names[0]} was cut short by a cancellation; an async callback would have been given callback_grace to finish",
+        f"Committed, but {GRACE_OVER}: interrupted {names[1]}; not called: {names[2]}",
     ]
 
 
@@ -89,9 +91,7 @@ async def test_a_sync_callback_uses_the_grace_up(front: FrontEnd, caplog: pytest
 
     await cancelled_commit(front, waiting)
     names = named("test_a_sync_callback_uses_the_grace_up", "waits", "asynchronous")
-    assert caplog.messages == [
-        f"Committed, but the grace after a cancellation was over: interrupted {names[0]}; not called: {names[1]}"
-    ]
+    assert caplog.messages == [f"Committed, but {GRACE_OVER}: interrupted {names[0]}; not called: {names[1]}"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
@@ -115,7 +115,9 @@ async def test_tidying_that_fails_is_logged(
     with warnings.catch_warnings(action="error", category=UncommittedChangesWarning):
         await front.commit()
     (name,) = named("test_tidying_that_fails_is_logged", "forgetful" if asynchronous else "forgets")
-    assert caplog.messages == [f"Cleaning up after {name} failed"]
+    assert caplog.messages == [
+        f"Cleaning up after {name} failed; the other callbacks run. Close the session if it does not work"
+    ]
     assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [UncommittedChangesWarning]
     assert recorder.take() == [created(Order, 1)]
     assert await front.committed_rows(ORDERS) == [(1, "new")]
@@ -156,7 +158,7 @@ def test_no_loop_can_be_reached() -> None:
     names = ("callback __main__.first for create of Order", "callback __main__.second for create of Order")
     assert [line[2:] for line in process.stdout.splitlines() if line.startswith("> ")] == [
         "before was called",
-        "Async callbacks could not run",
+        "Async callbacks could not run, since no event loop could be reached",
         f"Committed, but no event loop could be reached: interrupted {names[0]}; not called: {names[1]}",
         "committed",
     ]
@@ -203,7 +205,10 @@ async def test_the_function_for_errors_raises(
     )
     if issubclass(error, Exception):
         await session.commit()
-        expected: tuple[list[str], list[str]] = ["after"], [f"The on_callback_error function raised for {failing}"]
+        expected: tuple[list[str], list[str]] = (
+            ["after"],
+            [f"The on_callback_error function raised for {failing}: let it catch its errors"],
+        )
     else:
         with pytest.raises(error):
             await session.commit()
@@ -291,4 +296,4 @@ def test_an_awaitable_of_a_sync_callback_is_cut_short(database: Database, caplog
         anyio.run(application)
     engine.dispose()
     (name,) = named("test_an_awaitable_of_a_sync_callback_is_cut_short.<locals>.application", "gives")
-    assert caplog.messages == [f"{name} was cut short by a cancellation"]
+    assert caplog.messages == [f"{name} was cut short: {GRACE_OVER}"]

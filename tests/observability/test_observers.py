@@ -158,7 +158,7 @@ async def test_dispatch_that_raises(front: FrontEnd, notes: Notes) -> None:
         "begin dispatch of 1",
         "begin sync raises for create Order",
         "end sync raises for create Order: error ExpectedError('sync')",
-        "end dispatch of 1: error ExceptionGroup('the commit stands, but ",
+        "end dispatch of 1: error ExceptionGroup('the commit stands and is not to be repeated, but ",
     ]
 
 

@@ -8,7 +8,16 @@ from typing import Any, Generic, TypeAlias, TypeVar, assert_type
 
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column
 
-from fastapi_toolsets.models import Changes, Event, EventSession, ModelEvent, UUIDMixin, listener_scope, listens_for
+from fastapi_toolsets.models import (
+    Changes,
+    Event,
+    EventSession,
+    ModelEvent,
+    Phase,
+    UUIDMixin,
+    listener_scope,
+    listens_for,
+)
 
 
 class Base(DeclarativeBase): ...
@@ -114,6 +123,11 @@ listens_for(Order)(Journal.count)
 listens_for(Order)(Journal.forget)
 listens_for(Order)(partial(on_channel, "orders"))
 listens_for(Order)(print)
+
+
+@listens_for(Order, phase=Phase.BEFORE_COMMIT)
+async def before_the_commit(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
 
 # What comes back is what was given.
 
