@@ -30,6 +30,7 @@ from ..contract.transaction_models import Base, ExpectedError, Order
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
 
 MODULE = __name__
+GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
 
 
 class Notes:
@@ -323,8 +324,8 @@ async def test_cancelled_committer(front: FrontEnd, notes: Notes, *, asynchronou
         "begin dispatch of 1",
         f"begin {kind} {waits.__name__} for create Order",
         f"end {kind} {waits.__name__} for create Order: cancelled CancelledError()",
-        "not called: async awaits for create Order: the grace after a cancellation was over",
-        "not called: sync returns for create Order: the grace after a cancellation was over",
+        f"not called: async awaits for create Order: {GRACE_OVER}",
+        f"not called: sync returns for create Order: {GRACE_OVER}",
         "end dispatch of 1: cancelled CancelledError()",
     ]
 
