@@ -138,7 +138,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def mutation(session: nox.Session) -> None:
-    """Small changes to the core, each of which some test should notice; ``-- --sample 40`` tries so many a module."""
+    """Small changes to the core, each of which some test should notice: a sample; ``-- --all`` tries every one."""
     session.install("-e", ".[mutation]")
     session.run("python", "-m", "tests.mutation", *session.posargs)
 

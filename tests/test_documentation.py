@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MIGRATION_GUIDE = ROOT / "docs" / "migration" / "v3.md"
 HOW_TO = ROOT / "docs" / "how-to"
-LANGUAGES = {"python", "text", "console", "toml", "html"}
+LANGUAGES = {"python", "text", "console", "toml", "html", "diff", "json"}
 BEFORE, NOW = "Before (v2)", "Now (v3)"
 OTHERS = {BEFORE, "Before (Django)"}
 """Tabs with code for something that is not installed here."""

@@ -41,8 +41,10 @@ FLOORS = {
     "fastapi_toolsets.events.tracker": 3,
     "fastapi_toolsets.events.": 4,
     "fastapi_toolsets.models": 4,
+    "fastapi_toolsets.cli": 5,
     "fastapi_toolsets.db": 5,
     "fastapi_toolsets.observability": 5,
+    "fastapi_toolsets.migrate": 5,
     "fastapi_toolsets.pytest": 5,
     "fastapi_toolsets.demo": 6,
 }

@@ -14,7 +14,14 @@ from .observation import (
     add_observer,
     remove_observer,
 )
-from .registry import listener_scope, listens_for, muted, remove_listener
+from .registry import (
+    RegisteredListener,
+    listener_scope,
+    listens_for,
+    muted,
+    registered_listeners,
+    remove_listener,
+)
 from .session import SyncEventSession
 from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent, Phase
 
@@ -34,11 +41,13 @@ __all__ = [
     "ObservedCallback",
     "ObservedDispatch",
     "Phase",
+    "RegisteredListener",
     "SyncEventSession",
     "add_observer",
     "listener_scope",
     "listens_for",
     "muted",
+    "registered_listeners",
     "remove_listener",
     "remove_observer",
     "set_callback_backend",

@@ -8,6 +8,7 @@ import inspect
 import threading
 from collections.abc import Callable, Collection, Generator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
@@ -45,6 +46,20 @@ class Listener:
         self.name: str = callback_name(callback)
         self.wants_session: bool = "session" in keywords
         self.wants_event: bool = "event" in keywords
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredListener:
+    """One callback and the class that it listens to, as :func:`registered_listeners` returns them."""
+
+    target: type
+    """The class that ``listens_for`` was given: a model, an abstract base or a mixin."""
+    events: frozenset[ModelEvent]
+    callback: AnyCallback
+    name: str
+    """The callback's qualified name, with its module."""
+    is_async: bool
+    """Whether the callback is awaited."""
 
 
 def callback_name(callback: AnyCallback) -> str:
@@ -133,6 +148,11 @@ class Registry:
                 for listener in self._listeners.get(class_, ()):
                     _merge(found, listener)
         return tuple(found)
+
+    def registered(self) -> tuple[tuple[type, Listener], ...]:
+        """Return every target with each of its listeners, targets and listeners in the order of registration."""
+        with self._lock:
+            return tuple((target, listener) for target, listeners in self._listeners.items() for listener in listeners)
 
     def _changed(self) -> None:
         with self._lock:
@@ -232,6 +252,19 @@ def remove_listener(target: type, callback: AnyCallback) -> None:
         ListenerError: The callback does not listen to that class.
     """
     registry.remove(target, callback)
+
+
+def registered_listeners() -> tuple[RegisteredListener, ...]:
+    """Return what listens to what, in the order of registration: that of the targets, then of each one's callbacks.
+
+    Returns:
+        One entry for each time that ``listens_for`` decorated a function and was not undone since, by
+        :func:`remove_listener` or the end of a :func:`listener_scope`.
+    """
+    return tuple(
+        RegisteredListener(target, listener.events, listener.callback, listener.name, listener.is_async)
+        for target, listener in registry.registered()
+    )
 
 
 @contextlib.contextmanager

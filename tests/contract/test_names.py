@@ -233,7 +233,16 @@ def test_generator_functions_are_refused() -> None:
     async def async_generator(order: Order, event_type: ModelEvent, changes: Changes | None) -> AsyncGenerator[None]:
         yield
 
-    for callback in (generator, async_generator, functools.partial(generator)):
+    class Generating:
+        def __call__(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> Generator[None]:
+            yield
+
+    class AsyncGenerating:
+        async def __call__(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> AsyncGenerator[None]:
+            yield
+
+    objects = (Generating(), AsyncGenerating(), functools.partial(Generating()))
+    for callback in (generator, async_generator, functools.partial(generator), *objects):
         with pytest.raises(ListenerError, match="generator"):
             register(Order)(callback)
 

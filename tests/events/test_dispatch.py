@@ -12,11 +12,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util import await_only
 
 from fastapi_toolsets.errors import UncommittedChangesWarning
-from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listener_scope, listens_for
 
 from ..contract.event_models import LOCAL, created
 from ..contract.transaction_models import ORDERS, Base, ExpectedError, Order
@@ -214,6 +215,7 @@ async def test_the_function_for_errors_raises(
             await session.commit()
         expected = [], [f"Committed, but interrupted: interrupted {failing}; not called: {following}"]
     assert (called, caplog.messages) == expected
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [error if called else None]
     assert not session.in_transaction()
 
 
@@ -244,6 +246,31 @@ async def test_what_ends_the_program_names_the_rest(
     assert caplog.messages == [
         f"Committed, but interrupted: interrupted {first}; not called: {last} (x2), {first}",
     ]
+    caplog.clear()
+    with listener_scope(inherit=False):
+        listens_for(Order)(interrupted_later if asynchronous else interrupted)
+        await front.add(Order(id=3))
+        with pytest.raises(error):
+            await front.commit()
+    assert caplog.messages == [f"Committed, but interrupted: interrupted {first}; not called: nobody"]
+
+
+@scenario(Base.metadata, databases=LOCAL, expire_on_commit=True)
+async def test_what_ends_the_program_after_a_change(front: FrontEnd) -> None:
+    """C4, E11: an object that the callback has changed is expired as every other, and the change is gone."""
+
+    @listens_for(Order)
+    def interrupted(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        order.status = "changed"
+        raise KeyboardInterrupt
+
+    order = Order(id=1)
+    await front.add(order)
+    with pytest.raises(KeyboardInterrupt):
+        await front.commit()
+    assert (list(front.sync_session.dirty), inspect(order).expired) == ([], True)
+    await front.commit()
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
 
 
 @scenario(Base.metadata, databases=LOCAL, cascade_limit=2)
@@ -263,6 +290,49 @@ async def test_the_chain_is_counted_through_every_session(front: FrontEnd, recor
     await front.add(Order(id=1))
     await front.commit()
     assert recorder.take() == [created(Order, number) for number in (1, 3, 2)]
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_async_callback_of_a_worker_thread_outlives_the_host(
+    database: Database, caplog: pytest.LogCaptureFixture, backend: str
+) -> None:
+    """C5, C2: where the task that waits for the thread is cancelled, the callback has its grace to end."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession)
+    ended: list[str] = []
+
+    def work() -> None:
+        with factory() as session:
+            session.add(Order(id=1))
+            session.commit()
+
+    async def application() -> None:
+        waiting, released, host = anyio.Event(), anyio.Event(), anyio.CancelScope()
+
+        @listens_for(Order)
+        async def waits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            waiting.set()
+            await released.wait()
+            ended.append("callback")
+
+        async def commit() -> None:
+            with host:
+                await anyio.to_thread.run_sync(work)
+            ended.append("host")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(commit)
+            await waiting.wait()
+            host.cancel()
+            await anyio.wait_all_tasks_blocked()
+            released.set()
+
+    with tables(database, Base.metadata):
+        anyio.run(application, backend=backend)
+    engine.dispose()
+    assert ended == ["callback", "host"]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("database", LOCAL, indirect=True)

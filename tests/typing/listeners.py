@@ -7,6 +7,7 @@ from typing import Any, assert_type
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_toolsets.errors import ListenerError
+from fastapi_toolsets.events import RegisteredListener, registered_listeners
 from fastapi_toolsets.models import (
     Changes,
     Event,
@@ -82,6 +83,11 @@ async def call_back() -> None:
 
 with muted(on_order_created, handler):
     remove_listener(Order, on_order_created)
+
+
+assert_type(registered_listeners(), tuple[RegisteredListener, ...])
+assert_type(registered_listeners()[0].target, type)
+assert_type(registered_listeners()[0].events, frozenset[ModelEvent])
 
 
 def too_few(order: Order) -> None: ...
