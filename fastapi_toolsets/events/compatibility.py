@@ -14,6 +14,7 @@ from sqlalchemy.util import concurrency
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
     from collections.abc import Set as AbstractSet
+    from types import FrameType
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
@@ -48,6 +49,12 @@ def in_greenlet() -> bool:
 def current_greenlet() -> object:
     """Return the greenlet that runs now; only where :func:`in_greenlet` says that there is one."""
     return importlib.import_module("greenlet").getcurrent()
+
+
+def waiting_frame() -> FrameType | None:
+    """Return the frame in which an async session waits for this greenlet; only where :func:`in_greenlet`."""
+    parent = getattr(current_greenlet(), "parent", None)
+    return cast("FrameType | None", getattr(parent, "gr_frame", None))
 
 
 def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:

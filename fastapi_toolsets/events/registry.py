@@ -13,6 +13,9 @@ from functools import partial
 from typing import Generic, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+import sqlalchemy
+from sqlalchemy.orm import InstanceState
+
 from ..errors import ListenerError
 from .types import CallbackFor, ModelEvent, Phase
 
@@ -235,7 +238,8 @@ def listens_for(
             ``TypeError``.
     """
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
-        given = repr(target) if isinstance(target, type) else f"an object of type {type(target).__qualname__}"
+        is_row = isinstance(sqlalchemy.inspect(target, raiseerr=False), InstanceState)  # whose repr may show its values
+        given = f"an object of type {type(target).__qualname__}" if is_row else repr(target)
         msg = f"listens_for() was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
     return ListenerDecorator(target, _checked_events(event_types), _checked_phase(phase))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -18,6 +17,7 @@ from .plan import plans
 from .registry import check_callable, registry
 from .tracker import Tracker, caller_of
 from .types import SessionOptions
+from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -225,10 +225,9 @@ def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> No
         known = _passed_by.setdefault(mapper, [])
         if not all(callback in known for callback in callbacks):
             known += callbacks
-            warnings.warn(
+            warn(
                 f"{mapper.class_.__qualname__} has listeners, but was flushed by {_described(caller_of(session))}",
                 PlainSessionWarning,
-                stacklevel=2,
             )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from .journal import Batch, Frame, Journal
 from .observing import ObservingDispatch, ObservingRound
 from .registry import registry
 from .types import Phase
+from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self._journal = Journal()
-        self.capture = Capture(self._journal)
+        self.capture: Capture = Capture(self._journal)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -231,12 +231,11 @@ class Tracker:
         self._transactions = [begun for item in self._connections if (begun := item.get_transaction()) is not None]
         self._lost = outcome.is_lost(self._connections)
         if self._lost:
-            warnings.warn(
+            warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
                 "rollback(): its COMMIT commits nothing, and no event is delivered. Call session.rollback() after an "
                 "error, or run the statement inside session.begin_nested()",
                 RolledBackCommitWarning,
-                stacklevel=2,
             )
         else:
             complete(session, self._journal, reload=self._wrote_past_flush)
@@ -254,13 +253,12 @@ class Tracker:
             return True
         if not self._warned_joined:
             self._warned_joined = True
-            warnings.warn(
+            warn(
                 "this session is bound to a connection on which somebody else began the transaction, so its commit() "
                 "has committed nothing yet and delivers no event. Bind it to the engine, so that it commits by itself; "
                 "a test suite that rolls back everything at the end wants dispatch_on_joined_commit=True on the "
                 "session factory",
                 JoinedTransactionWarning,
-                stacklevel=2,
             )
         return False
 
@@ -342,11 +340,10 @@ class _Host:
         session = self._session
         if self._tracker.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
-            warnings.warn(
+            warn(
                 f"{callback} returned with changes in its session that it did not commit: they were rolled back. "
                 "Commit them in the callback, or make them in the transaction that the callback follows",
                 UncommittedChangesWarning,
-                stacklevel=2,
             )
             return
         # Closing, unlike a rollback, leaves what is loaded as it is.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import TypeVar
 
 import libcst as cst
@@ -100,7 +102,12 @@ def _pool(files: int) -> ProcessPoolExecutor | nullcontext[None]:
     processors = os.cpu_count() or 1
     if files < PROCESSES_FROM or processors < 2:  # noqa: PLR2004 -- one processor alone
         return nullcontext()
-    return ProcessPoolExecutor(processors)
+    # A new interpreter for each, since the progress bar has a thread, with which a process must not be forked.
+    return ProcessPoolExecutor(processors, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _map(

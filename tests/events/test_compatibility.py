@@ -103,6 +103,21 @@ async def test_awaiting_from_sync_code() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_frame_that_waits_for_the_bridge() -> None:
+    """``greenlet.parent.gr_frame``: from there one comes to the function that awaits."""
+    names: list[str] = []
+
+    def work() -> None:
+        frame = compatibility.waiting_frame()
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+
+    await compatibility.spawn_greenlet(work)
+    assert "test_the_frame_that_waits_for_the_bridge" in names
+
+
+@pytest.mark.anyio
 async def test_waiting_through_a_wrapper() -> None:
     """The parent of the bridge's greenlet gets what is waited for, and may be another greenlet meanwhile."""
     steps: list[object] = []
@@ -358,7 +373,8 @@ def everything_of(state: InstanceState[Any]) -> tuple[object, ...]:
     ours = ("session_id", "key", "_instance_dict", "runid", "attrs", "mapper")
     details = {key: value for key, value in vars(state).items() if key not in ours}
     loaded = {key: value for key, value in state.dict.items() if key != "_sa_instance_state"}
-    details.pop("committed_state", None), details.pop("expired_attributes", None)  # in slots from 2.1 on
+    for name in ("committed_state", "expired_attributes"):  # in slots from 2.1 on
+        details.pop(name, None)
     return details, dict(state.committed_state), set(state.expired_attributes), loaded, state.modified, state.expired
 
 
@@ -426,7 +442,8 @@ def test_expiry_tells_who_listens(session: Session) -> None:
 
 def test_what_an_expiry_touches() -> None:
     """``_expire`` knows no attribute of a state that the quicker twin does not know."""
-    names = set(InstanceState._expire.__code__.co_names)  # noqa: SLF001
+    state: type[InstanceState[Any]] = InstanceState
+    names = set(state._expire.__code__.co_names)  # noqa: SLF001
     known = {
         "_all_key_set",
         "_collection_impl_keys",
