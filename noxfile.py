@@ -77,6 +77,11 @@ def minimum(session: nox.Session) -> None:
     """All tests, with the lowest version of everything that pyproject.toml names."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
     session.run("pytest", *session.posargs)
+    # The demo wants a newer FastAPI than the library.
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    (fastapi,) = [each for each in project["optional-dependencies"]["fastapi"] if each.startswith("fastapi>=")]
+    session.install(fastapi.replace(">=", "=="))
+    session.run("pytest", "tests/test_fastapi.py", "tests/test_db.py")
 
 
 @nox.session(python=OLDEST)
@@ -96,6 +101,13 @@ def demo(session: nox.Session) -> None:
     session.install(".[demo]")
     session.chdir(session.create_tmp())
     session.run("python", "-m", "fastapi_toolsets.demo", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def browser(session: nox.Session) -> None:
+    """The demo's page in headless Chromium, which has to be installed with its driver."""
+    session.install("-e", ".[browser]")
+    session.run("pytest", "tests/browser", *session.posargs, env={"REQUIRE_SERVICES": "1"})
 
 
 @nox.session(python=OLDEST)

@@ -31,6 +31,10 @@ class BulkWriteError(ToolsetsError, RuntimeError):
     """A bulk statement was refused: nobody would hear of it, or what it does cannot be told as it is."""
 
 
+class ObserverError(ToolsetsError, ValueError):
+    """A dispatch observer was added twice, or one removed that does not observe."""
+
+
 class CascadeLimitError(ToolsetsError, RuntimeError):
     """Callbacks kept committing changes that called callbacks again, beyond the session's bound."""
 

@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .crossing import set_callback_backend
+from .observation import (
+    CallbackOutcome,
+    DispatchObserver,
+    Ending,
+    ObservedCallback,
+    ObservedDispatch,
+    add_observer,
+    remove_observer,
+)
 from .registry import (
     RegisteredListener,
     listener_scope,
@@ -21,19 +30,26 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallbackFailure",
+    "CallbackOutcome",
     "Changes",
+    "DispatchObserver",
+    "Ending",
     "Event",
     "EventSession",
     "FieldChange",
     "ModelEvent",
+    "ObservedCallback",
+    "ObservedDispatch",
     "Phase",
     "RegisteredListener",
     "SyncEventSession",
+    "add_observer",
     "listener_scope",
     "listens_for",
     "muted",
     "registered_listeners",
     "remove_listener",
+    "remove_observer",
     "set_callback_backend",
 ]
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from contextvars import ContextVar
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from .failures import log_fields
 from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
 from .plan import NO_VALUE, copy_value, plans, state_of
-from .registry import Listener, callback_name
+from .registry import Listener
 from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
 
@@ -130,12 +132,14 @@ def make_changes(record: Record) -> Changes:
                 if before != after:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
-                name = f"{plan.mapper.class_.__qualname__}.{composite.key}"
+                model = plan.mapper.class_.__qualname__
                 logger.warning(
-                    "%s cannot be made of what its row holds (%s) and is left out of changes, where its columns stand; "
-                    "let its class accept such rows",
-                    name,
+                    "%s.%s cannot be made of what its row holds (%s) and is left out of changes, where its columns "
+                    "stand; let its class accept such rows",
+                    model,
+                    composite.key,
                     type(error).__name__,
+                    extra={"model": model, "field": composite.key},
                 )
     return changes
 
@@ -207,18 +211,26 @@ def _show_last_row(record: Record, snapshot: dict[str, Any]) -> None:
             record.state.expired_attributes.discard(key)
 
 
+def subject_of(delivery: Delivery | None) -> tuple[str, ModelEvent] | tuple[None, None]:
+    """Return the name of the model and the type of the event; neither where it is no event."""
+    if delivery is None or isinstance(delivery, Hook):
+        return None, None
+    return delivery.plan.mapper.class_.__qualname__, EVENT_TYPES[delivery.kind]
+
+
 def describe(delivery: Delivery, listener: Listener, error: BaseException) -> CallbackFailure:
     """Describe that a callback raised."""
-    if isinstance(delivery, Hook):
-        return CallbackFailure(callback=callback_name(listener.callback), model=None, event_type=None, error=error)
-    model = delivery.plan.mapper.class_.__qualname__
-    return CallbackFailure(callback=listener.name, model=model, event_type=EVENT_TYPES[delivery.kind], error=error)
+    model, event_type = subject_of(delivery)
+    return CallbackFailure(callback=listener.name, model=model, event_type=event_type, error=error)
 
 
 def names_of(items: Iterable[tuple[Delivery, Listener]]) -> str:
     """Name each callback with what it is called for, without any field value, and how often."""
-    counted: dict[str, int] = {}
-    for delivery, listener in items:
-        name = str(describe(delivery, listener, RuntimeError()))
-        counted[name] = counted.get(name, 0) + 1
+    counted = Counter(str(describe(delivery, listener, RuntimeError())) for delivery, listener in items)
     return ", ".join(name if count == 1 else f"{name} (x{count})" for name, count in counted.items()) or "nobody"
+
+
+def counted_log_fields(items: Iterable[tuple[Delivery, Listener]]) -> list[dict[str, object]]:
+    """Return what a log record says of callbacks in fields of its own: names, no field values, and how often."""
+    counted = Counter((listener.name, subject_of(delivery)) for delivery, listener in items)
+    return [{**log_fields(name, *subject), "count": count} for (name, subject), count in counted.items()]

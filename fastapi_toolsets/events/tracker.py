@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import TextClause
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
-from . import compatibility, outcome
+from . import compatibility, observation, outcome
 from .before_commit import Round
 from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
-from .delivery import deliveries, generation, listeners_of, names_of
+from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of
 from .dispatch import Dispatch
 from .journal import Batch, Frame, Journal
+from .observing import ObservingDispatch, ObservingRound
 from .registry import registry
 from .types import Phase
 from .warn import warn
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
 
+    from .delivery import Delivery
     from .types import SessionOptions
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
@@ -208,12 +210,18 @@ class Tracker:
                 journal.set_aside()
                 if not found:
                     return
-                Round(found, partial(caller_of, session), self.options).run(is_last=number > limit)
+                self._new_round(session, found).run(is_last=number > limit)
                 if not compatibility.is_clean(session):
                     session.flush()
         except BaseException as error:
             journal.clear()  # nobody else hears of it
             raise _RefusedError(error) from error
+
+    def _new_round(self, session: Session, found: list[Delivery]) -> Round:
+        caller, observers = partial(caller_of, session), observation.current
+        if observers is None:
+            return Round(found, caller, self.options)
+        return ObservingRound(found, caller, self.options, observers)
 
     def _prepare(self, session: Session, *, votes: bool) -> None:
         """Complete what callbacks will read, now that everything is flushed and the transaction still open.
@@ -297,7 +305,12 @@ class Tracker:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
             return
-        self._dispatch = dispatch = Dispatch(self.options, _Host(self, session), states)
+        host, observers = _Host(self, session), observation.current
+        if observers is None:
+            dispatch = Dispatch(self.options, host, states)
+        else:
+            dispatch = ObservingDispatch(self.options, host, states, observers)
+        self._dispatch = dispatch
         try:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
@@ -358,11 +371,12 @@ def caller_of(session: Session) -> object:
 
 def _report_unfinished(frame: Frame) -> None:
     found = deliveries(Batch(0), frame)
-    names = names_of((item, listener) for item in found for listener in listeners_of(item))
+    items = [(item, listener) for item in found for listener in listeners_of(item)]
     logger.warning(
         "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
         "repeat the transaction",
-        names,
+        names_of(items),
+        extra={"not_called": counted_log_fields(items)},
     )
 
 
