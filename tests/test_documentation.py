@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sybil import Document
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
-from fastapi_toolsets.models import SyncEventSession
+from fastapi_toolsets.models import SyncEventSession, listener_scope
 
 from .services import require_service
 
@@ -106,10 +106,11 @@ def test_block_runs_as_it_stands(
     monkeypatch.chdir(tmp_path)
     if "REDIS_URL" in block.source:
         monkeypatch.setenv("REDIS_URL", require_service("redis"))
-    names = block.run()
-    for name, function in names.items():
-        if name.startswith("test_"):
-            anyio.run(function)
+    with listener_scope(inherit=False):  # what other tests have imported listens, too
+        names = block.run()
+        for name, function in names.items():
+            if name.startswith("test_"):
+                anyio.run(function)
     assert capsys.readouterr().out == block.output
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Executable, delete, insert, inspect, select, update
 from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstanceState, Session
 
 from .oracle import Oracle
@@ -371,7 +372,11 @@ class Steps:
             self.is_comparable = False  # an event session loads again what it will tell of
 
     def _execute(self, session: Session, statement: Executable, parameters: Any = None, **options: object) -> None:  # noqa: ANN401 - SQLAlchemy's
-        session.execute(statement, parameters, execution_options={"events": True, **options})
+        try:
+            session.execute(statement, parameters, execution_options={"events": True, **options})
+        except InvalidRequestError:  # SQLAlchemy refuses it, when an event session has begun a transaction to read in
+            self.is_comparable = False
+            raise
         mark_flush(session)
 
     # Their relations.
