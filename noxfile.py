@@ -27,11 +27,19 @@ ON_ALL_DATABASES = {f"{OLDEST} sqlalchemy~=2.1.0", f"{NEWEST} sqlalchemy~=2.0.36
 """Pairwise, each database meets each SQLAlchemy, and the oldest and the newest Python, in these two cells."""
 
 
-def _on_sqlite(cell: str) -> list[str]:
-    """Return what makes pytest leave out the servers, where a pairwise run has them in other cells."""
-    if os.environ.get("PAIRWISE", "") in ("", "0") or cell in ON_ALL_DATABASES:
+ONCE = ("tests/test_benchmarks.py", "tests/test_docstrings.py", "tests/test_site.py")
+"""What measures processes and builds the documentation: a pairwise run leaves it to whoever runs ``pytest`` alone."""
+
+COMMANDS = ("tests/cli", "tests/migrate", "tests/pytest_plugin", "tests/test_demo.py", "tests/test_live_demo.py")
+"""What starts many processes: a pairwise run has it once more, with the lowest versions on the newest Python."""
+
+
+def _pairwise(cell: str) -> list[str]:
+    """Return what makes pytest leave out what a pairwise run has elsewhere."""
+    if os.environ.get("PAIRWISE", "") in ("", "0"):
         return []
-    return ["-k", "not (postgresql or mariadb or mysql)"]
+    ignored = [f"--ignore={path}" for path in (*ONCE, *(() if cell == "minimum" else COMMANDS))]
+    return ignored if cell in ON_ALL_DATABASES else [*ignored, "-k", "not (postgresql or mariadb or mysql)"]
 
 
 def _pyenv_interpreters() -> list[Path]:
@@ -78,16 +86,16 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("sqlalchemy", SQLALCHEMYS)
 def tests(session: nox.Session, sqlalchemy: str) -> None:
-    """All tests, on each Python with each SQLAlchemy; with ``PAIRWISE=1`` most cells leave the servers to others."""
+    """All tests, on each Python with each SQLAlchemy; with ``PAIRWISE=1`` less in most cells."""
     session.install("-e", ".[test]", sqlalchemy)
-    session.run("pytest", *session.posargs, *_on_sqlite(f"{session.python} {sqlalchemy}"))
+    session.run("pytest", *session.posargs, *_pairwise(f"{session.python} {sqlalchemy}"))
 
 
 @nox.session(python=[OLDEST, NEWEST], venv_backend="uv")
 def minimum(session: nox.Session) -> None:
     """All tests, with the lowest version of everything that pyproject.toml names."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
-    session.run("pytest", *session.posargs, *_on_sqlite("minimum"))
+    session.run("pytest", *session.posargs, *_pairwise("minimum"))
     # The demo wants a newer FastAPI than the library.
     project = nox.project.load_toml("pyproject.toml")["project"]
     (fastapi,) = [each for each in project["optional-dependencies"]["fastapi"] if each.startswith("fastapi>=")]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
 
@@ -154,7 +155,12 @@ async def test_threads(front: FrontEnd) -> None:
     assert [level for level, message in logged if "Storm.fail" in message] == ["ERROR"] * 4
 
 
-@scenario(Base.metadata, databases=["sqlite"], front_ends=["async"], engine_options={"pool_size": 2, "max_overflow": 0})
+@scenario(
+    Base.metadata,
+    databases=["sqlite"],
+    front_ends=["async"],
+    engine_options={"poolclass": AsyncAdaptedQueuePool, "pool_size": 2, "max_overflow": 0},
+)
 async def test_callbacks_hold_no_connection(front: FrontEnd) -> None:
     """T7: 50 commits wait for each other in their callbacks, with two connections among them."""
     together = asyncio.Barrier(TASKS)
