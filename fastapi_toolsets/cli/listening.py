@@ -89,6 +89,7 @@ def _as_json(listener: RegisteredListener) -> dict[str, object]:
     return {
         "model": _model(listener),
         "events": _events(listener),
+        "phase": listener.phase.value,
         "callback": listener.name,
         "async": listener.is_async,
         "file": place.file if place else None,
@@ -102,13 +103,14 @@ def _print_table(listeners: Sequence[RegisteredListener]) -> None:
         console.print("No callback is registered.")
         return
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else box.ASCII, show_edge=False)
-    for heading in ("listens to", "events", "callback", "kind", "where"):
+    for heading in ("listens to", "events", "phase", "callback", "kind", "where"):
         table.add_column(heading, overflow="fold")
     for listener in listeners:
         place = place_of(listener.callback)
         table.add_row(
             _model(listener),
             ", ".join(_events(listener)),
+            listener.phase.value.replace("_", " "),
             listener.name,
             "async" if listener.is_async else "sync",
             f"{_shown(place.file)}:{place.line}" if place else "",

@@ -63,6 +63,7 @@ class RegisteredListener:
     """The callback's qualified name, with its module."""
     is_async: bool
     """Whether the callback is awaited."""
+    phase: Phase = Phase.AFTER_COMMIT
 
 
 def callback_name(callback: AnyCallback) -> str:
@@ -271,7 +272,7 @@ def registered_listeners() -> tuple[RegisteredListener, ...]:
         :func:`remove_listener` or the end of a :func:`listener_scope`.
     """
     return tuple(
-        RegisteredListener(target, listener.events, listener.callback, listener.name, listener.is_async)
+        RegisteredListener(target, listener.events, listener.callback, listener.name, listener.is_async, listener.phase)
         for target, listener in registry.registered()
     )
 

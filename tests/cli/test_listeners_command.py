@@ -28,7 +28,7 @@ LISTENERS = """
     import functools
 
     from app.models import Audited, Base, Order
-    from fastapi_toolsets.models import ModelEvent, listens_for
+    from fastapi_toolsets.models import ModelEvent, Phase, listens_for
 
     print("importing")
 
@@ -59,7 +59,7 @@ LISTENERS = """
 
     listens_for(Base)(Index())
     listens_for(Base, ModelEvent.CREATE)(functools.partial(Index().refresh))
-    listens_for(Base, ModelEvent.DELETE)(print)
+    listens_for(Base, ModelEvent.DELETE, phase=Phase.BEFORE_COMMIT)(print)
     """
 
 
@@ -82,6 +82,7 @@ def test_json(app: Path) -> None:
         if each["file"] is not None:
             assert each.pop("file") == str((app / "app" / "listeners.py").resolve())
             each["line"] = lines[each["line"] - 1]
+    assert [each.pop("phase") for each in found] == [*["after_commit"] * 5, "before_commit"]
     every = ["create", "update", "delete"]
     order, base, audited = "app.models.Order", "app.models.Base", "app.models.Audited"
     name = "app.listeners."
@@ -122,10 +123,11 @@ def test_table(app: Path) -> None:
     assert (code, rows) == (
         0,
         [
-            ["listens to", "events", "callback", "kind", "where"],
+            ["listens to", "events", "phase", "callback", "kind", "where"],
             [
                 "app.models.Order",
                 "create, update",
+                "after commit",
                 "app.listeners.on_order_changed",
                 "async",
                 "app/listeners.py:17",
@@ -133,14 +135,29 @@ def test_table(app: Path) -> None:
             [
                 "app.models.Order",
                 "create, update, delete",
+                "after commit",
                 "app.listeners.on_anything",
                 "sync",
                 "app/listeners.py:21",
             ],
-            ["app.models.Audited", "delete", "app.listeners.on_anything", "sync", "app/listeners.py:21"],
-            ["app.models.Base", "create, update, delete", "app.listeners.Index", "async", "app/listeners.py:28"],
-            ["app.models.Base", "create", "app.listeners.Index.refresh", "sync", "app/listeners.py:30"],
-            ["app.models.Base", "delete", "builtins.print", "sync", ""],
+            [
+                "app.models.Audited",
+                "delete",
+                "after commit",
+                "app.listeners.on_anything",
+                "sync",
+                "app/listeners.py:21",
+            ],
+            [
+                "app.models.Base",
+                "create, update, delete",
+                "after commit",
+                "app.listeners.Index",
+                "async",
+                "app/listeners.py:28",
+            ],
+            ["app.models.Base", "create", "after commit", "app.listeners.Index.refresh", "sync", "app/listeners.py:30"],
+            ["app.models.Base", "delete", "before commit", "builtins.print", "sync", ""],
         ],
     )
 
