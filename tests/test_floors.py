@@ -29,6 +29,7 @@ FLOORS = {
     "fastapi_toolsets.events.loading": 2,
     "fastapi_toolsets.events.ordering": 2,
     "fastapi_toolsets.events.outcome": 2,
+    "fastapi_toolsets.events.recording": 2,
     "fastapi_toolsets.events.asyncio": 3,
     "fastapi_toolsets.events.session": 3,
     "fastapi_toolsets.events.tracker": 3,
@@ -36,6 +37,7 @@ FLOORS = {
     "fastapi_toolsets.models": 4,
     "fastapi_toolsets.db": 5,
     "fastapi_toolsets.pytest": 5,
+    "fastapi_toolsets.pytest_plugin": 6,
     "fastapi_toolsets.demo": 6,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .crossing import set_callback_backend
+from .recording import EventRecorder, RecordedEvent, capture_events, created, deleted, updated
 from .registry import listener_scope, listens_for, muted, remove_listener
 from .session import SyncEventSession
 from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent
@@ -16,15 +17,21 @@ __all__ = [
     "CallbackFailure",
     "Changes",
     "Event",
+    "EventRecorder",
     "EventSession",
     "FieldChange",
     "ModelEvent",
+    "RecordedEvent",
     "SyncEventSession",
+    "capture_events",
+    "created",
+    "deleted",
     "listener_scope",
     "listens_for",
     "muted",
     "remove_listener",
     "set_callback_backend",
+    "updated",
 ]
 
 

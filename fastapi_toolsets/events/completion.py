@@ -79,8 +79,8 @@ def _show_committed(session: Session, record: Record) -> None:
 def _is_told(record: Record) -> bool:
     """Whether a callback will read the object of the record as it is now."""
     if record.kind is Kind.UPDATED:
-        return bool(record.changes and record.plan.listeners[ModelEvent.UPDATE])
-    return record.kind is not Kind.DELETED and bool(record.plan.listeners[ModelEvent.CREATE])
+        return bool(record.changes) and record.plan.tells(ModelEvent.UPDATE)
+    return record.kind is not Kind.DELETED and record.plan.tells(ModelEvent.CREATE)
 
 
 def _reread(record: Record, row: Mapping[str, Any]) -> Iterator[Change]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from .journal import Batch, Kind, Members, Record
 from .loading import populate
 from .plan import NO_VALUE, copy_value, plans
-from .registry import Listener, callback_name
+from .registry import Listener, callback_name, everything_muted, registry
 from .types import CallbackFailure, Event, ModelEvent
 
 if TYPE_CHECKING:
@@ -49,12 +49,14 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
         kind = record.kind
         if kind is Kind.UPDATED and not _has_changes(record):
             continue
-        if record.plan.listeners[EVENT_TYPES[kind]]:
+        if record.plan.tells(EVENT_TYPES[kind]):
             told.append((record.position, record))
     told.sort(key=_position)
     found: list[Delivery] = []
-    for position, (_, record) in enumerate(told):
+    position = 0
+    for _, record in told:
         record.position, record.batch = position, batch
+        position += bool(record.plan.listeners[EVENT_TYPES[record.kind]])  # what is only observed has no place
         found.append(record)
     found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
     return found
@@ -125,6 +127,18 @@ def make_event(record: Record) -> Event:
         transaction_id=record.batch.identifier,
         position=record.position,
     )
+
+
+def observe(delivery: Delivery) -> None:
+    """Let observers take note of an event that is about to be told, unless the context has muted everything."""
+    if isinstance(delivery, Hook) or everything_muted():
+        return
+    model = delivery.plan.mapper.class_
+    observers = [observer for observer in registry.observers if observer.follows(model)]
+    if observers:
+        event = make_event(delivery)
+        for observer in observers:
+            observer.note(event)
 
 
 def _values(record: Record) -> dict[str, Any]:

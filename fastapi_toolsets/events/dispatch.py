@@ -20,11 +20,12 @@ from .delivery import (
     make_changes,
     make_event,
     names_of,
+    observe,
     restore,
     take_snapshot,
 )
 from .journal import Batch, Kind, Record
-from .registry import Listener, anything_muted, is_muted
+from .registry import Listener, anything_muted, is_muted, registry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -102,8 +103,8 @@ class Dispatch:
         """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
         if batch.generation <= self._options.cascade_limit:
             self._waiting.extend(found)
-        elif found:
-            self._left_out.append(names_of((item, listener) for item in found for listener in listeners_of(item)))
+        elif left := [(item, listener) for item in found for listener in listeners_of(item)]:
+            self._left_out.append(names_of(left))
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
@@ -158,8 +159,8 @@ class Dispatch:
             logger.error("Async callbacks could not run", exc_info=error)  # noqa: TRY400 - the error is at hand
             self._report_rest("no event loop could be reached")
 
-    def _advance(self) -> None:
-        """Move on to the callback that is due next."""
+    def _advance(self, *, tell: bool = True) -> None:
+        """Move on to the callback that is due next, or to name it only, where nothing is told any more."""
         while True:
             self._index += 1
             if self._index >= len(self._listeners):
@@ -173,6 +174,8 @@ class Dispatch:
                 if delivery.batch is not self._batch:
                     self._batch = delivery.batch
                     _generation.set(delivery.batch.generation + 1)
+                if tell and registry.observers:
+                    observe(delivery)
                 continue
             self._listener = self._listeners[self._index]
             if not (self._mutes and is_muted(self._listener)):
@@ -390,10 +393,10 @@ class Dispatch:
         """Log by name what was interrupted and what is not called any more, and forget it."""
         interrupted = names_of(self._current())
         rest: list[tuple[Delivery, Listener]] = []
-        self._advance()
+        self._advance(tell=False)
         while self._listener is not None:
             rest += self._current()
-            self._advance()
+            self._advance(tell=False)
         logger.error("Committed, but %s: interrupted %s; not called: %s", reason, interrupted, names_of(rest))
 
     def _raise_errors(self) -> None:
