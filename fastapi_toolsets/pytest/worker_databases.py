@@ -54,7 +54,8 @@ def create_worker_database(
     time; the last to end removes the template. On SQLite the same is done with files, in the folder of the file that
     the URL names. MariaDB has no templates: there each worker's database is made from the beginning. The database of
     the URL itself is only used to connect to; nothing in it is changed. It may be called where an event loop runs, and
-    blocks it.
+    blocks it. Under pytest-xdist an empty file remains in the folder for temporary files, which the workers have
+    locked; the fixture ``worker_database_url`` removes that, too, and what a worker leaves that crashes.
 
     Args:
         database_url: A database that exists, on the server to use, with a sync or an async driver; on SQLite a file,

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,19 +53,27 @@ class Suite:
         """Write a file, which may stand indented in the test."""
         (self.folder / name).write_text(textwrap.dedent(source), encoding="utf-8")
 
-    def run(self, *arguments: str, settings: str = "", asyncio: bool = False, **environment: str) -> Result:
+    def run(
+        self, *arguments: str, settings: str = "", asyncio: bool = False, environment: Mapping[str, str] | None = None
+    ) -> Result:
         """Run pytest as a user does, warnings being errors, with pytest-asyncio or as if it were not installed."""
         plugins = "asyncio_default_fixture_loop_scope = function" if asyncio else "addopts = -p no:asyncio"
         self.write("pytest.ini", f"[pytest]\nfilterwarnings = error\npythonpath = .\n{plugins}\n{settings}\n")
-        return self.python("-m", "pytest", "-p", "no:cacheprovider", *arguments, **environment)
+        unused = (
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",
+        )  # Hypothesis takes longer to import than the rest
+        return self.python("-m", "pytest", *unused, *arguments, environment=environment)
 
-    def python(self, *arguments: str, **environment: str) -> Result:
+    def python(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Result:
         """Run Python in the folder."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **environment},
+            env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "120", **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
