@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,10 +102,29 @@ def test_block_runs_as_it_stands(
     """Each block alone, in an empty folder; a test function in it, as a reader's pytest would find it, is run too."""
     monkeypatch.chdir(tmp_path)
     names = block.run()
-    for name, function in names.items():
-        if name.startswith("test_"):
+    tests = [function for name, function in names.items() if name.startswith("test_")]
+    if any(inspect.signature(function).parameters for function in tests):
+        run_as_a_suite(block, tmp_path)
+    else:
+        for function in tests:
             anyio.run(function)
     assert capsys.readouterr().out == block.output
+
+
+def run_as_a_suite(block: Block, folder: Path) -> None:
+    """Let pytest run a block whose tests have fixtures, with the plugins that are installed."""
+    (folder / "test_block.py").write_text(block.source, encoding="utf-8")
+    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("page", sorted(ONE_PROGRAM), ids=lambda page: page.relative_to(ROOT).as_posix())
