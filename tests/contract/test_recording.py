@@ -228,6 +228,28 @@ async def test_recording_makes_no_chain_longer(front: FrontEnd) -> None:
 
 
 @scenario(Base.metadata, databases=LOCAL)
+async def test_what_is_not_delivered_any_more_is_not_recorded(front: FrontEnd) -> None:
+    """C4: an interrupt in a callback ends the delivery; the next commit is recorded again."""
+    for number, asynchronous in enumerate((False, True)):
+        with listener_scope(), capture_events() as events:
+            listens_for(Order)(interrupt_later if asynchronous else interrupt)
+            await front.add_all([Order(id=number * 10 + 1), Order(id=number * 10 + 2)])
+            with pytest.raises(KeyboardInterrupt):
+                await front.commit()
+            await front.add(Item(id=number))
+            await front.commit()
+        assert events == [created(Order, number * 10 + 1), created(Item, number)]
+
+
+def interrupt(order: Order, event_type: ModelEvent, changes: object) -> None:
+    raise KeyboardInterrupt
+
+
+async def interrupt_later(order: Order, event_type: ModelEvent, changes: object) -> None:
+    raise KeyboardInterrupt
+
+
+@scenario(Base.metadata, databases=LOCAL)
 async def test_blocks_are_nested(front: FrontEnd) -> None:
     """Each recorder has what was delivered in its own block, and scopes of listeners do not end it."""
     with capture_events() as outer:
