@@ -224,9 +224,9 @@ def capture_events(
         *models: Mapped classes, abstract bases or mixins to record the rows of; all models when none is given.
         run_callbacks: Whether callbacks are called for what the current task or thread, and what it starts, commits in
             the block. Without them (``False``) a test sees that an e-mail would be sent, and none is.
-        own_context: Whether to record only what the current task or thread, and what it starts, commits, so that
-            tests that run at the same time in one process do not see each other's events. By default everything that
-            the process commits is recorded, whichever task or thread does it.
+        own_context: Whether to record only what the current task or thread commits, and the tasks and AnyIO worker
+            threads that it starts, so that tests that run at the same time in one process do not see each other's
+            events. By default everything that the process commits is recorded, whichever task or thread does it.
 
     Yields:
         The recorder, a sequence of :class:`RecordedEvent`.
