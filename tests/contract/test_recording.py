@@ -13,6 +13,7 @@ from unittest.mock import ANY
 from uuid import uuid4
 
 import anyio
+import anyio.to_thread
 import pytest
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
@@ -24,6 +25,7 @@ from fastapi_toolsets.events import (
     EventRecorder,
     ModelEvent,
     RecordedEvent,
+    SyncEventSession,
     capture_events,
     created,
     deleted,
@@ -340,11 +342,11 @@ async def test_every_thread_is_recorded_or_only_ones_own(front: FrontEnd) -> Non
 
     def commit_elsewhere() -> None:
         with capture_events(own_context=True) as theirs:
-            session = front.sync_session.__class__(front.database.create_engine())
-            with session:
+            engine = front.database.create_engine()
+            with SyncEventSession(engine) as session:
                 session.add(Order(id=100))
                 session.commit()
-            session.get_bind().engine.dispose()
+            engine.dispose()
         heard_there.extend(theirs)
         committed.set()
 
@@ -391,6 +393,22 @@ async def test_tasks_that_record_at_the_same_time(front: FrontEnd) -> None:
 
 
 def ignore(obj: Base, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"])
+async def test_worker_threads_of_a_task_are_followed(front: FrontEnd) -> None:
+    """C2: as its context variables are seen there, in a ``def`` endpoint for example."""
+
+    def commit() -> None:
+        engine = front.database.create_engine()
+        with SyncEventSession(engine) as session:
+            session.add(Order(id=1))
+            session.commit()
+        engine.dispose()
+
+    with capture_events(own_context=True) as events:
+        await anyio.to_thread.run_sync(commit)
+    assert events == [created(Order, 1)]
 
 
 @scenario(Base.metadata, databases=LOCAL)
