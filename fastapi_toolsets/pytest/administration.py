@@ -72,11 +72,26 @@ def lock_path(name: str) -> Path:
 def locked(name: str) -> Generator[None]:
     """Keep this machine's other processes from blocks of the same name; a process that is killed lets go of it.
 
-    An exclusive transaction on an empty SQLite file is such a lock on every system, without another dependency.
+    An exclusive transaction on an empty SQLite file is such a lock on every system, without another dependency. Whoever
+    holds it may remove the file: those who wait for it notice, and lock the new one.
     """
-    with closing(sqlite3.connect(lock_path(name), timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)) as connection:
-        connection.execute("BEGIN EXCLUSIVE")
-        yield
+    path = lock_path(name)
+    while True:
+        path.touch()
+        waited_for = _identity(path)
+        with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)) as connection:
+            connection.execute("BEGIN EXCLUSIVE")
+            if waited_for is not None and _identity(path) == waited_for:
+                yield
+                return
+
+
+def _identity(path: Path) -> int | None:
+    """Return which file it is, of those that had the same name one after the other."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def administer(url: URL, work: Callable[[Connection], T], **options: Any) -> T:  # noqa: ANN401 - those of create_engine

@@ -54,8 +54,7 @@ def create_worker_database(
     time; the last to end removes the template. On SQLite the same is done with files, in the folder of the file that
     the URL names. MariaDB has no templates: there each worker's database is made from the beginning. The database of
     the URL itself is only used to connect to; nothing in it is changed. It may be called where an event loop runs, and
-    blocks it. Under pytest-xdist an empty file remains in the folder for temporary files, which the workers have
-    locked; the fixture ``worker_database_url`` removes that, too, and what a worker leaves that crashes.
+    blocks it. What a worker leaves that crashes, only the fixture ``worker_database_url`` removes.
 
     Args:
         database_url: A database that exists, on the server to use, with a sync or an async driver; on SQLite a file,
@@ -123,14 +122,26 @@ class WorkerDatabase:
             return
         template = f"{self.prefix}_template"
         with locked(self.prefix):
-            self._copy(backend, template, name)
+            try:
+                self._copy(backend, template, name)
+            except BaseException:
+                self._leave(template, keep_template=keep_template)
+                raise
         try:
             yield backend.url_of(name)
         finally:
             with locked(self.prefix):
                 backend.drop(name)
-                if not keep_template and backend.names(self.prefix) == [template]:
-                    backend.drop(template)
+                self._leave(template, keep_template=keep_template)
+
+    def _leave(self, template: str, *, keep_template: bool) -> None:
+        """Remove the template with the last copy, and the lock with the last database."""
+        left = self._backend.names(self.prefix)
+        if left == [template] and not keep_template:
+            self._backend.drop(template)
+            left = []
+        if not left:
+            lock_path(self.prefix).unlink()
 
     def _copy(self, backend: CopyingBackend, template: str, name: str) -> None:
         if template not in backend.names(self.prefix):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 import uuid
+from collections.abc import Generator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -23,6 +26,7 @@ from fastapi_toolsets.pytest import (
     create_sync_db_session,
     create_worker_database,
 )
+from fastapi_toolsets.pytest.administration import lock_path, locked
 
 from ..databases import TYPES, Database, TestRunDatabases
 from .suites import Result, Suite
@@ -89,6 +93,14 @@ def server(request: pytest.FixtureRequest, test_run_databases: TestRunDatabases,
     return Server(test_run_databases.provide(DRIVERS[request.param], tmp_path), request.param)
 
 
+@pytest.fixture(autouse=True)
+def no_lock_is_left(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    folder = tmp_path_factory.mktemp("locks")
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
+
 def as_worker(monkeypatch: pytest.MonkeyPatch, worker: str, run: str) -> None:
     """Stand where a worker of pytest-xdist stands."""
     monkeypatch.setenv("PYTEST_XDIST_WORKER", worker)
@@ -133,10 +145,29 @@ def test_nothing_is_left_when_the_test_or_the_preparation_fails(
         raise ZeroDivisionError
 
     as_worker(monkeypatch, "gw0", uuid.uuid4().hex)
-    for prepare in (fail, add_order):
+    for prepare in (fail, add_order, fail):
         with pytest.raises(ZeroDivisionError), create_worker_database(server.url, Base, prepare=prepare):
             raise ZeroDivisionError
         assert server.beside() == []
+
+
+def test_lock_lets_one_in_at_a_time_also_where_its_file_is_removed() -> None:
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def enter(number: int) -> None:
+        for turn in range(5):
+            with locked("shared"):
+                inside.append(number)
+                seen.append(len(inside))
+                inside.remove(number)
+                if (number + turn) % 2:
+                    lock_path("shared").unlink()
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(enter, range(6)))
+    assert seen == [1] * 30
+    lock_path("shared").unlink(missing_ok=True)
 
 
 def test_connections_left_open_do_not_keep_it(server: Server) -> None:
