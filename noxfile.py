@@ -13,7 +13,7 @@ nox.options.allow_parallel = True  # `nox -j 2` runs two sessions at a time
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
 nox.options.error_on_missing_interpreters = True
-nox.options.sessions = ["lint", "types", "tests", "minimum", "no_greenlet", "demo"]
+nox.options.sessions = ["lint", "types", "tests", "minimum", "no_greenlet", "demo", "docs"]
 
 PYTHONS = ("3.11", "3.12", "3.13")
 OLDEST, NEWEST = PYTHONS[0], PYTHONS[-1]
@@ -99,6 +99,15 @@ def demo(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def docs(session: nox.Session) -> None:
+    """The documentation site, into `site`: built strictly, with its links and the examples on its pages tested."""
+    session.install("-e", ".[test]")
+    session.run("zensical", "build", "--strict", "--clean")
+    pages = ("tests/test_site.py", "tests/test_docstrings.py", "tests/test_documentation.py", "tests/test_how_to.py")
+    session.run("pytest", *pages, *session.posargs)
+
+
+@nox.session(python=OLDEST)
 def coverage(session: nox.Session) -> None:
     """All tests under coverage, branches included; fails below the bound in pyproject.toml."""
     session.install("-e", ".[test]")
@@ -117,7 +126,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def mutation(session: nox.Session) -> None:
-    """Small changes to the core, each of which some test should notice; ``-- --sample 40`` tries so many a module."""
+    """Small changes to the core, each of which some test should notice: a sample; ``-- --all`` tries every one."""
     session.install("-e", ".[mutation]")
     session.run("python", "-m", "tests.mutation", *session.posargs)
 

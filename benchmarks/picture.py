@@ -11,17 +11,22 @@ if TYPE_CHECKING:
     from .results import Cell, Results
 
 _PREFERRED = {"listeners": "sync", "table": "10"}
-_WIDTH, _LEFT, _RIGHT = 860, 330, 70
-_LINE, _BAR, _TOP, _BOTTOM = 40, 13, 92, 48
+_WIDTH, _LEFT, _RIGHT = 480, 16, 60
+_LINE, _LABEL, _BAR, _TOP, _BOTTOM = 64, 20, 13, 76, 52
 _SMALLEST_SCALE = 1.5
+# A page that shows the picture inline names the colours, so that they follow its own switch of light and dark; alone,
+# the picture follows the system's.
 _STYLE = """
-  text { font: 13px system-ui, sans-serif; fill: #24292f }
-  .title { font-size: 16px; font-weight: 600 } .small { font-size: 11px; fill: #57606a }
-  .ours { fill: #1f883d } .published { fill: #bf8700 } .plain { stroke: #57606a; stroke-dasharray: 4 3 }
+  .commit-times { --text: #24292f; --quiet: #57606a; --ours: #1a7f37; --published: #9a6700 }
   @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3 } .small { fill: #9198a1 } .ours { fill: #3fb950 } .published { fill: #d29922 }
-    .plain { stroke: #9198a1 }
+    .commit-times { --text: #e6edf3; --quiet: #9198a1; --ours: #3fb950; --published: #d29922 }
   }
+  .commit-times text { font: 14px system-ui, sans-serif; fill: var(--diagram-text, var(--text)) }
+  .commit-times .title { font-size: 16px; font-weight: 600 }
+  .commit-times .small { font-size: 12.5px; fill: var(--diagram-quiet, var(--quiet)) }
+  .commit-times .ours { fill: var(--diagram-ours, var(--ours)) }
+  .commit-times .published { fill: var(--diagram-published, var(--published)) }
+  .commit-times .plain { stroke: var(--diagram-text, var(--text)); stroke-width: 1.5; stroke-dasharray: 4 3 }
 """
 
 
@@ -48,14 +53,13 @@ def draw(results: Results) -> str:
     height = _TOP + _LINE * len(cells) + _BOTTOM
     scale = (_WIDTH - _LEFT - _RIGHT) / largest
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
+        f'<svg class="commit-times" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img">',
         "<title>Time of commit() compared with a plain session</title>",
         f"<style>{_STYLE}</style>",
         '<text class="title" x="16" y="28">Time of commit(), plain session = 1</text>',
         *_legend(results),
         *(line for index, cell in enumerate(cells) for line in _cell(cell, _TOP + index * _LINE, scale)),
-        *_plain_line(_LEFT + scale, height),
-        f'<text class="small" x="16" y="{height - 14}">{escape(_caption(results))}</text>',
+        *_caption(results, height),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
@@ -73,30 +77,32 @@ def _legend(results: Results) -> list[str]:
     return [
         f'<rect class="ours" x="{_LEFT}" y="44" width="12" height="12"/>',
         f'<text x="{_LEFT + 18}" y="55">this library</text>',
-        f'<rect class="published" x="{_LEFT + 130}" y="44" width="12" height="12"/>',
-        f'<text x="{_LEFT + 148}" y="55">fastapi-toolsets {escape(published)}</text>',
+        f'<rect class="published" x="{_LEFT + 120}" y="44" width="12" height="12"/>',
+        f'<text x="{_LEFT + 138}" y="55">fastapi-toolsets {escape(published)}</text>',
     ]
 
 
 def _cell(cell: Cell, top: int, scale: float) -> list[str]:
     rows = f"{cell.rows:,} {'row' if cell.rows == 1 else 'rows'}"
     expiry = "" if cell.expire_on_commit else ", expire_on_commit off"
-    lines = [f'<text x="16" y="{top + 18}">{escape(f"{cell.database}: {cell.operation} {rows}{expiry}")}</text>']
+    lines = [f'<text x="{_LEFT}" y="{top + 12}">{escape(f"{cell.database}: {cell.operation} {rows}{expiry}")}</text>']
     for number, (ratio, side) in enumerate(_bars(cell)):
-        y = top + number * (_BAR + 2) + 2
+        y = top + _LABEL + number * (_BAR + 2)
         width = ratio * scale
         lines.append(f'<rect class="{side}" x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR}"/>')
         lines.append(f'<text class="small" x="{_LEFT + width + 6:.1f}" y="{y + _BAR - 2}">{ratio:.2f}</text>')
-    return lines
+    plain, bottom = f"{_LEFT + scale:.1f}", top + _LABEL + 2 * _BAR + 6
+    return [*lines, f'<line class="plain" x1="{plain}" x2="{plain}" y1="{top + _LABEL - 2}" y2="{bottom}"/>']
 
 
-def _plain_line(x: float, height: int) -> list[str]:
-    return [f'<line class="plain" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 14}" y2="{height - _BOTTOM + 6}"/>']
-
-
-def _caption(results: Results) -> str:
+def _caption(results: Results, height: int) -> list[str]:
     machine = results.machine
-    return (
-        f"Median of rounds, one sync no-op listener. Python {machine['python']}, SQLAlchemy {machine['sqlalchemy']}, "
-        f"load average {machine['load_before']} at the start."
+    versions = f"Python {machine['python']}, SQLAlchemy {machine['sqlalchemy']}"
+    lines = (
+        "Dashed: the plain session. Medians; one sync listener that does nothing.",
+        f"{versions}, load average {machine['load_before']} at the start.",
     )
+    return [
+        f'<text class="small" x="{_LEFT}" y="{height - 30 + 18 * number}">{escape(line)}</text>'
+        for number, line in enumerate(lines)
+    ]

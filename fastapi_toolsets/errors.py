@@ -27,6 +27,10 @@ class CascadeLimitError(ToolsetsError, RuntimeError):
     """Callbacks kept committing changes that called callbacks again, beyond the session's bound."""
 
 
+class CommitAbortedError(ToolsetsError, RuntimeError):
+    """A ``BEFORE_COMMIT`` callback could not be finished, so the commit was given up and everything rolled back."""
+
+
 class ToolsetsWarning(UserWarning):
     """Root of every warning that this library gives."""
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,19 +13,26 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.orm import Session, sessionmaker
 from sybil import Document
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 from fastapi_toolsets.models import SyncEventSession
 
+from .pytest_plugin.suites import Suite
+from .services import require_service
+
 ROOT = Path(__file__).parent.parent
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 MIGRATION_GUIDE = ROOT / "docs" / "migration" / "v3.md"
-LANGUAGES = {"python", "text", "console", "toml", "mermaid"}
+HOW_TO = ROOT / "docs" / "how-to"
+LANGUAGES = {"python", "text", "console", "toml", "html", "diff", "json"}
 BEFORE, NOW = "Before (v2)", "Now (v3)"
-ONE_PROGRAM = {ROOT / "docs" / "events.md", ROOT / "docs" / "guarantees.md"}
+OTHERS = {BEFORE, "Before (Django)"}
+"""Tabs with code for something that is not installed here."""
+ONE_PROGRAM = {ROOT / "docs" / name for name in ("events.md", "guarantees.md", "phases.md", "tutorial.md")}
 """Pages that say of their blocks that they belong together; everywhere else each block stands for itself."""
 
 
@@ -92,7 +97,7 @@ def tab_around(text: str, position: int) -> str | None:
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 PYTHON_BLOCKS = [block for block in BLOCKS if block.language == "python"]
-RUNNING_BLOCKS = [block for block in PYTHON_BLOCKS if block.tab != BEFORE and block.page not in ONE_PROGRAM]
+RUNNING_BLOCKS = [block for block in PYTHON_BLOCKS if block.tab not in OTHERS and block.page not in ONE_PROGRAM]
 
 
 @pytest.mark.parametrize("block", RUNNING_BLOCKS, ids=str)
@@ -101,6 +106,8 @@ def test_block_runs_as_it_stands(
 ) -> None:
     """Each block alone, in an empty folder; a test function in it, as a reader's pytest would find it, is run too."""
     monkeypatch.chdir(tmp_path)
+    if "REDIS_URL" in block.source:
+        monkeypatch.setenv("REDIS_URL", require_service("redis"))
     names = block.run()
     tests = [function for name, function in names.items() if name.startswith("test_")]
     if any(inspect.signature(function).parameters for function in tests):
@@ -113,18 +120,10 @@ def test_block_runs_as_it_stands(
 
 def run_as_a_suite(block: Block, folder: Path) -> None:
     """Let pytest run a block whose tests have fixtures, with the plugins that are installed."""
-    (folder / "test_block.py").write_text(block.source, encoding="utf-8")
-    (folder / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n", encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio"],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stdout
+    suite = Suite(folder)
+    suite.write("test_block.py", block.source)
+    result = suite.run()
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("page", sorted(ONE_PROGRAM), ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -137,11 +136,13 @@ def test_blocks_run_as_one_program(
     for block in [block for block in PYTHON_BLOCKS if block.page == page]:
         block.run(module)
         assert (str(block), capsys.readouterr().out) == (str(block), block.output)
-    module.engine.dispose()
+    engine: Engine | AsyncEngine = module.engine
+    if isinstance(engine, Engine):
+        engine.dispose()
 
 
-@pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS if block.tab == BEFORE], ids=str)
-def test_block_about_v2_is_python(block: Block) -> None:
+@pytest.mark.parametrize("block", [block for block in PYTHON_BLOCKS if block.tab in OTHERS], ids=str)
+def test_block_about_something_else_is_python(block: Block) -> None:
     compile(block.source, str(block), "exec", dont_inherit=True)
 
 

@@ -84,9 +84,9 @@ def test_version_is_the_same_in_the_module_the_wheel_and_the_installation(wheel:
 def test_source_distribution_holds_what_a_packager_needs_and_no_workshop(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         held = {Path(name).parts[1] for name in archive.getnames() if len(Path(name).parts) > 1}
-    files = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "noxfile.py", "pyproject.toml"}
+    files = {"CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "README.md", "mkdocs.yml", "noxfile.py", "pyproject.toml"}
     added_by_the_builder = {".gitignore", "PKG-INFO"}
-    folders = {"benchmarks", "docs", "fastapi_toolsets", "tests"}
+    folders = {"benchmarks", "changelog.d", "docs", "fastapi_toolsets", "tests", "tools"}
     assert held == files | added_by_the_builder | folders
 
 

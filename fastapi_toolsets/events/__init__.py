@@ -6,9 +6,16 @@ from typing import TYPE_CHECKING
 
 from .crossing import set_callback_backend
 from .recording import EventRecorder, RecordedEvent, capture_events, created, deleted, updated
-from .registry import listener_scope, listens_for, muted, remove_listener
+from .registry import (
+    RegisteredListener,
+    listener_scope,
+    listens_for,
+    muted,
+    registered_listeners,
+    remove_listener,
+)
 from .session import SyncEventSession
-from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent
+from .types import CallbackFailure, Changes, Event, FieldChange, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from .asyncio import EventSession
@@ -21,7 +28,9 @@ __all__ = [
     "EventSession",
     "FieldChange",
     "ModelEvent",
+    "Phase",
     "RecordedEvent",
+    "RegisteredListener",
     "SyncEventSession",
     "capture_events",
     "created",
@@ -29,6 +38,7 @@ __all__ = [
     "listener_scope",
     "listens_for",
     "muted",
+    "registered_listeners",
     "remove_listener",
     "set_callback_backend",
     "updated",

@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import sys
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy.orm import InstanceState
+from sqlalchemy.orm import InstanceState, attributes
+from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import concurrency
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+    from collections.abc import Set as AbstractSet
+    from types import FrameType
 
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
+    from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
 ResultT = TypeVar("ResultT")
@@ -48,28 +51,46 @@ def current_greenlet() -> object:
     return importlib.import_module("greenlet").getcurrent()
 
 
-def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]], Any]) -> None:
-    """Call sync code inside the greenlet bridge so that everything it waits for goes through ``wait``.
+def waiting_frame() -> FrameType | None:
+    """Return the frame in which an async session waits for this greenlet; only where :func:`in_greenlet`."""
+    parent = getattr(current_greenlet(), "parent", None)
+    return cast("FrameType | None", getattr(parent, "gr_frame", None))
 
-    SQLAlchemy's bridge hands what sync code waits for to the parent of the greenlet that runs it, and knows its own
-    greenlets by an attribute. Without either, waiting would raise ``MissingGreenlet``.
+
+def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
+    """Call sync code inside the greenlet bridge so that what it waits for is first wrapped by ``wait``.
+
+    SQLAlchemy's bridge hands what sync code waits for to the parent of the greenlet that runs it; so for the time of
+    the call that parent is one that wraps what it is handed and hands it on. It runs only when something is waited
+    for. Would the bridge not use the parent any more, a cancellation would reach what sync callbacks wait for.
     """
-    child = _greenlet_class()(function)
-    child.gr_context = getattr(current_greenlet(), "gr_context", None)
-    waited = child.switch()
-    while not child.dead:
-        try:
-            result = wait(waited)
-        except BaseException:  # noqa: BLE001 - raised where the sync code waits
-            waited = child.throw(*sys.exc_info())
-        else:
-            waited = child.switch(result)
+    current = cast("Any", current_greenlet())
+    parent = current.parent
+
+    def relay(awaitable: Awaitable[Any]) -> None:
+        while True:
+            awaitable = parent.switch(wait(awaitable))
+
+    relaying = _greenlet_class()(relay, parent)
+    current.parent = relaying
+    try:
+        function()
+    finally:
+        current.parent = parent
+        if relaying.gr_frame is not None:  # it waits to be handed more
+            relaying.parent = current
+            relaying.throw()
 
 
 @functools.cache
 def _greenlet_class() -> type[Any]:
     greenlet = importlib.import_module("greenlet")  # not above: the sync half works without it
-    return type("_Callbacks", (greenlet.greenlet,), {"__sqlalchemy_greenlet_provider__": True})
+    # SQLAlchemy asserts that there is a parent, and one that has not begun to run counts as false.
+    return type("_Relay", (greenlet.greenlet,), {"__bool__": _yes})
+
+
+def _yes(_self: object) -> bool:
+    return True
 
 
 def flushed_states(flush_context: UOWTransaction) -> Mapping[Mapper[Any], Iterable[InstanceState[Any]]]:
@@ -87,7 +108,7 @@ def flush_fate(flush_context: UOWTransaction) -> Mapping[InstanceState[Any], tup
     ``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had
     its row taken over by another object in the same flush (a row switch).
     """
-    return cast("Mapping[InstanceState[Any], tuple[bool, bool]]", flush_context.states)
+    return flush_context.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
 
 
 def modified_states(session: Session) -> Iterable[InstanceState[Any]]:
@@ -113,9 +134,13 @@ def transaction_connections(transaction: SessionTransaction) -> set[Connection]:
 
 
 def is_orphan(state: InstanceState[Any]) -> bool:
-    """Whether the next flush deletes a modified object that no parent has (``Mapper._is_orphan``, as it asks)."""
-    mapper = state.manager.mapper
-    return bool(mapper._delete_orphans) and mapper._is_orphan(state)  # noqa: SLF001
+    """Whether the next flush deletes a modified object of such a mapper (``Mapper._is_orphan``, as it asks)."""
+    return bool(state.manager.mapper._is_orphan(state))  # noqa: SLF001
+
+
+def may_have_orphans(mapper: Mapper[Any]) -> bool:
+    """Whether an object of the mapper can be deleted for want of a parent (``Mapper._delete_orphans``)."""
+    return bool(mapper._delete_orphans)  # noqa: SLF001
 
 
 def is_clean(session: Session) -> bool:
@@ -123,7 +148,7 @@ def is_clean(session: Session) -> bool:
     return session._is_clean()  # noqa: SLF001
 
 
-def expirable_states(session: Session, transaction: SessionTransaction) -> set[InstanceState[Any]]:
+def expirable_states(session: Session, transaction: SessionTransaction) -> list[InstanceState[Any]]:
     """Return the states that a commit under ``expire_on_commit`` would have expired; detach the deleted ones now.
 
     The twin of ``SessionTransaction._remove_snapshot``, whose expiry the library puts off until callbacks have run.
@@ -134,15 +159,50 @@ def expirable_states(session: Session, transaction: SessionTransaction) -> set[I
         states: type[InstanceState[Any]] = InstanceState
         states._detach_states(list(deleted), session)  # noqa: SLF001
         deleted.clear()
-    return set(session.identity_map.all_states())
+    return session.identity_map.all_states()
+
+
+_NEEDS_MORE = ("_last_known_values", "_pending_mutations", "callables", "parents")
+"""Attributes of a state for which ``InstanceState._expire`` does something more; most states have none of them."""
 
 
 def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
-    """Expire states that are still persistent in the session (``Session.expire`` without its walk of cascades)."""
-    identity_map = session.identity_map
+    """Expire states that are still persistent in the session (``Session.expire`` without its walk of cascades).
+
+    Does what ``InstanceState._expire`` does, but finds out once for each class, not once for each object, which keys
+    that concerns: it takes a third of the time. States of which more has to be forgotten than columns go through
+    ``_expire`` itself. Would ``_expire`` clear yet another attribute one day, that one would stay.
+    """
+    expired_too = session.identity_map._modified  # noqa: SLF001
+    instance_dict = attributes.instance_dict
+    session_key = session.hash_key
+    manager: ClassManager[Any] | None = None
+    loadable: list[str] = []
+    mapped: AbstractSet[str] = frozenset()
+    state_attribute = ""
+    is_simple = False
     for state in states:
-        if state.key is not None and identity_map.contains_state(state):
-            state._expire(state.dict, identity_map._modified)  # noqa: SLF001
+        if state.session_id != session_key or state.key is None or state._deleted:  # noqa: SLF001
+            continue
+        if state.manager is not manager:
+            manager = state.manager
+            loadable = [attribute.key for attribute in manager._loader_impls]  # noqa: SLF001
+            state_attribute = manager.STATE_ATTR
+            mapped = manager._all_key_set | {state_attribute}  # noqa: SLF001
+            is_simple = not (manager._collection_impl_keys or manager.dispatch.expire)  # noqa: SLF001
+        instance = state.obj()
+        if instance is None:
+            continue
+        loaded = instance_dict(instance)
+        details = state.__dict__
+        if is_simple and not state.modified and details.keys().isdisjoint(_NEEDS_MORE) and loaded.keys() <= mapped:
+            state.expired = True
+            state._strong_obj = None  # noqa: SLF001
+            state.expired_attributes.update(loadable)
+            loaded.clear()
+            loaded[state_attribute] = state
+        else:
+            state._expire(loaded, expired_too)  # noqa: SLF001
 
 
 def announce_refresh(state: InstanceState[Any], names: Iterable[str]) -> None:
@@ -169,6 +229,29 @@ def usable_in_begin_block(session: Session) -> Generator[None]:
         yield
     finally:
         session._trans_context_manager = block  # noqa: SLF001
+
+
+def begin_block(session: Session) -> object:
+    """Return the ``begin()`` block that session work is refused for, if any; see :func:`usable_in_begin_block`."""
+    return session._trans_context_manager  # noqa: SLF001
+
+
+def roll_back_in_commit(root: SessionTransaction) -> None:
+    """Roll a root transaction back from within its own ``commit()`` or ``prepare()``, before anything was committed.
+
+    ``SessionTransaction._expect_state`` lets a method that is under way call one that ends the transaction; SQLAlchemy
+    does the same when the second of two phases fails. Without it ``rollback()`` refuses to run there.
+    """
+    with root._expect_state(SessionTransactionState.CLOSED):  # noqa: SLF001
+        root.rollback()
+
+
+def is_ending(root: SessionTransaction) -> bool:
+    """Whether ``commit()`` or ``prepare()`` of a transaction is under way (``_StateChange._current_fn``).
+
+    Without it a flush that follows a commit given up half-way could not be told from one that the commit itself makes.
+    """
+    return root._current_fn is not None  # noqa: SLF001
 
 
 def after_close(transaction: SessionTransaction, settle: Callable[[], None]) -> None:

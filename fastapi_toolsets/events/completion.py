@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from .journal import PENDING, Kind, merge_changes, same
 from .loading import detached_copy, populate, read_rows, unloaded_columns
-from .plan import NO_VALUE, state_of
+from .plan import NO_VALUE, copy_value, state_of
 from .types import ModelEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import Session
 
     from .journal import Change, Journal, Record
     from .plan import Plan
@@ -26,12 +26,33 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         journal: What the transaction did, everything released into its root frame.
         reload: Whether to read everything again, since other statements may have written the same rows.
     """
-    unsure = journal.unsure
+    everything = reload or journal.unsure
     told = [
         record
         for record in journal.root.rows.values()
-        if (reload or unsure or _is_uncertain(record.state, record.plan)) and _is_told(record)
+        # The object may not show the row as it is: something expired, deferred, or changed after expunging.
+        if (
+            everything
+            or (state := record.state).modified
+            or state.expired_attributes
+            or state.callables
+            or record.plan.deferred
+        )
+        and _is_told(record)
     ]
+    if told:
+        _complete(session, told, reload=reload)
+
+
+def keep_rows(session: Session, records: list[Record]) -> None:
+    """Keep the rows that one flush wrote, for those who hear of a rollback: after it nothing can be asked any more."""
+    _complete(session, [record for record in records if record.kind is not Kind.DELETED], reload=False)
+    for record in records:
+        loaded = record.state.dict
+        record.row = {key: copy_value(loaded[key]) for key in record.plan.columns if key in loaded}
+
+
+def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
     wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
     for record in told:
         if record.state.modified:
@@ -47,11 +68,6 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
     for record in told:
         if record.changes:
             _resolve_pending(record)
-
-
-def _is_uncertain(state: InstanceState[Any], plan: Plan) -> bool:
-    """Whether the object may not show the row as it is: something expired, deferred, or changed after expunging."""
-    return bool(state.expired_attributes or state.callables or plan.deferred or state.modified)
 
 
 def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> None:
@@ -79,8 +95,8 @@ def _show_committed(session: Session, record: Record) -> None:
 def _is_told(record: Record) -> bool:
     """Whether a callback will read the object of the record as it is now."""
     if record.kind is Kind.UPDATED:
-        return bool(record.changes) and record.plan.tells(ModelEvent.UPDATE)
-    return record.kind is not Kind.DELETED and record.plan.tells(ModelEvent.CREATE)
+        return bool(record.changes) and ModelEvent.UPDATE in record.plan.shown
+    return record.kind is not Kind.DELETED and ModelEvent.CREATE in record.plan.shown
 
 
 def _reread(record: Record, row: Mapping[str, Any]) -> Iterator[Change]:

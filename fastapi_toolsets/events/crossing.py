@@ -15,27 +15,20 @@ import contextvars
 import os
 import sys
 import threading
-import time
-from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 import anyio.from_thread
 
 from ..errors import SessionOptionError
 from . import compatibility
+from .outliving import LAST_WORDS, AsyncFunction, outlive_call
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
     from .types import Backend
-
-ResultT = TypeVar("ResultT")
-AsyncFunction: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
-
-_LAST_WORDS = 1.0
-"""Seconds that a callback has to tidy up once its grace is over and it was cancelled."""
 
 _default_backend: Backend = "asyncio"
 
@@ -83,9 +76,16 @@ class Crossing(Protocol):
         ...
 
 
+def stands_in_bridge() -> bool:
+    """Whether the caller stands inside SQLAlchemy's greenlet bridge, so that a loop of this process runs it."""
+    return compatibility.in_greenlet() and (
+        _inherited_bridge is None or compatibility.current_greenlet() is not _inherited_bridge
+    )
+
+
 def find_crossing(backend: Backend | None) -> Crossing:
     """Return the way from where the caller stands."""
-    if compatibility.in_greenlet() and compatibility.current_greenlet() is not _inherited_bridge:
+    if stands_in_bridge():
         return _BRIDGE
     if _in_worker_thread() and threading.get_ident() != _inherited_worker:
         return _WORKER_THREAD
@@ -96,6 +96,8 @@ def find_crossing(backend: Backend | None) -> Crossing:
 
 
 def _in_worker_thread() -> bool:
+    if threading.current_thread() is threading.main_thread():
+        return False  # quicker than to be refused
     try:
         anyio.from_thread.check_cancelled()
     except RuntimeError:
@@ -106,11 +108,7 @@ def _in_worker_thread() -> bool:
 
 
 def _loop_runs_here() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return _trio_runs_here()
-    return True
+    return asyncio._get_running_loop() is not None or _trio_runs_here()  # noqa: SLF001 - documented, for those who make loops
 
 
 def _trio_runs_here() -> bool:
@@ -138,73 +136,7 @@ class _Bridge:
 
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:
         """Run the function; see :class:`Crossing`."""
-        compatibility.await_in_greenlet(_outliving(function, grace, cancelled=cancelled))
-
-
-async def _outliving(function: AsyncFunction, grace: float, *, cancelled: bool) -> None:
-    # A task of its own, since asyncio has no other way to keep a cancellation of the host from the callback that is
-    # awaiting at that moment.
-    task = asyncio.create_task(function())
-    if cancelled:
-        await _grant(task, grace)
-        return
-    try:
-        await asyncio.wait({task})
-    except asyncio.CancelledError:
-        await _grant(task, grace)
-        raise
-    task.result()
-
-
-async def outlive(awaitable: Awaitable[ResultT], seconds: float | None, grace: float) -> Outlived[ResultT]:
-    """Wait for something that goes on although this task is cancelled, for so many seconds.
-
-    Args:
-        awaitable: What to wait for.
-        seconds: How long, where this task was cancelled before; ``None`` where it was not.
-        grace: How long from the cancellation on, where it comes while waiting.
-    """
-
-    async def wait() -> ResultT:
-        return await awaitable
-
-    task = asyncio.create_task(wait())
-    if seconds is not None:
-        await _grant(task, seconds)
-        return Outlived(task)
-    try:
-        await asyncio.wait({task})
-    except asyncio.CancelledError as error:
-        ends = time.monotonic() + grace
-        await _grant(task, grace)
-        return Outlived(task, error, ends)
-    return Outlived(task)
-
-
-class Outlived(NamedTuple, Generic[ResultT]):
-    """A task that was waited for, the cancellation that came meanwhile, and when its grace ends (monotonic clock)."""
-
-    task: asyncio.Task[ResultT]
-    cancellation: asyncio.CancelledError | None = None
-    ends: float | None = None
-
-    def result(self) -> ResultT:
-        """Return or raise what the task did; raise a cancellation where it did not end in time."""
-        if not self.task.done():
-            raise asyncio.CancelledError
-        return self.task.result()
-
-
-async def _grant(task: asyncio.Task[Any], grace: float) -> None:
-    """Let a task go on for ``grace`` seconds, however often the host is cancelled meanwhile, then cancel it."""
-    loop = asyncio.get_running_loop()
-    for seconds in (grace, _LAST_WORDS):
-        deadline = loop.time() + seconds
-        with anyio.CancelScope(shield=True):
-            while not task.done() and loop.time() < deadline:
-                with contextlib.suppress(asyncio.CancelledError):  # the one that began the grace goes on afterwards
-                    await asyncio.wait({task}, timeout=deadline - loop.time())
-        task.cancel()
+        compatibility.await_in_greenlet(outlive_call(function, grace, cancelled=cancelled))
 
 
 class _WorkerThread:
@@ -247,7 +179,26 @@ class _OwnLoop:
             # The factory keeps the runner from making its loop the thread's current one.
             runner = _local.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
             _local.end = _EndOfThread(runner)
-        runner.run(function(), context=contextvars.copy_context())
+        context = contextvars.copy_context()
+        loop = runner.get_loop()
+        task = loop.create_task(function(), context=context)
+        # One turn of the loop, which is as far as callbacks come that wait for nothing. The runner would do as well,
+        # in five times the time, since it takes over the process's interrupts.
+        loop.stop()
+        try:
+            loop.run_forever()
+        except BaseException:  # an interrupt between the callbacks
+            task.cancel()
+            raise
+        finally:
+            if not task.done():
+                runner.run(_ended(task), context=context)
+        task.result()
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Wait for a task; an interrupt, which cancels who waits, cancels the task."""
+    await task
 
 
 class _EndOfThread:
@@ -318,7 +269,7 @@ class _HelperCall:
             return
         self._stopped = True
         _submitted(portal, self._cancel)
-        self._finished.wait(_LAST_WORDS)
+        self._finished.wait(LAST_WORDS)
 
     async def _cancel(self) -> None:
         if self._scope is not None:

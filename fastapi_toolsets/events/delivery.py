@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+from contextvars import ContextVar
+from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .journal import Batch, Kind, Members, Record
-from .loading import populate
-from .plan import NO_VALUE, copy_value, plans
+from .loading import detached_copy, populate
+from .plan import NO_VALUE, copy_value, plans, state_of
 from .registry import Listener, callback_name, everything_muted, registry
-from .types import CallbackFailure, Event, ModelEvent
+from .types import CallbackFailure, Event, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,11 +28,25 @@ EVENT_TYPES = {
     Kind.DELETED: ModelEvent.DELETE,
 }
 
+generation: ContextVar[int] = ContextVar("fastapi_toolsets_generation", default=0)
+"""The generation that a commit made here would have: 0, or one more than that of the callback that is running.
+
+A context variable, since callbacks may commit through other sessions, on other threads and loops.
+"""
+
+
+# Looking a member up in its enumeration takes longer than comparing with it.
+_UPDATED, _DELETED = Kind.UPDATED, Kind.DELETED
+_AFTER_COMMIT, _AFTER_ROLLBACK = Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
+
 
 class Hook:
     """A callback that ``session.on_commit`` was given, with its arguments."""
 
     __slots__ = ("arguments", "batch", "listeners")
+
+    plan = kind = None
+    """It is no event of a row."""
 
     def __init__(self, batch: Batch, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Make it look like an event with one listener."""
@@ -43,33 +59,37 @@ Delivery: TypeAlias = Record | Hook
 
 
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
-    """Return the net events of a committed transaction in the order of their rows, then its ``on_commit`` hooks."""
-    told: list[tuple[int, Record]] = []
-    for record in (*frame.gone, *frame.rows.values()):
-        kind = record.kind
-        if kind is Kind.UPDATED and not _has_changes(record):
-            continue
-        if record.plan.tells(EVENT_TYPES[kind]):
-            told.append((record.position, record))
-    told.sort(key=_position)
-    found: list[Delivery] = []
-    position = 0
-    for _, record in told:
-        record.position, record.batch = position, batch
-        position += bool(record.plan.listeners[EVENT_TYPES[record.kind]])  # what is only observed has no place
-        found.append(record)
-    found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
-    return found
+    """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
+    phase = batch.phase
+    told: list[Record] = []
+    plan: Any = None
+    kind: Any = None
+    is_heard = False
+    for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
+        if record.plan is not plan or record.kind is not kind:  # looked up once where many alike follow each other
+            plan, kind = record.plan, record.kind
+            is_heard = plan.tells(phase, EVENT_TYPES[kind])
+        # A callback for an UPDATE shall find something in its changes.
+        if is_heard and (kind is not _UPDATED or (record.changes and (plan.simple or make_changes(record)))):
+            record.batch = batch
+            told.append(record)
+    if len(told) > 1:
+        told.sort(key=_position)
+    if phase is _AFTER_ROLLBACK:
+        for record in told:
+            _show_copy(record)
+    if frame.on_commit and phase is _AFTER_COMMIT:
+        return [*told, *(Hook(batch, callback, arguments) for callback, arguments in frame.on_commit)]
+    return cast("list[Delivery]", told)
 
 
-def _has_changes(record: Record) -> bool:
-    """Whether a callback would find anything in ``changes``."""
-    plan = record.plan
-    return bool(record.changes) and (plan.simple or bool(make_changes(record)))
+_position = attrgetter("position")
 
 
-def _position(entry: tuple[int, Record]) -> int:
-    return entry[0]
+def _show_copy(record: Record) -> None:
+    """Tell of a copy of the row that would have been: the object itself shows what it was before, or nothing."""
+    record.obj = detached_copy(record.plan, record.row)
+    record.state = state_of(record.obj)
 
 
 def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
@@ -78,11 +98,20 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
         return delivery.listeners
     plan = delivery.plan
     if plans.by_mapper.get(plan.mapper) is not plan:
+        if is_only_observed(delivery):
+            return ()
         current = plans.get(plan.mapper)
         if current is None:
             return ()
         plan = current
-    return plan.listeners[EVENT_TYPES[delivery.kind]]
+    return plan.by_phase[delivery.batch.phase][EVENT_TYPES[delivery.kind]]
+
+
+def is_only_observed(delivery: Delivery) -> bool:
+    """Whether nobody listened when the row was written: no callback is called for it, and it takes no place."""
+    if isinstance(delivery, Hook):
+        return False
+    return not delivery.plan.by_phase[delivery.batch.phase][EVENT_TYPES[delivery.kind]]
 
 
 def make_changes(record: Record) -> Changes:
@@ -107,7 +136,12 @@ def make_changes(record: Record) -> Changes:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
                 name = f"{plan.mapper.class_.__qualname__}.{composite.key}"
-                logger.warning("The composite %s cannot be made: %s; left out", name, type(error).__name__)
+                logger.warning(
+                    "%s cannot be made of what its row holds (%s) and is left out of changes, where its columns stand; "
+                    "let its class accept such rows",
+                    name,
+                    type(error).__name__,
+                )
     return changes
 
 
@@ -125,7 +159,7 @@ def make_event(record: Record) -> Event:
         before=None if event_type is ModelEvent.CREATE else MappingProxyType(_values_before(record)),
         after=None if event_type is ModelEvent.DELETE else MappingProxyType(_values(record)),
         transaction_id=record.batch.identifier,
-        position=record.position,
+        position=record.batch.position,
     )
 
 
@@ -145,7 +179,7 @@ def _values(record: Record) -> dict[str, Any]:
     """Return the row's values as committed; those that it had last for a deleted row."""
     loaded = record.state.dict if record.snapshot is None else record.snapshot
     values = {key: copy_value(loaded.get(key)) for key in record.plan.columns}
-    if record.kind is Kind.UPDATED:
+    if record.kind is _UPDATED:
         values.update((key, copy_value(new)) for key, _, new in record.changes if key in values)
     return values
 
@@ -170,7 +204,7 @@ def restore(record: Record) -> None:
     snapshot, state = record.snapshot, record.state
     if snapshot is None:
         return
-    if record.kind is Kind.DELETED:
+    if record.kind is _DELETED:
         if state.committed_state or state.expired_attributes:  # assigned to, or expired by a cascade, since its DELETE
             _show_last_row(record, snapshot)
         return

@@ -6,41 +6,42 @@ import inspect
 import logging
 import time
 from collections import deque
-from contextvars import ContextVar
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import CascadeLimitError
 from . import compatibility
-from .crossing import find_crossing, outlive, was_cancelled
+from .crossing import find_crossing, stands_in_bridge, was_cancelled
 from .delivery import (
     EVENT_TYPES,
     Hook,
     describe,
-    listeners_of,
+    generation,
     make_changes,
     make_event,
     names_of,
-    observe,
     restore,
-    take_snapshot,
 )
-from .journal import Batch, Kind, Record
-from .registry import Listener, anything_muted, is_muted, registry
+from .failures import Failures
+from .journal import Kind, Record
+from .outliving import outlive
+from .plan import plans
+from .queue import Queue
+from .registry import Listener, registry
+from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable
 
     from sqlalchemy.orm import InstanceState
 
     from .crossing import Crossing
     from .delivery import Delivery
-    from .types import CallbackFailure, SessionOptions
+    from .types import SessionOptions
+
+_UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
-
-# The generation that a commit made here would have: 0, or one more than that of the callback that is running. A context
-# variable, since callbacks may commit through other sessions, on other threads and loops.
-_generation: ContextVar[int] = ContextVar("fastapi_toolsets_generation", default=0)
+_GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
 
 
 class Host(Protocol):
@@ -59,7 +60,7 @@ class Host(Protocol):
         ...
 
 
-class Dispatch:
+class Dispatch(Queue):
     """Everything that follows from one commit of one session, cascades included.
 
     Runs on the thread, and for an ``EventSession`` inside the greenlet bridge, of whoever committed.
@@ -68,25 +69,18 @@ class Dispatch:
         states: The states of the objects to expire once all callbacks have run.
     """
 
-    def __init__(self, options: SessionOptions, host: Host, states: set[InstanceState[Any]]) -> None:
+    _found: Crossing | None = None
+    _failures: Failures | None = None
+    _stop: BaseException | None = None
+    _grace_ends: float | None = None
+    _on_loop = False
+
+    def __init__(self, options: SessionOptions, host: Host, states: list[InstanceState[Any]]) -> None:
         """Begin with nothing to tell."""
+        super().__init__(options.cascade_limit)
         self.states = states
         self._host = host
         self._options = options
-        self._found: Crossing | None = None
-        self._mutes = anything_muted()
-        self._waiting: deque[Delivery] = deque()
-        # The callback that is due: of the event's listeners the one at the index.
-        self._delivery: Delivery | None = None
-        self._listeners: tuple[Listener, ...] = ()
-        self._index = 0
-        self._listener: Listener | None = None
-        self._batch: Batch | None = None
-        self._failures: list[CallbackFailure] = []
-        self._left_out: list[str] = []
-        self._stop: BaseException | None = None
-        self._grace_ends: float | None = None
-        self._on_loop = False
 
     @property
     def _crossing(self) -> Crossing:
@@ -95,58 +89,44 @@ class Dispatch:
             self._found = find_crossing(self._options.callback_backend)
         return self._found
 
-    def new_batch(self) -> Batch:
-        """Begin the batch of a commit made now, by the first committer or by a callback."""
-        return Batch(_generation.get() if self._batch is None else self._batch.generation + 1)
-
-    def add(self, batch: Batch, found: list[Delivery]) -> None:
-        """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
-        if batch.generation <= self._options.cascade_limit:
-            self._waiting.extend(found)
-        elif left := [(item, listener) for item in found for listener in listeners_of(item)]:
-            self._left_out.append(names_of(left))
-
-    def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
-        if self._batch is not None:
-            self._waiting.append(Hook(self._batch, callback, arguments))
-
-    def take_snapshots(self) -> None:
-        """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
-        if isinstance(self._delivery, Record):
-            take_snapshot(self._delivery)
-        for item in self._waiting:
-            if isinstance(item, Record):
-                take_snapshot(item)
-
-    def run(self) -> None:
+    def run(self, *, raises: bool) -> None:
         """Call everything that waits, and what it leads to.
+
+        Args:
+            raises: Whether the caller can be told by an exception what went wrong. After a rollback it cannot: it has
+                one of its own.
 
         Raises:
             CascadeLimitError: Callbacks kept committing.
             BaseExceptionGroup: Callbacks raised, and the session's policy is to raise.
         """
-        token = _generation.set(_generation.get())
+        token = generation.set(0)  # every batch sets its own
         try:
             self._advance()
-            while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
-                cancelled = self._stop is not None
-                if not self._listener.is_async and not cancelled:
-                    self._run_in_place()
-                    continue
-                self._cross(cancelled=cancelled)
-                if cancelled:
+            while (listener := self._listener) is not None:
+                if self._stop is None:
+                    if listener.is_async:
+                        self._cross(cancelled=False)
+                    else:
+                        self._run_in_place()
+                elif isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
+                    break
+                else:
+                    self._cross(cancelled=True)
                     self._report_unstarted()
                     break
         except BaseException:
-            self._log_failures()
+            if self._failures is not None:
+                self._failures.log_kept()
             raise
         finally:
-            _generation.reset(token)
+            generation.reset(token)
         if self._stop is not None:
-            self._log_failures()
+            if self._failures is not None:
+                self._failures.log_kept()
             raise self._stop
-        self._raise_errors()
+        if self._failures is not None or self.left_out:
+            (self._failures or Failures(self._options)).end(self.left_out, raises=raises)
 
     def _cross(self, *, cancelled: bool) -> None:
         """Run async callbacks where they can run."""
@@ -156,42 +136,21 @@ class Dispatch:
             grace = self._options.callback_grace if left is None else left
             self._crossing.run(function, grace, cancelled=cancelled)
         except Exception as error:
-            logger.error("Async callbacks could not run", exc_info=error)  # noqa: TRY400 - the error is at hand
+            logger.error(  # noqa: TRY400 - the error is at hand
+                "Async callbacks could not run, since no event loop could be reached", exc_info=error
+            )
             self._report_rest("no event loop could be reached")
-
-    def _advance(self, *, tell: bool = True) -> None:
-        """Move on to the callback that is due next, or to name it only, where nothing is told any more."""
-        while True:
-            self._index += 1
-            if self._index >= len(self._listeners):
-                if not self._waiting:
-                    self._delivery = self._listener = None
-                    self._listeners = ()
-                    return
-                self._delivery = delivery = self._waiting.popleft()
-                self._listeners = listeners_of(delivery)
-                self._index = -1
-                if delivery.batch is not self._batch:
-                    self._batch = delivery.batch
-                    _generation.set(delivery.batch.generation + 1)
-                if tell and registry.observers:
-                    observe(delivery)
-                continue
-            self._listener = self._listeners[self._index]
-            if not (self._mutes and is_muted(self._listener)):
-                return
+        self._enter_generation()  # what was begun there was begun in another context
 
     def _call(self, listener: Listener) -> object:
         """Call the callback and return what it returned, an awaitable if it is async."""
         delivery = self._delivery
-        if isinstance(delivery, Hook):
-            return listener.callback(*delivery.arguments)
-        if delivery is None:  # _advance sets both or neither
-            return None
+        if type(delivery) is not Record:
+            return listener.callback(*delivery.arguments) if isinstance(delivery, Hook) else None
         if delivery.snapshot is not None:
             restore(delivery)
         kind = delivery.kind
-        changes = make_changes(delivery) if kind is Kind.UPDATED else None
+        changes = make_changes(delivery) if kind is _UPDATED else None
         if not (listener.wants_session or listener.wants_event):
             return listener.callback(delivery.obj, EVENT_TYPES[kind], changes)
         keywords: dict[str, object] = {}
@@ -205,13 +164,13 @@ class Dispatch:
 
     def _run_in_place(self) -> None:
         """Call sync callbacks; what they wait for inside the greenlet bridge outlives a cancellation, as async ones."""
-        if self._crossing.in_bridge:
+        if stands_in_bridge():
             compatibility.call_with_waits(self._run_sync, self._outlive)
         else:
             self._run_sync()
 
-    def _outlive(self, awaitable: Awaitable[Any]) -> object:
-        outlived = compatibility.await_in_greenlet(outlive(awaitable, self._grace_left(), self._options.callback_grace))
+    async def _outlive(self, awaitable: Awaitable[Any]) -> object:
+        outlived = await outlive(awaitable, self._grace_left(), self._options.callback_grace)
         if outlived.cancellation is not None:
             self._stop = outlived.cancellation
             self._grace_ends = outlived.ends
@@ -223,21 +182,64 @@ class Dispatch:
 
     def _run_sync(self) -> None:
         """Call sync callbacks until an async one is due."""
-        self._enter_generation()
-        in_transaction = self._host.in_transaction
         while (listener := self._listener) is not None and not listener.is_async:
+            is_plain = not (listener.wants_session or listener.wants_event or self._mutes)
+            if not is_plain or len(self._listeners) > 1 or registry.observers:  # who observes hears of each one first
+                ended = self._run_one(listener)
+            else:
+                ended = self._run_alike(listener)
+            if ended:
+                return
+            self._advance()
+            if self._stop is not None and not self._on_loop:
+                return
+
+    def _run_one(self, listener: Listener) -> bool:
+        """Call a sync callback; return whether that ended everything."""
+        try:
+            result = self._call(listener)
+            if result is not None and inspect.isawaitable(result):
+                self._wait(result)
+        except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
+            if self._caught_in_place(listener, error):
+                return True
+        if self._host.in_transaction():
+            self._tidy(listener)
+        return False
+
+    def _run_alike(self, listener: Listener) -> bool:
+        """Call a sync callback with this and what follows that has the same listeners, as most of a long queue has.
+
+        Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
+        """
+        first = self._delivery
+        if type(first) is not Record:
+            return self._run_one(listener)
+        delivery: Record = first
+        plan, kind, batch = first.plan, first.kind, first.batch
+        callback, event_type, is_update = listener.callback, EVENT_TYPES[kind], kind is _UPDATED
+        waiting: deque[Any] = self._waiting
+        in_transaction = self._host.in_transaction
+        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        while True:
             try:
-                result = self._call(listener)
+                if delivery.snapshot is not None:
+                    restore(delivery)
+                result = callback(delivery.obj, event_type, make_changes(delivery) if is_update else None)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
                 if self._caught_in_place(listener, error):
-                    return
+                    return True
             if in_transaction():
                 self._tidy(listener)
-            self._advance()
-            if self._stop is not None and not self._on_loop:
-                return
+            if not waiting or self._stop is not None or plans.by_mapper is not by_mapper:
+                return False
+            following = waiting[0]
+            if following.plan is not plan or following.kind is not kind or following.batch is not batch:
+                return False
+            self._delivery = delivery = waiting.popleft()
+            batch.position += 1
 
     def _caught_in_place(self, listener: Listener, error: BaseException) -> bool:
         """Take what a sync callback raised; return whether it ends everything."""
@@ -247,10 +249,13 @@ class Dispatch:
             return True
         if self._crossing.in_bridge and was_cancelled(error):
             if self._on_loop:
-                self._report_rest("the grace after a cancellation was over")
+                self._report_rest(_GRACE_OVER)
                 raise error
             self._stop = self._stop or error
-            logger.error("%s was cut short by a cancellation", names_of(self._current()))
+            logger.error(
+                "%s was cut short by a cancellation; an async callback would have been given callback_grace to finish",
+                names_of(self._current()),
+            )
             return False
         try:
             handled = self._failed(listener, error)
@@ -274,7 +279,7 @@ class Dispatch:
 
         self._crossing.run(wait, self._options.callback_grace)
         if not outcome:  # the grace was over, and a worker thread goes on
-            logger.error("%s was cut short by a cancellation", names_of(self._current()))
+            logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER)
         elif outcome[0] is not None:
             raise outcome[0]
 
@@ -284,7 +289,11 @@ class Dispatch:
             self._host.tidy(listener.name)
         except Exception as error:
             # A warning made an error, or a connection that is gone.
-            logger.error("Cleaning up after %s failed", names_of(self._current()), exc_info=error)  # noqa: TRY400 - same
+            logger.error(  # noqa: TRY400 - the error is at hand
+                "Cleaning up after %s failed; the other callbacks run. Close the session if it does not work",
+                names_of(self._current()),
+                exc_info=error,
+            )
 
     # On a loop.
 
@@ -295,7 +304,7 @@ class Dispatch:
         while (listener := self._listener) is not None and listener.is_async:
             try:
                 result = self._call(listener)
-                if inspect.isawaitable(result):
+                if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
                     await result
             except (KeyboardInterrupt, SystemExit) as error:
                 # Out of here it would end the loop; the committer gets it.
@@ -304,7 +313,7 @@ class Dispatch:
                 return
             except BaseException as error:
                 if was_cancelled(error):
-                    self._report_rest("the grace after a cancellation was over")
+                    self._report_rest(_GRACE_OVER)
                     raise
                 if await self._caught_on_loop(listener, error):
                     return
@@ -332,6 +341,7 @@ class Dispatch:
 
     async def _run_all(self) -> None:
         """Await async callbacks, and call sync ones inside the greenlet bridge."""
+        self._enter_generation()  # greenlets that are made here see the same context
         self._on_loop = True
         try:
             while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
@@ -342,34 +352,15 @@ class Dispatch:
         finally:
             self._on_loop = False
 
-    def _enter_generation(self) -> None:
-        """Set the generation in this context, too: a loop's task has its own."""
-        if self._batch is not None:
-            _generation.set(self._batch.generation + 1)
-
     # Errors.
 
     def _failed(self, listener: Listener, error: BaseException) -> Awaitable[None] | None:
         """Deal with an error as the session's policy says; return what has to be awaited for it."""
         if self._delivery is None:
             return None
-        failure = describe(self._delivery, listener, error)
-        policy = self._options.on_callback_error
-        if policy == "raise":
-            self._failures.append(failure)
-        elif policy == "log":
-            self._log(failure)
-        else:
-            return policy(failure)
-        return None
-
-    def _log_failures(self) -> None:
-        """Log what was collected to be raised, since something else is raised instead."""
-        for failure in self._failures:
-            self._log(failure)
-
-    def _log(self, failure: CallbackFailure) -> None:
-        logger.error("%s raised; the commit stands and the other callbacks run", failure, exc_info=failure.error)
+        if self._failures is None:
+            self._failures = Failures(self._options)
+        return self._failures.take(describe(self._delivery, listener, error), self._delivery.batch.phase)
 
     def _handler_raised(self, error: BaseException) -> bool:
         """Take what the session's function for errors raised; return whether it ends everything."""
@@ -377,41 +368,25 @@ class Dispatch:
             self._stop = error
             self._report_rest("interrupted")
             return True
-        logger.error("The on_callback_error function raised for %s", names_of(self._current()), exc_info=error)
+        logger.error(
+            "The on_callback_error function raised for %s: let it catch its errors",
+            names_of(self._current()),
+            exc_info=error,
+        )
         return False
-
-    def _current(self) -> Iterator[tuple[Delivery, Listener]]:
-        if self._delivery is not None and self._listener is not None:
-            yield self._delivery, self._listener
 
     def _report_unstarted(self) -> None:
         """Log what was not even begun, since no grace was left when it was due."""
         if self._listener is not None:
-            self._report_rest("the grace after a cancellation was over")
+            self._report_rest(_GRACE_OVER)
 
     def _report_rest(self, reason: str) -> None:
         """Log by name what was interrupted and what is not called any more, and forget it."""
         interrupted = names_of(self._current())
+        ended = "Rolled back" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "Committed"
         rest: list[tuple[Delivery, Listener]] = []
         self._advance(tell=False)
         while self._listener is not None:
             rest += self._current()
             self._advance(tell=False)
-        logger.error("Committed, but %s: interrupted %s; not called: %s", reason, interrupted, names_of(rest))
-
-    def _raise_errors(self) -> None:
-        errors = [failure.error for failure in self._failures]
-        if self._left_out:
-            message = (
-                f"callbacks have committed {self._options.cascade_limit} times in a row, each time calling callbacks "
-                f"again; not called any more: {', '.join(self._left_out)}. Let a callback commit only what ends the "
-                "chain, or raise cascade_limit on the session factory"
-            )
-            logger.error(message)
-            if not errors:
-                raise CascadeLimitError(message)
-            errors.append(CascadeLimitError(message))
-        if errors:
-            names = ", ".join(str(failure) for failure in self._failures)
-            message = f"the commit stands, but callbacks raised: {names}"
-            raise BaseExceptionGroup(message, errors)
+        logger.error("%s, but %s: interrupted %s; not called: %s", ended, reason, interrupted, names_of(rest))

@@ -7,11 +7,12 @@ forgetting its frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
+
+from .types import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator
@@ -46,6 +47,10 @@ class Kind(IntEnum):
     DELETED = auto()
 
 
+# Looking a member up in its enumeration takes longer than comparing with it.
+_CREATED, _DELETED = Kind.CREATED, Kind.DELETED
+
+
 class Members:
     """What left and what joined a watched collection; ``changes`` show it as ``old`` and ``new``."""
 
@@ -73,22 +78,29 @@ def _without(members: list[object], others: list[object]) -> list[object]:
 
 
 class Batch:
-    """What one commit has to tell.
+    """What one transaction has to tell in one phase.
 
     Attributes:
         generation: How many commits of callbacks in a row have led to this one.
+        phase: The phase.
+        position: The place of the event that is being told.
     """
 
-    __slots__ = ("_identifier", "generation")
+    __slots__ = ("_before", "_identifier", "generation", "phase", "position")
 
-    def __init__(self, generation: int) -> None:
-        """Begin a batch."""
+    def __init__(self, generation: int, phase: Phase = Phase.AFTER_COMMIT, before: Batch | None = None) -> None:
+        """Begin a batch, with the id of an earlier batch of the same transaction where there was one."""
         self.generation: int = generation
+        self.phase: Phase = phase
+        self.position: int = -1
+        self._before: Batch | None = before
         self._identifier: UUID | None = None
 
     @property
     def identifier(self) -> UUID:
         """The transaction's id, made when the first callback asks for it."""
+        if self._before is not None:
+            return self._before.identifier
         if self._identifier is None:
             self._identifier = uuid4()
         return self._identifier
@@ -106,24 +118,26 @@ class Record:
         obj: That object, held so that it outlives being expunged.
         changes: What was updated, oldest old and newest new; empty for a row that is new.
         position: When the transaction first touched the row, for the order of events.
-        batch: Once committed, the batch that it is told with.
+        batch: The batch that it is told with.
+        row: The row's values as last flushed, where somebody hears of a rollback.
         snapshot: Once committed, the object's values, kept while another callback uses the session.
     """
 
     __slots__ = (
-        "batch", "changes", "key", "kind", "obj", "origin", "plan", "position", "snapshot",
+        "batch", "changes", "key", "kind", "obj", "origin", "plan", "position", "row", "snapshot",
         "state",
     )  # fmt: skip
 
     batch: Batch
+    row: dict[str, Any]
 
     def __init__(
         self, kind: Kind, key: IdentityKey | None, plan: Plan, state: InstanceState[Any], changes: tuple[Change, ...]
     ) -> None:
         """Record one write; it gets its position when it enters a frame."""
         self.kind: Kind = kind
-        self.origin: IdentityKey = key or ()
-        self.key: IdentityKey = self.origin
+        self.key: IdentityKey = key or ()
+        self.origin: IdentityKey = self.key
         self.plan: Plan = plan
         self.state: InstanceState[Any] = state
         self.obj: object = state.obj()
@@ -165,7 +179,6 @@ def same(plan: Plan, key: str, old: object, new: object) -> bool:
     return old is new or column.equal(old, new) is True
 
 
-@dataclass(slots=True)
 class Frame:
     """What one transaction or savepoint has done so far.
 
@@ -176,9 +189,13 @@ class Frame:
         on_commit: What ``session.on_commit`` was given.
     """
 
-    rows: dict[IdentityKey, Record] = field(default_factory=dict)
-    gone: list[Record] = field(default_factory=list)
-    on_commit: list[OnCommit] = field(default_factory=list)
+    __slots__ = ("gone", "on_commit", "rows")
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self.rows: dict[IdentityKey, Record] = {}
+        self.gone: list[Record] = []
+        self.on_commit: list[OnCommit] = []
 
     def __bool__(self) -> bool:
         """Whether anything would be lost with the frame."""
@@ -196,8 +213,12 @@ class Frame:
             return
         rows = self.rows
         for record in records:
-            if record.kind is Kind.DELETED:
-                self._enter(record, rows.pop(record.origin, None))
+            if record.kind is _DELETED:
+                first = rows.pop(record.origin, None) if rows else None
+                if first is None:
+                    self.gone.append(record)
+                else:
+                    self._enter(record, first)
             elif rows.setdefault(record.key, record) is not record:
                 self._enter(record, rows[record.key])
 
@@ -208,19 +229,19 @@ class Frame:
 
     def _enter_all(self, records: Collection[Record]) -> None:
         """Take each row from the key it had and put it under the one it has, all at once: two may exchange theirs."""
-        firsts = [None if record.kind is Kind.CREATED else self.rows.pop(record.origin, None) for record in records]
+        firsts = [None if record.kind is _CREATED else self.rows.pop(record.origin, None) for record in records]
         for record, first in zip(records, firsts, strict=True):
             self._enter(record, first)
 
     def _enter(self, record: Record, first: Record | None) -> None:
         """Add a record, relative to what the frame did to the row before."""
-        deleted = record.kind is Kind.DELETED
-        if first is not None and record.kind is not Kind.CREATED:
+        deleted = record.kind is _DELETED
+        if first is not None and record.kind is not _CREATED:
             record.position = first.position
-            if first.kind is Kind.CREATED:
+            if first.kind is _CREATED:
                 if deleted:
                     return
-                record.kind, record.origin, record.changes = Kind.CREATED, record.key, ()
+                record.kind, record.origin, record.changes = _CREATED, record.key, ()
             else:
                 record.origin = first.origin
                 record.changes = merge_changes(record.plan, first.changes, record.changes)
@@ -233,18 +254,20 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("nested", "positions", "root", "unsure")
+    __slots__ = ("nested", "positions", "root", "told", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
         self.root: Frame = Frame()
+        self.told: list[Frame] = []
+        """What ``BEFORE_COMMIT`` callbacks have been told: one frame for each time that something new came up."""
         self.nested: dict[Hashable, Frame] = {}
         self.positions: count[int] = count()
         self.unsure: bool = False  # whether a change has a value that only the database knows
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
-        return bool(self.root or self.nested)
+        return bool(self.root or self.nested or self.told)
 
     def frame(self, savepoint: Hashable | None) -> Frame:
         """Return the frame of a savepoint, made on first use; the root's for ``None``."""
@@ -265,17 +288,36 @@ class Journal:
         """Forget what a savepoint did."""
         self.nested.pop(savepoint, None)
 
+    def set_aside(self) -> None:
+        """Put aside what the root holds, so that what comes next is seen relative to it."""
+        if self.root:
+            self.told.append(self.root)
+            self.root = Frame()
+
+    def take_back(self) -> None:
+        """Make the root whole again."""
+        if self.told:
+            first, *others = self.told
+            for frame in (*others, self.root):
+                first.release(frame)
+            self.root, self.told = first, []
+
     def take(self) -> Frame:
         """Return the root's frame and begin again empty."""
+        self.take_back()
         frame = self.root
         self.root = Frame()
-        self.clear()
+        if self.nested:
+            self.nested.clear()
+        self.unsure = False
         return frame
 
     def clear(self) -> None:
         """Forget everything."""
         if self.root:
             self.root = Frame()
+        if self.told:
+            self.told = []
         self.nested.clear()
         self.unsure = False
 

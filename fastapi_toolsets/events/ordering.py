@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from .journal import Kind
 from .plan import plans
 
 if TYPE_CHECKING:
@@ -14,22 +13,30 @@ if TYPE_CHECKING:
     from .journal import Record
     from .plan import Plan
 
+Written: TypeAlias = "tuple[Plan, list[Record], list[Record], list[Record]]"
+"""What a flush created, updated and deleted of one mapper's rows."""
 
-def in_order(found: list[tuple[Plan, list[Record]]]) -> list[Record]:
+
+def in_order(found: list[Written]) -> list[Record]:
     """Order what one flush wrote: writes before deletes, parents before children, then as SQLAlchemy writes rows."""
-    if len(found) == 1 and len(found[0][1]) == 1:
-        return found[0][1]
-    ranks = plans.ranks([plan.mapper for plan, _ in found]) if len(found) > 1 else {}
+    if len(found) == 1:
+        _, created, updated, deleted = found[0]
+        if len(created) + len(updated) + len(deleted) == 1:
+            return created or updated or deleted
+    else:
+        ranks = plans.ranks([plan.mapper for plan, _, _, _ in found])
+        found = sorted(found, key=lambda written: ranks[written[0].mapper])
     written: list[Record] = []
-    deleted: list[Record] = []
-    for plan, records in sorted(found, key=lambda pair: ranks.get(pair[0].mapper, 0)):
-        by_kind: dict[Kind, list[Record]] = {Kind.CREATED: [], Kind.UPDATED: [], Kind.DELETED: []}
-        for record in records:
-            by_kind[record.kind].append(record)
-        new = sorted(by_kind[Kind.CREATED], key=_insert_order)
-        written += _parents_first(plan, new + _by_key(by_kind[Kind.UPDATED]))
-        deleted += _parents_first(plan, _by_key(by_kind[Kind.DELETED]))
-    return written + deleted
+    removed: list[Record] = []
+    for plan, created, updated, deleted in found:
+        if len(created) > 1:
+            created.sort(key=_insert_order)
+        rows = created + _by_key(updated) if updated else created
+        written += _parents_first(plan, rows) if plan.self_references else rows
+        if deleted:
+            rows = _by_key(deleted)
+            removed += _parents_first(plan, rows) if plan.self_references else rows
+    return written + removed if removed else written
 
 
 _insert_order = attrgetter("state.insert_order")
@@ -39,6 +46,8 @@ def _by_key(records: list[Record]) -> list[Record]:
     if len(records) < 2:  # noqa: PLR2004
         return records
     try:
+        if len(records[0].plan.primary_key) == 1:
+            return sorted(records, key=lambda record: record.key[1][0])
         return sorted(records, key=lambda record: record.key[1])
     except TypeError:  # keys that have no order of their own
         return sorted(records, key=lambda record: repr(record.key[1]))
@@ -46,8 +55,6 @@ def _by_key(records: list[Record]) -> list[Record]:
 
 def _parents_first(plan: Plan, records: list[Record]) -> list[Record]:
     """Put rows behind the rows of the same table that they refer to; otherwise keep the order."""
-    if not plan.self_references or len(records) < 2:  # noqa: PLR2004
-        return records
     by_value = {
         (parent, record.state.dict.get(parent)): record for record in records for _, parent in plan.self_references
     }

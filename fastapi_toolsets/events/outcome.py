@@ -26,9 +26,14 @@ _ROLLED_BACK_BY_MYSQL = frozenset(
 )
 
 _had_errors: WeakSet[RootTransaction] = WeakSet()
-"""Transactions in which a statement has failed. Empty in most processes at most times, which is quick to see."""
+"""Transactions in which a statement has failed. Empty in most processes at most times."""
+
+_a_statement_failed = False
+"""Whether one ever did in this process: quicker to see than that the set is empty."""
 
 _rolled_back: WeakSet[RootTransaction] = WeakSet()
+_cut_off: WeakSet[RootTransaction] = WeakSet()
+"""Transactions whose connection broke, or whose statement was interrupted: its effect is known to the server only."""
 
 
 def install() -> None:
@@ -45,9 +50,14 @@ def is_lost(connections: Iterable[Connection]) -> bool:
     the driver does not know and a statement failed.
     """
     for connection in connections:
-        if (_had_errors or connection.dialect.name == "postgresql") and _is_lost(connection):
+        if (_a_statement_failed or connection.dialect.name == "postgresql") and _is_lost(connection):
             return True
     return False
+
+
+def is_unknown(transactions: Iterable[RootTransaction]) -> bool:
+    """Whether nobody can tell if a COMMIT that raised was carried out: its connection broke, or it was interrupted."""
+    return bool(_cut_off) and any(transaction in _cut_off for transaction in transactions)
 
 
 def _note_error(context: ExceptionContext) -> None:
@@ -55,7 +65,11 @@ def _note_error(context: ExceptionContext) -> None:
     transaction = None if connection is None or connection.closed else connection.get_transaction()
     if transaction is None:
         return
+    global _a_statement_failed  # noqa: PLW0603 - once for the process
+    _a_statement_failed = True
     _had_errors.add(transaction)
+    if context.is_disconnect or context.sqlalchemy_exception is None:
+        _cut_off.add(transaction)
     error = context.original_exception
     if context.dialect.name in ("mysql", "mariadb") and error.args and error.args[0] in _ROLLED_BACK_BY_MYSQL:
         _rolled_back.add(transaction)

@@ -8,18 +8,23 @@ import inspect
 import threading
 from collections.abc import Callable, Collection, Generator
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Concatenate, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
+import sqlalchemy
+from sqlalchemy.orm import InstanceState
+
 from ..errors import ListenerError
-from .types import ModelEvent
+from .types import CallbackFor, ModelEvent, Phase
 
 if TYPE_CHECKING:
     from .types import Event
 
-# A bound cannot name the listened model as well: checkers see a callback of the wrong shape, not one for a wrong model.
-CallbackT = TypeVar("CallbackT", bound=Callable[Concatenate[Any, ModelEvent, ...], object])
+ModelT = TypeVar("ModelT")
+Parameters = ParamSpec("Parameters")
+ResultT = TypeVar("ResultT")
 AnyCallback = Callable[..., object]
 
 ALL_EVENTS = frozenset(ModelEvent)
@@ -33,16 +38,37 @@ _muted: ContextVar[tuple[object, ...] | None] = ContextVar("fastapi_toolsets_mut
 class Listener:
     """One callback with what it listens to and what it wants to be told."""
 
-    __slots__ = ("callback", "events", "is_async", "name", "wants_event", "wants_session")
+    __slots__ = ("callback", "events", "is_async", "name", "phase", "wants_event", "wants_session")
 
-    def __init__(self, callback: AnyCallback, events: frozenset[ModelEvent], keywords: frozenset[str]) -> None:
+    def __init__(
+        self,
+        callback: AnyCallback,
+        events: frozenset[ModelEvent],
+        keywords: frozenset[str],
+        phase: Phase = Phase.AFTER_COMMIT,
+    ) -> None:
         """Resolve once what every call needs to know."""
+        self.phase: Phase = phase
         self.callback: AnyCallback = callback
         self.events: frozenset[ModelEvent] = events
         self.is_async: bool = is_async_callable(callback)
         self.name: str = callback_name(callback)
         self.wants_session: bool = "session" in keywords
         self.wants_event: bool = "event" in keywords
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredListener:
+    """One callback and the class that it listens to, as :func:`registered_listeners` returns them."""
+
+    target: type
+    """The class that ``listens_for`` was given: a model, an abstract base or a mixin."""
+    events: frozenset[ModelEvent]
+    callback: AnyCallback
+    name: str
+    """The callback's qualified name, with its module."""
+    is_async: bool
+    """Whether the callback is awaited."""
 
 
 class Observer(Protocol):
@@ -80,6 +106,8 @@ class Registry:
         self._lock = threading.RLock()
         self._listeners: WeakKeyDictionary[type, list[Listener]] = WeakKeyDictionary()
         self._watchers: list[Callable[[], None]] = []
+        self.phases: frozenset[Phase] = frozenset()
+        """The phases that anybody listens to."""
         self.observers: tuple[Observer, ...] = ()
         """Who hears of events besides the listeners; scopes leave them alone."""
         self.checks: list[Callable[[type], None]] = []
@@ -117,7 +145,7 @@ class Registry:
         self._changed()
 
     def remove(self, target: type, callback: AnyCallback) -> None:
-        """Remove a callback from a target.
+        """Remove a callback from a target, in every phase.
 
         Raises:
             ListenerError: The callback does not listen to that target.
@@ -161,7 +189,14 @@ class Registry:
                     _merge(found, listener)
         return tuple(found)
 
+    def registered(self) -> tuple[tuple[type, Listener], ...]:
+        """Return every target with each of its listeners, targets and listeners in the order of registration."""
+        with self._lock:
+            return tuple((target, listener) for target, listeners in self._listeners.items() for listener in listeners)
+
     def _changed(self) -> None:
+        with self._lock:
+            self.phases = frozenset(listener.phase for found in self._listeners.values() for listener in found)
         for changed in self._watchers:
             changed()
 
@@ -169,10 +204,11 @@ class Registry:
 def _merge(found: list[Listener], listener: Listener) -> None:
     """Append a listener, or widen the one that calls the same function already."""
     for index, known in enumerate(found):
-        if known.callback == listener.callback:
+        if known.callback == listener.callback and known.phase is listener.phase:
             if not listener.events <= known.events:
                 keywords = {name for name in _FILLED_IN if getattr(known, f"wants_{name}")}
-                found[index] = Listener(known.callback, known.events | listener.events, frozenset(keywords))
+                events = known.events | listener.events
+                found[index] = Listener(known.callback, events, frozenset(keywords), known.phase)
             return
     found.append(listener)
 
@@ -180,60 +216,79 @@ def _merge(found: list[Listener], listener: Listener) -> None:
 registry: Registry = Registry()
 
 
-class ListenerDecorator:
-    """What ``listens_for`` returns: registers the function it decorates and returns it unchanged."""
+class ListenerDecorator(Generic[ModelT]):
+    """What ``listens_for`` returns: registers the function it decorates and returns it unchanged.
 
-    def __init__(self, target: type, events: frozenset[ModelEvent]) -> None:
+    To type checkers a callback whose first parameter cannot be every ``ModelT`` is an error, a function keeps its type,
+    and an object with ``__call__`` becomes a function of that signature.
+    """
+
+    def __init__(self, target: type[ModelT], events: frozenset[ModelEvent], phase: Phase) -> None:
         """Remember what to listen to."""
         self._target = target
         self._events = events
+        self._phase = phase
 
-    def __call__(self, callback: CallbackT, /) -> CallbackT:
+    def __call__(self, callback: CallbackFor[ModelT, Parameters, ResultT], /) -> Callable[Parameters, ResultT]:
         """Register ``callback`` and return it.
 
         Raises:
             ListenerError: It cannot be called as ``callback(obj, event_type, changes)``, or is a generator function.
         """
         keywords = _checked_keywords(callback, self._target)
-        registry.add(self._target, Listener(callback, self._events, keywords))
+        registry.add(self._target, Listener(callback, self._events, keywords, self._phase))
         return callback
 
 
-def listens_for(target: type, event_types: ModelEvent | Collection[ModelEvent] = ALL_EVENTS) -> ListenerDecorator:
-    """Call the decorated function after every commit that created, updated or deleted a row of ``target``.
+def listens_for(
+    target: type[ModelT],
+    event_types: ModelEvent | Collection[ModelEvent] = ALL_EVENTS,
+    *,
+    phase: Phase = Phase.AFTER_COMMIT,
+) -> ListenerDecorator[ModelT]:
+    """Call the decorated function for every transaction that created, updated or deleted a row of ``target``.
 
     The function is called with ``(obj, event_type, changes)``; it may also declare the keyword-only parameters
-    ``session`` (the session that committed) and ``event`` (an :class:`Event`). It may be sync or async, a partial, a
-    bound method or an object with ``__call__``. Decorators stack. It takes effect from the next flush on.
+    ``session`` (the session of the transaction) and ``event`` (an :class:`Event`). It may be sync or async, a partial,
+    a bound method or an object with ``__call__``. Decorators stack. It takes effect from the next flush on.
+
+    Phases:
+        ``AFTER_COMMIT``: after the COMMIT of the outermost transaction, for exactly what it committed.
+        ``BEFORE_COMMIT``: inside the transaction, once everything is flushed. What the function writes through
+        ``session`` is committed with the rest, and told in turn. What it raises comes out of ``commit()``, with
+        everything rolled back; no callback of another phase hears of it. It cannot commit or roll back itself.
+        ``AFTER_ROLLBACK``: after the outermost transaction was rolled back, for what it would have committed; ``obj``
+        is a detached copy of the row that would have been.
 
     Args:
         target: A mapped class, an abstract base or a plain mixin; every mapped subclass is listened to, also one
             that is defined later.
         event_types: One :class:`ModelEvent` or a collection of them; all three when left out.
+        phase: When to call it. The same function may listen in several phases, decorated once for each.
 
     Returns:
         A decorator that returns the function unchanged.
 
     Raises:
-        ListenerError: ``target`` is not such a class, or ``event_types`` is anything else. The decorator raises it for
-            a function that cannot be called that way. It is a ``TypeError``.
+        ListenerError: ``target`` is not such a class, ``event_types`` is anything else, or ``phase`` is no
+            :class:`Phase`. The decorator raises it for a function that cannot be called that way. It is a
+            ``TypeError``.
     """
     check_target(target, "listens_for()")
-    return ListenerDecorator(target, _checked_events(event_types))
+    return ListenerDecorator(target, _checked_events(event_types), _checked_phase(phase))
 
 
 def check_target(target: object, caller: str) -> None:
     """Raise :class:`ListenerError` for what nobody can listen to."""
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
-        msg = (
-            f"{caller} was given {target!r} to listen to: give it a mapped class, "
-            "an abstract base of mapped classes or a mixin"
-        )
+        is_row = isinstance(sqlalchemy.inspect(target, raiseerr=False), InstanceState)  # whose repr may show its values
+        given = f"an object of type {type(target).__qualname__}" if is_row else repr(target)
+        msg = f"{caller} was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
 
 
 def remove_listener(target: type, callback: AnyCallback) -> None:
-    """Stop calling ``callback`` for ``target``, from the next delivery on.
+    """Stop calling ``callback`` for ``target``, in every phase, from the next delivery on.
 
     Args:
         target: The class that ``listens_for`` was given.
@@ -243,6 +298,19 @@ def remove_listener(target: type, callback: AnyCallback) -> None:
         ListenerError: The callback does not listen to that class.
     """
     registry.remove(target, callback)
+
+
+def registered_listeners() -> tuple[RegisteredListener, ...]:
+    """Return what listens to what, in the order of registration: that of the targets, then of each one's callbacks.
+
+    Returns:
+        One entry for each time that ``listens_for`` decorated a function and was not undone since, by
+        :func:`remove_listener` or the end of a :func:`listener_scope`.
+    """
+    return tuple(
+        RegisteredListener(target, listener.events, listener.callback, listener.name, listener.is_async)
+        for target, listener in registry.registered()
+    )
 
 
 @contextlib.contextmanager
@@ -320,6 +388,13 @@ def _checked_events(events: object) -> frozenset[ModelEvent]:
         f"listens_for() was given {events!r} as event types: give it a ModelEvent such as ModelEvent.CREATE, "
         "or a list of them"
     )
+    raise ListenerError(msg)
+
+
+def _checked_phase(phase: object) -> Phase:
+    if isinstance(phase, Phase):
+        return phase
+    msg = f"listens_for() was given {phase!r} as phase: give it a Phase such as Phase.BEFORE_COMMIT"
     raise ListenerError(msg)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import warnings
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -16,11 +15,12 @@ from . import compatibility, outcome
 from .crossing import checked_backend
 from .plan import plans
 from .registry import check_callable, registry
-from .tracker import Tracker
+from .tracker import Tracker, caller_of
 from .types import SessionOptions
+from .warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -35,6 +35,9 @@ class SyncEventSession(Session):
     Callbacks run in ``commit()``, after the COMMIT of the outermost transaction: sync ones on the thread that commits,
     async ones on the application's loop where there is one, otherwise on one of the library's. As long as no listener
     is registered in the process it *is* a plain session.
+
+    A session class of your own, or of another library, gets events by deriving from both, this one first:
+    ``class ShopSession(SyncEventSession, TheirSession)``. Whatever their constructor takes is given by keyword.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class SyncEventSession(Session):
             dispatch_on_joined_commit: Whether the session's own commit counts although it has joined a transaction
                 that somebody else began on its connection. For test suites that roll everything back.
             callback_backend: ``"asyncio"`` or ``"trio"``, for async callbacks where the caller has no loop.
-            **options: Everything else that ``Session`` takes.
+            **options: Everything else that ``Session``, or the session class that this one is mixed into, takes.
 
         Raises:
             SessionClassError: ``bind`` or one of ``binds`` belongs to the async side.
@@ -84,7 +87,9 @@ class SyncEventSession(Session):
         )
         _check_options(chosen)
         self._tracker = Tracker(chosen)
-        super().__init__(bind, **options)
+        if bind is not None:  # by name: the constructor of a class that this one is mixed into may begin otherwise
+            options["bind"] = bind
+        super().__init__(**options)
 
     def expire(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
         """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
@@ -95,6 +100,11 @@ class SyncEventSession(Session):
         """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""
         self._tracker.before_use()
         super().expire_all()
+
+    def flush(self, objects: Sequence[Any] | None = None) -> None:
+        """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
+        super().flush(objects)
+        self._tracker.flushed(self)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.
@@ -168,11 +178,11 @@ _HOOKS = (
 
 
 def _before_flush(session: SyncEventSession, flush_context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
-    session._tracker.before_flush(session)
+    session._tracker.capture.before_flush(session)
 
 
 def _after_flush(session: SyncEventSession, flush_context: UOWTransaction) -> None:
-    session._tracker.after_flush(flush_context)
+    session._tracker.capture.after_flush(flush_context)
 
 
 def _after_flush_postexec(session: SyncEventSession, flush_context: UOWTransaction) -> None:  # noqa: ARG001
@@ -198,7 +208,8 @@ def _after_transaction_create(session: SyncEventSession, transaction: SessionTra
 
 
 def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:
-    session._tracker.after_transaction_end(session, transaction)
+    if transaction.nested or transaction.parent is None:  # not the one that a flush is
+        session._tracker.after_transaction_end(session, transaction)
 
 
 def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:
@@ -214,13 +225,24 @@ def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> No
         known = _passed_by.setdefault(mapper, [])
         if not all(callback in known for callback in callbacks):
             known += callbacks
-            warnings.warn(
-                f"{mapper.class_.__qualname__} has listeners, but was flushed by a {type(session).__name__}, which "
-                "calls none of them: make the session factory with class_=EventSession (async_sessionmaker) or "
-                "class_=SyncEventSession (sessionmaker)",
+            warn(
+                f"{mapper.class_.__qualname__} has listeners, but was flushed by {_described(caller_of(session))}",
                 PlainSessionWarning,
-                stacklevel=2,
             )
+
+
+def _described(session: object) -> str:
+    """Name a session without events, and what to use instead."""
+    is_sync = isinstance(session, Session)
+    ours, factory = ("SyncEventSession", "sessionmaker") if is_sync else ("EventSession", "async_sessionmaker")
+    name, instead = type(session).__name__, f"make its factory with {factory}(..., class_={ours})"
+    for base in type(session).__mro__:
+        # A factory makes a class of its own, which looks like one of SQLAlchemy's: the user's is behind it.
+        if not base.__module__.startswith("sqlalchemy.") and hasattr(base, "commit"):
+            name = f"{base.__module__}.{base.__qualname__}"
+            instead = f"give its factory a class that derives from both, class Name({ours}, {base.__name__})"
+            break
+    return f"a session of class {name}, which calls none of them: {instead}"
 
 
 registry.subscribe(install)

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import logging
 import sys
-import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, outcome
+from .before_commit import Round
 from .capture import Capture
 from .completion import complete
-from .delivery import deliveries, listeners_of, names_of
+from .delivery import deliveries, generation, listeners_of, names_of
 from .dispatch import Dispatch
-from .journal import Batch, Journal
+from .journal import Batch, Frame, Journal
+from .registry import registry
+from .types import Phase
+from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
-    from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .types import SessionOptions
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
+
+# Looking a member up in its enumeration takes longer than asking for it.
+_BEFORE_COMMIT, _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
 
 
 class Tracker:
@@ -37,6 +43,7 @@ class Tracker:
 
     Attributes:
         options: What the session factory was told.
+        capture: What reads the session's flushes.
         wrote: Whether anything was written in the current transaction, listened to or not.
     """
 
@@ -44,7 +51,7 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self._journal = Journal()
-        self._capture = Capture(self._journal)
+        self.capture: Capture = Capture(self._journal)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -58,6 +65,9 @@ class Tracker:
         self._committed = False
         self._prepared = False
         self._connections: set[Connection] | None = None
+        self._transactions: list[RootTransaction] = []
+        self._told: Batch | None = None
+        self._telling = False
         self._lost = False
         self._expires = False
         self.wrote: bool = False
@@ -74,20 +84,15 @@ class Tracker:
 
     # What the session's events call.
 
-    def before_flush(self, session: Session) -> None:
-        """Keep old values."""
-        self._capture.before_flush(session)
-
-    def after_flush(self, flush_context: UOWTransaction) -> None:
-        """Read what was written."""
-        self._capture.after_flush(flush_context)
-
     def after_flush_postexec(self, session: Session) -> None:
         """Write it into the journal."""
-        self._capture.after_finalized(session, session.get_nested_transaction())
+        self.capture.after_finalized(session, session.get_nested_transaction())
         self.wrote = True
-        if self._committing:
-            self._prepare(session)
+
+    def flushed(self, session: Session) -> None:
+        """Prepare for COMMIT once its last flush is over, whether or not that has found anything to write."""
+        if self._committing and not self._telling and compatibility.is_clean(session):
+            self._prepare(session, votes=_BEFORE_COMMIT in registry.phases and self._is_ending(session))
 
     def do_orm_execute(self, execution: ORMExecuteState) -> None:
         """Note a statement that may write rows past the unit of work."""
@@ -105,8 +110,8 @@ class Tracker:
             return
         self._outer_commit = False
         self._committing = True
-        if compatibility.is_clean(session):
-            self._prepare(session)
+        if compatibility.is_clean(session) or _BEFORE_COMMIT in registry.phases:
+            self._prepare(session, votes=True)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
 
@@ -120,7 +125,9 @@ class Tracker:
             self._released = nested
             return
         root = session.get_transaction()
-        if root is None or self._lost or not self._counts(root):
+        if self._lost:
+            return  # rolled back, whatever the server called it
+        if root is None or not self._counts(root):
             self._journal.clear()
             return
         self._committed = True
@@ -139,15 +146,10 @@ class Tracker:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""
         if transaction.nested:
             self._end_savepoint(session, transaction)
-        elif transaction.parent is None:
-            if self._committed:
-                self._deliver(session, transaction)
-            else:
-                if self._prepared and self._journal and not self._lost:
-                    self._report_unfinished()
-                self._journal.clear()
-                self._capture.clear()
-                self._begin_again()
+        elif self._committed:
+            self._deliver(session, transaction)
+        else:
+            self._forget(session)
 
     # How transactions end.
 
@@ -162,22 +164,70 @@ class Tracker:
             self._outer_commit = False  # it was this savepoint's own commit() that released another one first
         elif parent is None and self._outer_commit:
             self._committing = True
-            self._prepare(session)
+            self._prepare(session, votes=True)
 
-    def _prepare(self, session: Session) -> None:
-        """Complete what callbacks will read, now that everything is flushed and the transaction still open."""
+    def _is_ending(self, session: Session) -> bool:
         root = session.get_transaction()
-        if not self._journal or root is None:
+        return root is not None and compatibility.is_ending(root)
+
+    def _vote(self, session: Session) -> None:
+        """Let ``BEFORE_COMMIT`` callbacks write and refuse: what one raises rolls everything back."""
+        self._telling = True
+        try:
+            with compatibility.usable_in_begin_block(session):
+                if not compatibility.is_clean(session):
+                    session.flush()
+                if self._journal:
+                    self._tell_before_commit(session)
+        except _RefusedError as refused:
+            root = session.get_transaction()
+            if root is not None:
+                compatibility.roll_back_in_commit(root)
+            raise refused.error  # noqa: B904 - as the callback raised it
+        finally:
+            self._telling = False
+
+    def _tell_before_commit(self, session: Session) -> None:
+        """Call ``BEFORE_COMMIT`` callbacks, then for what they wrote, until nothing new has come up."""
+        journal, limit = self._journal, self.options.cascade_limit
+        self._told = batch = self._told or Batch(generation.get(), _BEFORE_COMMIT)
+        try:
+            for number in range(limit + 2):
+                complete(session, journal, reload=self._wrote_past_flush)
+                found = deliveries(batch, journal.root)
+                journal.set_aside()
+                if not found:
+                    return
+                Round(found, partial(caller_of, session), self.options).run(is_last=number > limit)
+                if not compatibility.is_clean(session):
+                    session.flush()
+        except BaseException as error:
+            journal.clear()  # nobody else hears of it
+            raise _RefusedError(error) from error
+
+    def _prepare(self, session: Session, *, votes: bool) -> None:
+        """Complete what callbacks will read, now that everything is flushed and the transaction still open.
+
+        Args:
+            session: The session.
+            votes: Whether a commit is under way, so that ``BEFORE_COMMIT`` callbacks are due.
+        """
+        if votes and _BEFORE_COMMIT in registry.phases:
+            self._vote(session)
+        if not self._journal:
+            return
+        root = session.get_transaction()
+        if root is None:
             return
         self._connections = compatibility.transaction_connections(root)
+        self._transactions = [begun for item in self._connections if (begun := item.get_transaction()) is not None]
         self._lost = outcome.is_lost(self._connections)
         if self._lost:
-            warnings.warn(
+            warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
                 "rollback(): its COMMIT commits nothing, and no event is delivered. Call session.rollback() after an "
                 "error, or run the statement inside session.begin_nested()",
                 RolledBackCommitWarning,
-                stacklevel=2,
             )
         else:
             complete(session, self._journal, reload=self._wrote_past_flush)
@@ -188,47 +238,76 @@ class Tracker:
         if self.options.dispatch_on_joined_commit:
             return True
         connections = self._connections or compatibility.transaction_connections(root)
-        if not any(connection.in_transaction() for connection in connections):
+        for connection in connections:
+            if connection.in_transaction():
+                break
+        else:
             return True
         if not self._warned_joined:
             self._warned_joined = True
-            warnings.warn(
+            warn(
                 "this session is bound to a connection on which somebody else began the transaction, so its commit() "
-                "has committed nothing yet and delivers no event. A test suite that rolls back everything at the end "
-                "wants dispatch_on_joined_commit=True on the session factory",
+                "has committed nothing yet and delivers no event. Bind it to the engine, so that it commits by itself; "
+                "a test suite that rolls back everything at the end wants dispatch_on_joined_commit=True on the "
+                "session factory",
                 JoinedTransactionWarning,
-                stacklevel=2,
             )
         return False
 
-    def _report_unfinished(self) -> None:
-        found = deliveries(Batch(0), self._journal.take())
-        names = names_of((item, listener) for item in found for listener in listeners_of(item))
-        logger.warning("COMMIT did not succeed, or its outcome is unknown; not called: %s", names)
+    def _forget(self, session: Session) -> None:
+        """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
+        journal = self._journal
+        if journal:
+            unfinished = self._prepared and not self._lost
+            unknown = unfinished and outcome.is_unknown(self._transactions)
+            frame = journal.take()
+            if unfinished:
+                _report_unfinished(frame)
+            if _AFTER_ROLLBACK in registry.phases and not unknown:
+                self._tell(session, frame, _AFTER_ROLLBACK, [])
+        self.capture.clear()
+        self._begin_again()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
-        frame, expires = self._journal.take(), self._expires
-        self._begin_again()
-        states: set[InstanceState[Any]] = set()
+        expires = self._expires
+        states: list[InstanceState[Any]] = []
         if expires:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
+        self._tell(session, self._journal.take(), _AFTER_COMMIT, states)
+
+    def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
+        """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
+        told = self._told
+        self._begin_again()
         dispatch = self._dispatch
         if dispatch is not None:
-            # A callback has committed: its events come after those that wait.
-            dispatch.states |= states
-            batch = dispatch.new_batch()
+            # A callback has ended a transaction: its events come after those that wait.
+            dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
+            batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
             return
         self._dispatch = dispatch = Dispatch(self.options, _Host(self, session), states)
         try:
-            batch = dispatch.new_batch()
+            batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
-            with compatibility.usable_in_begin_block(session):
-                dispatch.run()
+            if compatibility.begin_block(session) is None:
+                dispatch.run(raises=phase is _AFTER_COMMIT)
+            else:
+                with compatibility.usable_in_begin_block(session):
+                    dispatch.run(raises=phase is _AFTER_COMMIT)
         finally:
             self._dispatch = None
-            compatibility.expire(session, dispatch.states)
+            if dispatch.states:
+                compatibility.expire(session, dispatch.states)
+
+
+class _RefusedError(Exception):
+    """Carries what a ``BEFORE_COMMIT`` callback raised to where the transaction can be rolled back."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
 
 class _Host:
@@ -240,26 +319,40 @@ class _Host:
         self._session = session
 
     def caller(self) -> object:
-        """Return the ``AsyncSession`` whose session this is, or the session itself."""
-        module = sys.modules.get("sqlalchemy.ext.asyncio")
-        proxy: object | None = None if module is None else module.async_session(self._session)
-        return self._session if proxy is None else proxy
+        """Return the session that the user has."""
+        return caller_of(self._session)
 
     def tidy(self, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
         session = self._session
         if self._tracker.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
-            warnings.warn(
+            warn(
                 f"{callback} returned with changes in its session that it did not commit: they were rolled back. "
                 "Commit them in the callback, or make them in the transaction that the callback follows",
                 UncommittedChangesWarning,
-                stacklevel=2,
             )
             return
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := session.get_nested_transaction() or session.get_transaction()) is not None:
             transaction.close()
+
+
+def caller_of(session: Session) -> object:
+    """Return the ``AsyncSession`` whose session this is, or the session itself."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    proxy: object | None = None if module is None else module.async_session(session)
+    return session if proxy is None else proxy
+
+
+def _report_unfinished(frame: Frame) -> None:
+    found = deliveries(Batch(0), frame)
+    names = names_of((item, listener) for item in found for listener in listeners_of(item))
+    logger.warning(
+        "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
+        "repeat the transaction",
+        names,
+    )
 
 
 def _may_write(statement: object) -> bool:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
+Parameters = ParamSpec("Parameters")
+ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
 class ModelEvent(StrEnum):
@@ -17,6 +21,14 @@ class ModelEvent(StrEnum):
     CREATE = "create"
     UPDATE = "update"
     DELETE = "delete"
+
+
+class Phase(StrEnum):
+    """When a callback is called, in the life of the outermost transaction."""
+
+    BEFORE_COMMIT = "before_commit"
+    AFTER_COMMIT = "after_commit"
+    AFTER_ROLLBACK = "after_rollback"
 
 
 class FieldChange(TypedDict):
@@ -36,7 +48,7 @@ Changes: TypeAlias = dict[str, FieldChange]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Everything there is to say about one row's part in one committed transaction.
+    """Everything there is to say about one row's part in one transaction.
 
     Handed to callbacks that declare a keyword-only parameter ``event``. It is immutable: the mappings are read-only.
 
@@ -46,9 +58,9 @@ class Event:
         type: What happened to the row.
         changes: For an UPDATE what changed, else ``None``.
         before: The column values at the start of the transaction, by attribute name; ``None`` for a CREATE.
-        after: The column values as committed, by attribute name; ``None`` for a DELETE.
-        transaction_id: The same for all events of one transaction, different for every other.
-        position: The event's place among the events of its transaction, counted from 0.
+        after: The column values as written, by attribute name; ``None`` for a DELETE.
+        transaction_id: The same for all events of one transaction in every phase, different for every other.
+        position: The event's place among the events of its transaction and phase, counted from 0.
     """
 
     model: type[object]
@@ -82,6 +94,28 @@ class CallbackFailure:
         if self.model is None or self.event_type is None:
             return f"on_commit callback {self.callback}"
         return f"callback {self.callback} for {self.event_type.value} of {self.model}"
+
+
+class CallbackFor(Protocol[ModelT_contra, Parameters, ResultT_co]):  # pyright: ignore[reportInvalidTypeVarUse] - below
+    """A callback that can be called with a ``ModelT_contra``, as type checkers understand it.
+
+    A function matches when it matches both overloads: it can be called as the library calls it, and it takes what it
+    takes and returns what it returns, which gives the decorator its own type back. Neither could be said alone.
+    Pyright thinks the model covariant: between two such types, not functions, the second overload would match alone.
+    """
+
+    @overload
+    def __call__(
+        self,
+        instance: ModelT_contra,
+        event_type: Literal[ModelEvent.CREATE],  # narrower than ModelEvent, or mypy would settle for this overload
+        changes: Never,  # so that a callback may call it a dict, None or both
+        /,
+        *args: Any,  # noqa: ANN401 - with **kwargs: and whatever else it declares
+        **kwargs: Any,  # noqa: ANN401 - as above
+    ) -> object: ...
+    @overload
+    def __call__(self, *args: Parameters.args, **kwargs: Parameters.kwargs) -> ResultT_co: ...
 
 
 ONE_VALUE_PER_STATEMENT = "fastapi_toolsets.one_value_per_statement"

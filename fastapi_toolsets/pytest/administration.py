@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 CALLER = "create_worker_database()"
 _LOCK_TIMEOUT_SECONDS = 600.0  # as long as somebody else's migrations may take
+_LOCK_FAILURES = 20  # in a row, before it is taken for a disk that does not work
 
 
 class Backend(Protocol):
@@ -76,11 +77,18 @@ def locked(name: str) -> Generator[None]:
     holds it may remove the file: those who wait for it notice, and lock the new one.
     """
     path = lock_path(name)
+    failures = 0
     while True:
         path.touch()
         waited_for = _identity(path)
         with closing(sqlite3.connect(path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None)) as connection:
-            connection.execute("BEGIN EXCLUSIVE")
+            try:
+                connection.execute("BEGIN EXCLUSIVE")
+            except sqlite3.OperationalError as error:
+                failures += 1
+                if failures > _LOCK_FAILURES or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_IOERR:
+                    raise
+                continue  # on some file systems a file cannot be asked for its size once it was removed
             if waited_for is not None and _identity(path) == waited_for:
                 yield
                 return

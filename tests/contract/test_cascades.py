@@ -219,6 +219,29 @@ async def test_chain_through_sessions_of_its_own_ends(front: FrontEnd, caplog: p
     assert "RecursionError" not in caplog.text
 
 
+@pytest.mark.parametrize("limit", [1, 2])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_chain_through_the_session_and_then_another(
+    front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture, *, limit: int
+) -> None:
+    """C6: each commit of a chain counts once, whichever session made it."""
+    session, other = front.new_session(cascade_limit=limit), front.new_session(cascade_limit=limit)
+    recorder.listen(Order)
+
+    @listens_for(Order, ModelEvent.CREATE)
+    def feed(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        if order.id < 2:
+            following = (session, other)[order.id].sync_session
+            following.add(Order(id=order.id + 1))
+            following.commit()
+
+    await session.add(Order(id=0))
+    await session.commit()
+    assert recorder.take() == [created(Order, number) for number in range(limit + 1)]
+    assert [record.name for record in caplog.records] == ["fastapi_toolsets.events"] * (2 if limit == 1 else 0)
+    assert await front.committed_rows(select(Order.id).order_by(Order.id)) == [(0,), (1,), (2,)]
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_long_chains_within_the_bound(front: FrontEnd, recorder: EventRecorder) -> None:
     """C6: a chain of 500 commits needs no stack, and many commits beside each other are no chain."""

@@ -350,3 +350,33 @@ async def test_prepare_that_fails(front: FrontEnd, recorder: EventRecorder) -> N
     else:
         await front.commit()
         assert recorder.take() == [created(Order, 1)]
+
+
+@scenario(Base.metadata)
+async def test_last_flush_that_finds_nothing_to_write(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T4, E4: what a commit has to tell is looked at before COMMIT, although somebody empties its last flush."""
+    recorder.listen(Order)
+    session: Session = front.session.sync_session if front.is_async else front.session
+
+    def drop_drafts(session: Session, *_arguments: object) -> None:
+        for draft in session.new:
+            session.expunge(draft)
+
+    order = Order(id=1)
+    await front.add(order)
+    await front.commit()
+    order.quantity = Order.quantity + 1
+    await front.flush()
+    event.listen(session, "before_flush", drop_drafts)
+    await front.add(Order(id=2))
+    await front.commit()
+    assert recorder.take() == [created(Order, 1), updated(Order, 1, quantity=(0, 1))]
+    if front.database.name != "postgresql":
+        return
+    order.quantity = 5
+    await front.flush()
+    await fails_silently(front)
+    await front.add(Order(id=3))
+    with pytest.warns(RolledBackCommitWarning):
+        await front.commit()
+    assert recorder.take() == []

@@ -109,6 +109,28 @@ async def test_on_commit_inside_callbacks(front: FrontEnd) -> None:
     assert calls == [("event", 1), ("outer",), ("event", 2), ("inner",)]
 
 
+@clause
+async def test_on_commit_outside_a_transaction_inside_callbacks(front: FrontEnd) -> None:
+    """C7 with C6: with nothing of its own to commit, a callback's on-commit callback comes after what waits."""
+    calls.clear()
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def react(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        note("event", order.id)
+        front.session.on_commit(note_later, "after", order.id)
+
+    def more() -> None:
+        note("more")
+        front.session.on_commit(note, "last", 0)
+
+    await front.add_all([Order(id=1), Order(id=2)])
+    front.session.on_commit(more)
+    await front.commit()
+    assert calls == [("event", 1), ("event", 2), ("more",), ("after", 1), ("after", 2), ("last", 0)]
+    await front.commit()
+    assert len(calls) == 6
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_on_commit_callback_that_commits_and_one_that_fails(
     front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture

@@ -288,6 +288,24 @@ async def test_primary_keys_that_change_places(front: FrontEnd, recorder: EventR
     assert await front.committed_rows(ORDERS) == [(1, "b", 1, None), (2, "a", 1, None)]
 
 
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_key_that_another_row_takes_in_a_savepoint(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E8, T3: what a row was before the savepoint stays with it, whoever has its old key by the release."""
+    order = Order(id=1, status="a")
+    await front.add(order)
+    await front.commit()
+    recorder.listen(Order)
+    order.status = "b"
+    async with front.begin_nested():
+        order.id = 2
+        await front.flush()
+        await front.add(Order(id=1, status="c"))
+        await front.flush()
+        order.id = 3
+    await front.commit()
+    assert recorder.take() == [updated(Order, 3, status=("a", "b"), id=(1, 3)), created(Order, 1)]
+
+
 @scenario(Base.metadata)
 async def test_a_key_that_another_row_takes_over(front: FrontEnd, recorder: EventRecorder) -> None:
     """E8: a row moves away, a new one takes its key; a row is deleted, another moves to its key."""

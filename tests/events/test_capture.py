@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, func, select
+import pytest
+from sqlalchemy import JSON, ForeignKey, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
-from ..contract.event_models import LOCAL, Base, Order, updated
+from ..contract.event_models import LOCAL, Base, Order, deleted, updated
 from ..front_ends import EventRecorder, FrontEnd, scenario
 
 revisions = itertools.count(1)
@@ -210,3 +211,61 @@ async def test_a_new_member_hides_no_orphan(front: FrontEnd) -> None:
     shelf.books = [Book(id=2, title="new", pages=1)]
     await session.commit()
     assert told == [("create", 2, "new", 1), ("delete", 1, "gone", 7)]
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [Order.id, Order.id + 0, func.abs(-7), text("7"), select(func.max(Order.id)).scalar_subquery()],
+    ids=lambda expression: type(expression).__name__,
+)
+@scenario(Base.metadata, databases=LOCAL)
+async def test_every_kind_of_expression(front: FrontEnd, recorder: EventRecorder, *, expression: Any) -> None:  # noqa: ANN401 - what SQLAlchemy takes as a value
+    """E4: a mapped attribute, an operator, a function, text, a subquery: its value is told, and what it replaced."""
+    order: Any = Order(id=7, status="new", quantity=1)
+    await front.add(order)
+    await front.commit()
+    recorder.listen(Order)
+    order.quantity = expression
+    await front.commit()
+    assert recorder.take() == [updated(Order, 7, quantity=(1, 7))]
+
+
+class Ticket(DocumentBase):
+    """Deleting one that is not there any more is no error."""
+
+    __tablename__ = "tickets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seat: Mapped[str]
+    __mapper_args__ = {"confirm_deleted_rows": False}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
+
+
+@scenario(DocumentBase.metadata, databases=LOCAL)
+async def test_a_row_that_was_gone_before_it_was_deleted(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E6, E11: where its last row cannot be read, the DELETE is told with what is known."""
+    ticket = Ticket(id=1, seat="A1")
+    await front.add(ticket)
+    await front.commit()
+    recorder.listen(Ticket)
+    await front.execute(text("DELETE FROM tickets"))
+    await front.expire(ticket, ["seat"])
+    ticket.seat = "B2"
+    await front.delete(ticket)
+    await front.commit()
+    assert recorder.take() == [deleted(Ticket, 1)]
+
+
+@scenario(DocumentBase.metadata, databases=LOCAL)
+async def test_a_member_that_stays_is_not_read_as_an_orphan(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: only a member that its parent has lost is about to be deleted; of another the flush reads nothing."""
+    await front.add(Shelf(id=1, label="a", books=[Book(id=1, title="old", pages=7)]))
+    await front.commit()
+    recorder.listen(Book)
+    session = front.new_session()
+    options = selectinload(Shelf.books).load_only(Book.title)
+    shelf = (await session.scalars(select(Shelf).options(options))).one()
+    shelf.books[0].title = "new"
+    with front.statements() as sent:
+        await session.flush()
+    assert [statement.split()[0] for statement in sent] == ["UPDATE"]
+    await session.commit()
+    assert recorder.take() == [updated(Book, 1, title=("old", "new"))]

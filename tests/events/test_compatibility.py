@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, cast
 
 import pytest
 from sqlalchemy import JSON, Engine, ForeignKey, StaticPool, create_engine, delete, event, inspect, select
@@ -100,6 +100,69 @@ async def test_awaiting_from_sync_code() -> None:
     await compatibility.spawn_greenlet(work)
     assert seen == [True, asyncio.get_running_loop(), 42]
     assert compatibility.in_greenlet() is False
+
+
+@pytest.mark.anyio
+async def test_the_frame_that_waits_for_the_bridge() -> None:
+    """``greenlet.parent.gr_frame``: from there one comes to the function that awaits."""
+    names: list[str] = []
+
+    def work() -> None:
+        frame = compatibility.waiting_frame()
+        while frame is not None:
+            names.append(frame.f_code.co_name)
+            frame = frame.f_back
+
+    await compatibility.spawn_greenlet(work)
+    assert "test_the_frame_that_waits_for_the_bridge" in names
+
+
+@pytest.mark.anyio
+async def test_waiting_through_a_wrapper() -> None:
+    """The parent of the bridge's greenlet gets what is waited for, and may be another greenlet meanwhile."""
+    steps: list[object] = []
+
+    async def answer(value: int) -> int:
+        await asyncio.sleep(0)
+        return value
+
+    async def fail() -> None:
+        raise LookupError
+
+    def wait(awaitable: Awaitable[Any]) -> Awaitable[Any]:
+        async def wrapped() -> object:
+            steps.append("wrapped")
+            return await awaitable
+
+        return wrapped()
+
+    def work() -> None:
+        steps.append(compatibility.await_in_greenlet(answer(1)))
+        steps.append(compatibility.await_in_greenlet(answer(2)))
+        with pytest.raises(LookupError):
+            compatibility.await_in_greenlet(fail())
+
+    def refuse() -> None:
+        raise KeyError
+
+    def nested() -> None:
+        compatibility.call_with_waits(work, wait)
+
+    def outer() -> None:
+        before = compatibility.current_greenlet()
+        parent = cast("Any", before).parent
+        compatibility.call_with_waits(lambda: steps.append("nothing to wait for"), wait)
+        compatibility.call_with_waits(work, wait)
+        compatibility.call_with_waits(nested, wait)
+        with pytest.raises(KeyError):
+            compatibility.call_with_waits(refuse, wait)
+        steps.append(compatibility.await_in_greenlet(answer(3)))
+        assert compatibility.current_greenlet() is before
+        assert cast("Any", before).parent is parent
+
+    await compatibility.spawn_greenlet(outer)
+    once, twice = ["wrapped", 1, "wrapped", 2, "wrapped"], ["wrapped", "wrapped"]
+    assert steps == ["nothing to wait for", *once, *twice, 1, *twice, 2, *twice, 3]
 
 
 def test_the_names_of_the_bridge() -> None:
@@ -263,7 +326,7 @@ def test_expiry_does_what_a_commit_does(engine: Engine) -> None:
         objects = lifecycle(session)
         transaction = session.get_transaction()
         assert transaction is not None
-        states: list[set[InstanceState[Any]]] = []
+        states: list[list[InstanceState[Any]]] = []
 
         def after_commit(session: Session) -> None:
             states.append(compatibility.expirable_states(session, transaction))
@@ -300,6 +363,110 @@ def test_what_a_commit_does_to_its_snapshot() -> None:
         "parent",
         "session",
         "statelib",
+        "update",
+    }
+    assert names - known == set()
+
+
+def everything_of(state: InstanceState[Any]) -> tuple[object, ...]:
+    """Whatever a state knows of its object, private things included, and the object itself."""
+    ours = ("session_id", "key", "_instance_dict", "runid", "attrs", "mapper")
+    details = {key: value for key, value in vars(state).items() if key not in ours}
+    loaded = {key: value for key, value in state.dict.items() if key != "_sa_instance_state"}
+    for name in ("committed_state", "expired_attributes"):  # in slots from 2.1 on
+        details.pop(name, None)
+    return details, dict(state.committed_state), set(state.expired_attributes), loaded, state.modified, state.expired
+
+
+def kinds_of_state(session: Session) -> list[Any]:
+    """Objects of whose state an expiry has more and less to forget."""
+    session.add_all([Parent(id=key, name="n", settings={}) for key in range(1, 8)])
+    session.add_all([Child(id=key, name="n") for key in range(1, 8)])
+    session.commit()
+    session.expunge_all()
+    found: list[Any] = []
+    for model in (Parent, Child):
+        rows: list[Any] = list(session.scalars(select(model).order_by(model.id)))
+        loaded, changed, partly, more, pending, deferred, known = rows
+        changed.name = "x"
+        session.expire(partly, ["name"])
+        more.unmapped = "stays"
+        session.refresh(deferred, ["name"])
+        states = [inspect(each) for each in (loaded, changed, partly, more, pending, deferred, known)]
+        states[4].__dict__["_pending_mutations"] = {}
+        states[4].__dict__["parents"] = {}
+        states[5].__dict__["callables"] = {"name": str}
+        states[6].__dict__["_last_known_values"] = {"name": None}
+        found += rows
+    return found
+
+
+def test_expiry_does_to_a_state_what_sqlalchemy_does(engine: Engine) -> None:
+    """``InstanceState._expire``: the quicker twin leaves every kind of state exactly as it does."""
+    outcomes: list[list[tuple[object, ...]]] = []
+    for expire_one_by_one in (True, False):
+        with Session(engine, expire_on_commit=False, autoflush=False) as session:
+            objects = kinds_of_state(session)
+            states = [instance_state(each) for each in objects]
+            if expire_one_by_one:
+                for state in states:
+                    state._expire(state.dict, session.identity_map._modified)  # noqa: SLF001 - what is compared with
+            else:
+                compatibility.expire(session, states)
+            assert set(session.dirty) == set()
+            outcomes.append([everything_of(state) for state in states])
+            session.rollback()
+            session.execute(delete(Child))
+            session.execute(delete(Parent))
+            session.commit()
+    assert outcomes[0] == outcomes[1]
+
+
+def test_expiry_tells_who_listens(session: Session) -> None:
+    """A class with ``expire`` listeners has them called once for each object."""
+    told: list[object] = []
+
+    def expired(target: object, names: object) -> None:
+        told.append((target, names))
+
+    children = [Child(id=key, name="n") for key in (1, 2)]
+    session.add_all(children)
+    session.commit()
+    event.listen(Child, "expire", expired)
+    try:
+        compatibility.expire(session, [instance_state(child) for child in children])
+    finally:
+        event.remove(Child, "expire", expired)
+    assert told == [(child, None) for child in children]
+
+
+def test_what_an_expiry_touches() -> None:
+    """``_expire`` knows no attribute of a state that the quicker twin does not know."""
+    state: type[InstanceState[Any]] = InstanceState
+    names = set(state._expire.__code__.co_names)  # noqa: SLF001
+    known = {
+        "_all_key_set",
+        "_collection_impl_keys",
+        "_last_known_values",
+        "_loader_impls",
+        "_sa_adapter",
+        "_strong_obj",
+        "__dict__",
+        "callables",
+        "clear",
+        "committed_state",
+        "discard",
+        "dispatch",
+        "expire",
+        "expired",
+        "expired_attributes",
+        "intersection",
+        "invalidated",
+        "items",
+        "key",
+        "manager",
+        "modified",
+        "pop",
         "update",
     }
     assert names - known == set()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import JSON, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, undefer
 
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
@@ -57,6 +58,50 @@ async def test_a_row_that_a_statement_deleted(front: FrontEnd, recorder: EventRe
     order.status = "paid"
     order.quantity = Order.quantity + 1
     await front.flush()
+    await front.execute(text("DELETE FROM orders"))
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, status=("new", "paid"))]
+
+
+@pytest.mark.parametrize("unloaded", [False, True], ids=["loaded", "unloaded"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_an_object_that_was_changed_and_expunged(front: FrontEnd, *, unloaded: bool) -> None:
+    """E11, E12: callbacks get the row as committed, for at most one SELECT; the object keeps what was assigned."""
+    await front.add(Order(id=1, status="new", quantity=1, note="a", memo="b"))
+    await front.commit()
+    session = front.new_session()
+    shown: list[object] = []
+
+    @listens_for(Order)
+    def show(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((order.id, order.status, order.quantity, order.note, order.memo, changes))
+
+    order = await session.get_one(Order, 1, options=[undefer(Order.memo)])
+    order.status = "paid"
+    await session.flush()
+    order.quantity = 7
+    if unloaded:
+        await session.expire(order, ["note", "memo"])
+    await session.expunge(order)
+    with front.statements() as sent:
+        await session.commit()
+    assert [statement.split()[0] for statement in sent] == ["SELECT"] * unloaded
+    assert shown == [(1, "paid", 1, "a", "b", {"status": {"old": "new", "new": "paid"}})]
+    assert order.quantity == 7
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_an_object_that_was_changed_and_expunged_and_deleted(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4, E11: where a statement has deleted its row, what is known is told."""
+    order = Order(id=1, status="new", quantity=1)
+    await front.add(order)
+    await front.commit()
+    recorder.listen(Order)
+    order.status = "paid"
+    await front.flush()
+    await front.expire(order, ["note"])
+    order.quantity = 7
+    await front.expunge(order)
     await front.execute(text("DELETE FROM orders"))
     await front.commit()
     assert recorder.take() == [updated(Order, 1, status=("new", "paid"))]

@@ -12,11 +12,12 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
+from sqlalchemy import inspect
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.util import await_only
 
 from fastapi_toolsets.errors import UncommittedChangesWarning
-from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listener_scope, listens_for
 
 from ..contract.event_models import LOCAL, created
 from ..contract.transaction_models import ORDERS, Base, ExpectedError, Order
@@ -24,6 +25,8 @@ from ..databases import Database, tables
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
 
 SHORT = 0.05  # seconds; a grace that a test uses up
+
+GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
 
 
 def named(test: str, *callbacks: str) -> list[str]:
@@ -65,8 +68,8 @@ async def test_a_sync_callback_is_cut_short(front: FrontEnd, caplog: pytest.LogC
     await cancelled_commit(front.new_session(callback_grace=grace), waiting)
     names = named("test_a_sync_callback_is_cut_short", "waits", "asynchronous", "synchronous")
     assert caplog.messages == [
-        f"{names[0]} was cut short by a cancellation",
-        f"Committed, but the grace after a cancellation was over: interrupted {names[1]}; not called: {names[2]}",
+        f"{names[0]} was cut short by a cancellation; an async callback would have been given callback_grace to finish",
+        f"Committed, but {GRACE_OVER}: interrupted {names[1]}; not called: {names[2]}",
     ]
 
 
@@ -89,9 +92,7 @@ async def test_a_sync_callback_uses_the_grace_up(front: FrontEnd, caplog: pytest
 
     await cancelled_commit(front, waiting)
     names = named("test_a_sync_callback_uses_the_grace_up", "waits", "asynchronous")
-    assert caplog.messages == [
-        f"Committed, but the grace after a cancellation was over: interrupted {names[0]}; not called: {names[1]}"
-    ]
+    assert caplog.messages == [f"Committed, but {GRACE_OVER}: interrupted {names[0]}; not called: {names[1]}"]
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
@@ -115,7 +116,9 @@ async def test_tidying_that_fails_is_logged(
     with warnings.catch_warnings(action="error", category=UncommittedChangesWarning):
         await front.commit()
     (name,) = named("test_tidying_that_fails_is_logged", "forgetful" if asynchronous else "forgets")
-    assert caplog.messages == [f"Cleaning up after {name} failed"]
+    assert caplog.messages == [
+        f"Cleaning up after {name} failed; the other callbacks run. Close the session if it does not work"
+    ]
     assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [UncommittedChangesWarning]
     assert recorder.take() == [created(Order, 1)]
     assert await front.committed_rows(ORDERS) == [(1, "new")]
@@ -156,7 +159,7 @@ def test_no_loop_can_be_reached() -> None:
     names = ("callback __main__.first for create of Order", "callback __main__.second for create of Order")
     assert [line[2:] for line in process.stdout.splitlines() if line.startswith("> ")] == [
         "before was called",
-        "Async callbacks could not run",
+        "Async callbacks could not run, since no event loop could be reached",
         f"Committed, but no event loop could be reached: interrupted {names[0]}; not called: {names[1]}",
         "committed",
     ]
@@ -203,12 +206,16 @@ async def test_the_function_for_errors_raises(
     )
     if issubclass(error, Exception):
         await session.commit()
-        expected: tuple[list[str], list[str]] = ["after"], [f"The on_callback_error function raised for {failing}"]
+        expected: tuple[list[str], list[str]] = (
+            ["after"],
+            [f"The on_callback_error function raised for {failing}: let it catch its errors"],
+        )
     else:
         with pytest.raises(error):
             await session.commit()
         expected = [], [f"Committed, but interrupted: interrupted {failing}; not called: {following}"]
     assert (called, caplog.messages) == expected
+    assert [record.exc_info and record.exc_info[0] for record in caplog.records] == [error if called else None]
     assert not session.in_transaction()
 
 
@@ -239,6 +246,31 @@ async def test_what_ends_the_program_names_the_rest(
     assert caplog.messages == [
         f"Committed, but interrupted: interrupted {first}; not called: {last} (x2), {first}",
     ]
+    caplog.clear()
+    with listener_scope(inherit=False):
+        listens_for(Order)(interrupted_later if asynchronous else interrupted)
+        await front.add(Order(id=3))
+        with pytest.raises(error):
+            await front.commit()
+    assert caplog.messages == [f"Committed, but interrupted: interrupted {first}; not called: nobody"]
+
+
+@scenario(Base.metadata, databases=LOCAL, expire_on_commit=True)
+async def test_what_ends_the_program_after_a_change(front: FrontEnd) -> None:
+    """C4, E11: an object that the callback has changed is expired as every other, and the change is gone."""
+
+    @listens_for(Order)
+    def interrupted(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        order.status = "changed"
+        raise KeyboardInterrupt
+
+    order = Order(id=1)
+    await front.add(order)
+    with pytest.raises(KeyboardInterrupt):
+        await front.commit()
+    assert (list(front.sync_session.dirty), inspect(order).expired) == ([], True)
+    await front.commit()
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
 
 
 @scenario(Base.metadata, databases=LOCAL, cascade_limit=2)
@@ -258,6 +290,49 @@ async def test_the_chain_is_counted_through_every_session(front: FrontEnd, recor
     await front.add(Order(id=1))
     await front.commit()
     assert recorder.take() == [created(Order, number) for number in (1, 3, 2)]
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_an_async_callback_of_a_worker_thread_outlives_the_host(
+    database: Database, caplog: pytest.LogCaptureFixture, backend: str
+) -> None:
+    """C5, C2: where the task that waits for the thread is cancelled, the callback has its grace to end."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession)
+    ended: list[str] = []
+
+    def work() -> None:
+        with factory() as session:
+            session.add(Order(id=1))
+            session.commit()
+
+    async def application() -> None:
+        waiting, released, host = anyio.Event(), anyio.Event(), anyio.CancelScope()
+
+        @listens_for(Order)
+        async def waits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            waiting.set()
+            await released.wait()
+            ended.append("callback")
+
+        async def commit() -> None:
+            with host:
+                await anyio.to_thread.run_sync(work)
+            ended.append("host")
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(commit)
+            await waiting.wait()
+            host.cancel()
+            await anyio.wait_all_tasks_blocked()
+            released.set()
+
+    with tables(database, Base.metadata):
+        anyio.run(application, backend=backend)
+    engine.dispose()
+    assert ended == ["callback", "host"]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("database", LOCAL, indirect=True)
@@ -291,4 +366,4 @@ def test_an_awaitable_of_a_sync_callback_is_cut_short(database: Database, caplog
         anyio.run(application)
     engine.dispose()
     (name,) = named("test_an_awaitable_of_a_sync_callback_is_cut_short.<locals>.application", "gives")
-    assert caplog.messages == [f"{name} was cut short by a cancellation"]
+    assert caplog.messages == [f"{name} was cut short: {GRACE_OVER}"]

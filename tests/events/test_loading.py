@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, func
-from sqlalchemy.orm import Mapper, sessionmaker
+from sqlalchemy import Engine, event, func, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, mapped_column, sessionmaker
 
+from fastapi_toolsets.events.loading import read_objects, read_rows
 from fastapi_toolsets.models import SyncEventSession
 
 from ..contract.event_models import LOCAL, Base, Order, updated
@@ -64,3 +65,32 @@ async def test_what_was_read_is_announced(front: FrontEnd, recorder: EventRecord
         event.remove(Order, "refresh", note)
     assert recorder.take() == [updated(Order, 1, quantity=(1, 5))]
     assert refreshed == [(1, ["quantity"])]
+
+
+class PlaceBase(DeclarativeBase): ...
+
+
+class Place(PlaceBase):
+    """Known by two columns."""
+
+    __tablename__ = "places"
+    row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seat: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    taken: Mapped[bool]
+
+
+@scenario(PlaceBase.metadata, databases=LOCAL, front_ends=["sync"])
+async def test_only_the_rows_asked_for_are_read(front: FrontEnd) -> None:
+    """E12: not all those that have the same first column, where two make up the key; one SELECT for those there are."""
+    places = [Place(row=row, seat=seat, taken=row == seat) for row in (1, 2) for seat in (1, 2)]
+    await front.add_all(places)
+    await front.commit()
+    asked = [(1, 2), (2, 2), (3, 3)]
+    with front.statements() as sent:
+        rows = read_rows(front.sync_session, inspect(Place), asked, ["taken"])
+    assert rows == {(1, 2): {"taken": False}, (2, 2): {"taken": True}}
+    assert len(sent) == 1
+    await front.expunge_all()
+    objects = read_objects(front.sync_session, inspect(Place), asked)
+    assert objects == {identity: await front.get(Place, identity) for identity in asked[:2]}
+    assert len(front.sync_session.identity_map) == 2

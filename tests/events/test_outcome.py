@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
@@ -62,3 +64,15 @@ async def test_swallowed_errors_that_the_driver_knows_of(front: FrontEnd, record
         await front.commit()
     assert sent == []
     assert recorder.take() == [created(Order, 1)]
+
+
+def test_a_database_that_cannot_be_reached(tmp_path: Path, recorder: EventRecorder) -> None:
+    """T4: what the driver says of it comes through, although there is no connection on which to note it."""
+    recorder.listen(Order)
+    engine = create_engine(f"sqlite:///{tmp_path / 'nowhere' / 'database.sqlite'}")
+    with sessionmaker(engine, class_=SyncEventSession)() as session:
+        session.add(Order(id=1))
+        with pytest.raises(OperationalError, match="unable to open database file"):
+            session.commit()
+    assert recorder.take() == []
+    engine.dispose()

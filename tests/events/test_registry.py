@@ -16,14 +16,19 @@ from fastapi_toolsets.errors import ListenerError, ToolsetsError
 from fastapi_toolsets.events.registry import (
     ALL_EVENTS,
     Listener,
+    RegisteredListener,
     Registry,
     anything_muted,
     callback_name,
     everything_muted,
     is_async_callable,
     is_muted,
+    listener_scope,
+    listens_for,
     muted,
     only_observed,
+    registered_listeners,
+    remove_listener,
 )
 from fastapi_toolsets.events.types import Event, ModelEvent
 
@@ -271,3 +276,30 @@ def test_muting_is_the_contexts_own() -> None:
         assert state() == (True, True, False)
     assert state() == before.run(state) == (False, False, False)
     assert inside.run(state) == (True, True, False)
+
+
+def test_what_is_registered_can_be_read() -> None:
+    """N5: in the order of registration, and without what was removed or belongs to a scope that has ended."""
+    with listener_scope(inherit=False):
+        decorated = listens_for(Left, ModelEvent.CREATE)(a)
+        listens_for(Top)(b)
+        listens_for(Left, [ModelEvent.UPDATE, ModelEvent.DELETE])(a)
+        with listener_scope():
+            listens_for(Left)(c)
+        listens_for(Right)(c)
+        remove_listener(Right, c)
+        of_a = (decorated, callback_name(a), False)
+        assert registered_listeners() == (
+            RegisteredListener(Left, frozenset({ModelEvent.CREATE}), *of_a),
+            RegisteredListener(Left, frozenset({ModelEvent.UPDATE, ModelEvent.DELETE}), *of_a),
+            RegisteredListener(Top, ALL_EVENTS, b, callback_name(b), is_async=False),
+        )
+
+
+def test_registered_async_callback_is_told_as_such() -> None:
+    async def callback(obj: object, event_type: ModelEvent, changes: object) -> None: ...
+
+    with listener_scope(inherit=False):
+        listens_for(Top)(callback)
+        (registered,) = registered_listeners()
+        assert (registered.target, registered.callback, registered.is_async) == (Top, callback, True)

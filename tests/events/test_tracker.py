@@ -96,6 +96,25 @@ async def test_values_made_inside_savepoints_that_the_commit_releases(
     assert not front.in_transaction()
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_values_made_inside_savepoints_that_a_block_releases(
+    front: FrontEnd, recorder: EventRecorder, *, depth: int
+) -> None:
+    """T1, T3, E4: as ``commit()`` does, so does the end of a ``begin()`` block inside which savepoints are open."""
+    order: Any = Order(id=1)
+    await front.add(order)
+    await front.commit()
+    recorder.listen(Order)
+    async with front.begin():
+        for _ in range(depth):
+            await front.begin_nested()
+            order.quantity = Order.quantity + 1
+            await front.flush()
+    assert recorder.take() == [updated(Order, 1, quantity=(0, depth))]
+    assert not front.in_transaction()
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_a_savepoint_that_releases_another_commits_nothing(
     front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture

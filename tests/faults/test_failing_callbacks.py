@@ -152,7 +152,8 @@ async def test_function_for_errors_that_raises(front: FrontEnd, recorder: EventR
                 await session.add(Order(id=identity))
                 await session.commit()
             outcomes[f"{kind} by {function.__name__}"] = (recorder.take() == [created(identity)] * 2, logged)
-    expected = [("ERROR", f"The on_callback_error function raised for {name}") for name in failing.listening]
+    message = "The on_callback_error function raised for {}: let it catch its errors"
+    expected = [("ERROR", message.format(name)) for name in failing.listening]
     assert outcomes == dict.fromkeys(outcomes, (True, expected))
 
 

@@ -103,7 +103,8 @@ NAMES = (
     "callback tests.front_ends.EventRecorder.record_asynchronously for create of Order, "
     f"on_commit callback {__name__}.shipped"
 )
-NOT_CALLED = ("WARNING", f"COMMIT did not succeed, or its outcome is unknown; not called: {NAMES}")
+ADVICE = "Read what the database holds before you repeat the transaction"
+NOT_CALLED = ("WARNING", f"COMMIT did not succeed, or its outcome is unknown; not called: {NAMES}. {ADVICE}")
 
 
 def listen(recorder: EventRecorder) -> None:

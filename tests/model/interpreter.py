@@ -124,6 +124,14 @@ class Interpreter:
             self._outcome.slips += 1
             await self._quietly(self._adapter.rollback)
             return type(error).__name__
+        except DeliberateError:
+            if self._program.veto is None:
+                raise
+            self._prune()
+            if self._adapter.in_transaction():
+                self._outcome.problems.append("a refused commit left a transaction behind")
+            self._steps.is_comparable = False
+            return "refused"
         return "done"
 
     async def _after_error(self, error: SQLAlchemyError) -> None:
@@ -290,6 +298,7 @@ class Interpreter:
             del log[: len(commit.tokens)]
             if tokens != list(commit.tokens):
                 found.append(f"on_commit: expected {commit.tokens}, called {tokens}")
+            found += _other_phases(self._recorder, deliveries)
             self._rows = commit.after if found else replay(self._rows, told)
         if log:
             found.append(f"told without a commit: {log}")
@@ -304,6 +313,23 @@ class Interpreter:
             )
         allowed = {UncommittedChangesWarning, *([RolledBackCommitWarning] if self._may_be_lost else [])}
         self._outcome.problems += [f"a warning: {text.message}" for text in caught if text.category not in allowed]
+
+
+def _other_phases(recorder: Recorder, deliveries: list[Delivery]) -> list[str]:
+    """Say where what was told before the COMMIT, or after a rollback, does not fit what was told after the COMMIT."""
+    problems: list[str] = []
+    if deliveries:
+        transaction = deliveries[0].transaction_id
+        if transaction in recorder.regretted:
+            problems.append(f"told as rolled back, but committed: {recorder.regretted[transaction]}")
+        votes = recorder.voted.get(transaction)
+        told = [(item.told.type, item.told.model, item.told.identity, item.told.changes) for item in deliveries]
+        # A commit that failed and was tried again has told in two parts what is one thing after it.
+        if votes is not None and len(votes) == 1 and next(iter(votes.values())) != told:
+            problems.append(f"told before the COMMIT: {votes}, after it: {told}")
+        if votes is None and recorder.listens_to_phases:
+            problems.append(f"not told before the COMMIT: {told}")
+    return problems
 
 
 def _cannot_be_deleted(session: Session, instance: Base) -> bool:

@@ -132,6 +132,23 @@ class Oracle:
         """Empty the tables for the next program, and sow what it begins with."""
         connection = self._connection
         connection.execute(text("BEGIN"))
+        try:
+            self._sow(seeded=seeded)
+            connection.execute(text("COMMIT"))
+        except BaseException:  # what went wrong before shows here: the next program must not find it, too
+            connection.execute(text("ROLLBACK"))
+            raise
+        if self.database.name == "mariadb":
+            connection.execute(text("ALTER TABLE notes AUTO_INCREMENT = 1"))
+        self._seen_tokens = set()
+        self._seen_trail = 0
+        self._read_trail()
+        self.rows = self.read_rows()
+        self.commits = []
+        self.statements = self.statements_at_commit = 0
+
+    def _sow(self, *, seeded: bool) -> None:
+        connection = self._connection
         for table in reversed(Base.metadata.sorted_tables):
             connection.execute(_DELETES[table])
         if self.database.name == "postgresql":
@@ -143,15 +160,6 @@ class Oracle:
                 connection.execute(
                     table.insert(), [{columns[key].name: value for key, value in row.items()} for row in rows]
                 )
-        connection.execute(text("COMMIT"))
-        if self.database.name == "mariadb":
-            connection.execute(text("ALTER TABLE notes AUTO_INCREMENT = 1"))
-        self._seen_tokens = set()
-        self._seen_trail = 0
-        self._read_trail()
-        self.rows = self.read_rows()
-        self.commits = []
-        self.statements = self.statements_at_commit = 0
 
     def read_rows(self) -> Rows:
         """Read every row of every model."""

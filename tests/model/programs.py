@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
 from hypothesis import strategies as st
@@ -90,17 +90,23 @@ class Program:
     on_error: OnError = "root"
     seeded: bool = True
     reactions: tuple[Reaction, ...] = field(default=())
+    phases: bool = False
+    """Whether callbacks listen before the COMMIT and after a rollback, too."""
+    veto: int | None = None
+    """At which event before a COMMIT a callback refuses it."""
 
     def __repr__(self) -> str:
         """Show only what differs from the defaults: ready to be pasted into a regression test."""
         parts = [f"({''.join(f'{op!r}, ' for op in self.ops)})"]
         default = Program(())
-        for name in ("expire_on_commit", "autoflush", "async_callbacks", "on_error", "seeded", "reactions"):
+        for name in ("expire_on_commit", "autoflush", "async_callbacks", "on_error", "seeded", "reactions", *PHASES):
             value = getattr(self, name)
             if value != getattr(default, name):
                 parts.append(f"{name}={value!r}")
         return f"Program({', '.join(parts)})"
 
+
+PHASES = ("phases", "veto")
 
 _NUMBERS = st.integers(0, 7)
 _OPS = st.builds(Op, st.sampled_from(OPERATIONS), _NUMBERS, _NUMBERS, _NUMBERS)
@@ -119,6 +125,8 @@ def programs() -> st.SearchStrategy[Program]:
         async_callbacks=st.booleans(),
         on_error=st.sampled_from(_ON_ERROR),
         seeded=st.booleans(),
+        phases=st.sampled_from((None, None, False, True)),
+        veto=st.integers(0, 8),
     )
 
 
@@ -134,6 +142,9 @@ def _join(
     async_callbacks: bool,
     on_error: OnError,
     seeded: bool,
+    phases: bool | None,
+    veto: int,
 ) -> Program:
     ops = tuple(op for part in parts for op in part)
-    return Program(ops, expire_on_commit, autoflush, async_callbacks, on_error, seeded, tuple(reactions))
+    program = Program(ops, expire_on_commit, autoflush, async_callbacks, on_error, seeded, tuple(reactions))
+    return program if phases is None else replace(program, phases=True, veto=veto if phases else None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import inspect
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import Session
 
-from fastapi_toolsets.events import Changes, Event, ModelEvent, listener_scope, listens_for, muted
+from fastapi_toolsets.events import Changes, Event, ModelEvent, Phase, listener_scope, listens_for, muted
 from tests.front_ends import SessionAdapter, run_without_loop
 
 from .oracle import Oracle
@@ -38,6 +38,15 @@ class Delivery:
     position: int
 
 
+Phased: TypeAlias = tuple[str, str, tuple[Any, ...], dict[str, dict[str, Any]] | None]
+"""An event in another phase: its type, model, identity and changes."""
+
+
+def _phased(event: Event) -> Phased:
+    changes = None if event.changes is None else {key: dict(change) for key, change in event.changes.items()}
+    return event.type.value, event.model.__name__, event.identity, changes
+
+
 def plain(value: T) -> T | dict[str, Any]:
     """Copy a value, so that nothing that happens later reaches it."""
     if isinstance(value, MutableDict):
@@ -50,6 +59,8 @@ class Recorder:
     """Writes down the events of one program after another, and reacts to some as the program says.
 
     Attributes:
+        voted: What was told before each COMMIT, by transaction and by step of the program.
+        regretted: What was told after each rollback, by transaction.
         log: Events, and tokens of ``on_commit`` callbacks, in the order in which they came.
         problems: What was found wrong while a callback ran.
         errors_expected: How many callbacks have raised so far.
@@ -66,33 +77,50 @@ class Recorder:
         self._count = self._made = 0
         self._reacted = False
         self._changed = False
+        self._reacting = False
+        self._votes = 0
+        self.step = 0
+        self.voted: dict[UUID, dict[int, list[Phased]]] = {}
+        self.regretted: dict[UUID, list[Phased]] = {}
         self.log: list[Delivery | int] = []
         self.problems: list[str] = []
         self.errors_expected = self.warnings_expected = 0
+
+    @property
+    def listens_to_phases(self) -> bool:
+        return self._program.phases
 
     def take(self) -> list[Delivery | int]:
         """Give what was written down since the last time."""
         taken, self.log = self.log, []
         self._reacted = self._changed = False
+        self.step += 1
         return taken
 
     @contextmanager
     def listening(self) -> Generator[None]:
         """Register the callbacks of either kind; a program mutes those it does not want."""
         with listener_scope(inherit=False):
-            for callback in (self.record, self.record_awaited, self.react, self.react_awaited):
-                listens_for(Base)(callback)
+            listens_for(Base)(self.record)
+            listens_for(Base)(self.record_awaited)
+            listens_for(Base)(self.react)
+            listens_for(Base)(self.react_awaited)
             yield
 
     @contextmanager
     def for_program(self) -> Generator[None]:
-        """Mute the callbacks of the other kind."""
-        if self._program.async_callbacks:
-            with muted(self.record, self.react):
-                yield
-        else:
-            with muted(self.record_awaited, self.react_awaited):
-                yield
+        """Mute the callbacks of the other kind; listen to the other phases if the program says so.
+
+        Who listens to a rollback is shown rows that are read at each flush: without, they are read as late as can be.
+        """
+        asynchronous = self._program.async_callbacks
+        others = (self.record, self.react) if asynchronous else (self.record_awaited, self.react_awaited)
+        with muted(*others), listener_scope() if self._program.phases else nullcontext():
+            if self._program.phases:
+                vote, regret = (self.vote_awaited, self.regret_awaited) if asynchronous else (self.vote, self.regret)
+                listens_for(Base, phase=Phase.BEFORE_COMMIT)(vote)
+                listens_for(Base, phase=Phase.AFTER_ROLLBACK)(regret)
+            yield
 
     # What listens.
 
@@ -104,6 +132,30 @@ class Recorder:
 
     async def record_awaited(self, obj: Base, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
         self.record(obj, event_type, changes, event=event)
+
+    def vote(self, obj: Base, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        self.voted.setdefault(event.transaction_id, {}).setdefault(self.step, []).append(_phased(event))
+        if not self._reacting:
+            number, self._votes = self._votes, self._votes + 1
+            if number == self._program.veto:
+                raise DeliberateError(number)
+
+    async def vote_awaited(self, obj: Base, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        self.vote(obj, event_type, changes, event=event)
+
+    def regret(self, obj: Base, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        oracle = self._oracle
+        assert oracle is not None
+        sent = oracle.statements
+        row = {prop.key: plain(getattr(obj, prop.key)) for prop in inspect(type(obj)).column_attrs}
+        if oracle.statements != sent:
+            self.problems.append(f"reading obj of a {event_type} rolled back of {type(obj).__name__} sent SQL")
+        if event.after is not None and row != event.after:
+            self.problems.append(f"obj of a {event_type} rolled back shows {row}, but the event {event.after}")
+        self.regretted.setdefault(event.transaction_id, []).append(_phased(event))
+
+    async def regret_awaited(self, obj: Base, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        self.regret(obj, event_type, changes, event=event)
 
     def react(
         self, obj: Base, event_type: ModelEvent, changes: Changes | None, *, session: AsyncSession | Session
@@ -149,9 +201,12 @@ class Recorder:
         number, self._count = self._count, self._count + 1
         for reaction in self._program.reactions:
             if reaction.at == number:
-                self._reacted = True
+                self._reacted = self._reacting = True
                 self._made += 1
-                await _REACTIONS[reaction.kind](self, obj, session, self._made)
+                try:
+                    await _REACTIONS[reaction.kind](self, obj, session, self._made)
+                finally:
+                    self._reacting = False
                 return
 
     # What it does then. New rows have keys that programs do not use.

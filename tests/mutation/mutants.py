@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import random
+import hashlib
 import re
 import shutil
 from collections.abc import Collection, Iterator
@@ -90,14 +90,21 @@ def prepare(project: Path, workspace: Path) -> list[Mutant]:
     return mutants
 
 
-def sample(mutants: Collection[Mutant], per_module: int) -> list[Mutant]:
-    """Choose at most so many mutants of each module, the same in every run on the same code."""
-    chosen: list[Mutant] = []
+def sample(mutants: Collection[Mutant], per_module: int, seed: int) -> list[Mutant]:
+    """Choose at most so many mutants of each module.
+
+    A mutant is chosen for what it changes, so that the choice is the same in every run and hardly another when the code
+    around it changes.
+    """
+
+    def lot(mutant: Mutant) -> bytes:
+        words = (str(seed), mutant.module, mutant.function, mutant.was, mutant.now)
+        return hashlib.sha256("\0".join(words).encode()).digest()
+
+    chosen: set[Mutant] = set()
     for module in MODULES:
-        candidates = [mutant for mutant in mutants if mutant.module == module]
-        chooser = random.Random(module)  # noqa: S311 - it has to choose the same again
-        chosen += chooser.sample(candidates, min(per_module, len(candidates)))
-    return chosen
+        chosen.update(sorted((mutant for mutant in mutants if mutant.module == module), key=lot)[:per_module])
+    return [mutant for mutant in mutants if mutant in chosen]
 
 
 def _read(module: str, mutated: MutatedFile) -> Iterator[Mutant]:

@@ -6,12 +6,16 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
+
+_bytecode = tempfile.TemporaryDirectory(prefix="fastapi_toolsets_bytecode_")
+"""What the suites of this process have compiled, where it may not lie beside the sources."""
 
 MODELS = """
     from sqlalchemy import String
@@ -70,6 +74,9 @@ class Suite:
     def python(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Result:
         """Run Python in the folder."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+        if sys.dont_write_bytecode:  # a run that compiles everything anew takes twice as long
+            inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+            inherited["PYTHONPYCACHEPREFIX"] = _bytecode.name
         done = subprocess.run(
             [sys.executable, *arguments],
             cwd=self.folder,

@@ -94,6 +94,13 @@ def server(request: pytest.FixtureRequest, test_run_databases: TestRunDatabases,
 
 
 @pytest.fixture(autouse=True)
+def in_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forget that this test itself may run in a worker."""
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
 def no_lock_is_left(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     folder = tmp_path_factory.mktemp("locks")
     monkeypatch.setattr(tempfile, "tempdir", str(folder))

@@ -7,6 +7,7 @@ from typing import Any, assert_type
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_toolsets.errors import ListenerError
+from fastapi_toolsets.events import RegisteredListener, registered_listeners
 from fastapi_toolsets.models import (
     Changes,
     Event,
@@ -71,7 +72,6 @@ class Handler:
 
 
 handler = Handler()
-assert_type(listens_for(Order)(handler), Handler)
 assert_type(listens_for(Order)(handler.on_order)(Order(id=1), ModelEvent.DELETE, None), bool)
 assert_type(on_order_created(order=Order(id=1), event_type=ModelEvent.CREATE, changes=None), str)
 assert_type(on_either(Refund(id=1), ModelEvent.CREATE, None), None)
@@ -85,11 +85,16 @@ with muted(on_order_created, handler):
     remove_listener(Order, on_order_created)
 
 
+assert_type(registered_listeners(), tuple[RegisteredListener, ...])
+assert_type(registered_listeners()[0].target, type)
+assert_type(registered_listeners()[0].events, frozenset[ModelEvent])
+
+
 def too_few(order: Order) -> None: ...
 
 
 try:
-    listens_for(Order)(too_few)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
+    listens_for(Order)(too_few)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 except ListenerError as error:
     assert_type(error, ListenerError)
 

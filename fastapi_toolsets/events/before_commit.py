@@ -1,0 +1,137 @@
+"""Calls ``BEFORE_COMMIT`` callbacks inside the transaction: the first that raises ends it."""
+
+from __future__ import annotations
+
+import inspect
+from collections import deque
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from ..errors import CascadeLimitError, CommitAbortedError
+from . import compatibility
+from .crossing import find_crossing, was_cancelled
+from .delivery import EVENT_TYPES, generation, listeners_of, make_changes, make_event, names_of, take_snapshot
+from .journal import Kind, Record
+from .registry import Listener, is_muted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .delivery import Delivery
+    from .outliving import AsyncFunction
+    from .types import SessionOptions
+
+
+class Round:
+    """The callbacks for what has come up since the last round. Runs on the thread or greenlet of whoever commits."""
+
+    def __init__(self, found: Iterable[Delivery], caller: Callable[[], object], options: SessionOptions) -> None:
+        """Prepare to call everybody who listens.
+
+        Args:
+            found: What to tell.
+            caller: Returns the session that commits, of the caller's kind.
+            options: The session's.
+        """
+        self._records = [record for record in found if isinstance(record, Record)]
+        self._calls: deque[tuple[Record, Listener]] = deque(
+            (record, listener) for record in self._records for listener in listeners_of(record)
+        )
+        self._caller = caller
+        self._options = options
+        self._generation = generation.get()
+        self._told: Record | None = None
+
+    def run(self, *, is_last: bool) -> None:
+        """Call the callbacks in order, sync ones directly, async ones where they can run.
+
+        Args:
+            is_last: Whether there have been too many rounds already.
+
+        Raises:
+            BaseException: Whatever the first callback that fails raises.
+            CascadeLimitError: What callbacks write has called callbacks again and again, in this transaction or in
+                those of other sessions.
+            CommitAbortedError: The task that waits for this thread was cancelled, and the callback did not end in time.
+        """
+        if is_last or self._generation > self._options.cascade_limit:
+            msg = (
+                f"BEFORE_COMMIT callbacks have written {self._options.cascade_limit} times in a row what called "
+                "callbacks again, so the commit was aborted and everything rolled back; not called any more: "
+                f"{names_of(self._calls)}. Let a callback write only what ends the chain, or raise cascade_limit on "
+                "the session factory"
+            )
+            raise CascadeLimitError(msg)
+        for record in self._records:
+            if record.plan.wants_event:  # the first callback may assign to what the second hears of
+                take_snapshot(record)
+        token = generation.set(self._generation + 1)
+        try:
+            while self._calls:
+                if self._calls[0][1].is_async:
+                    self._wait(self._run_async)
+                else:
+                    self._run_sync()
+        finally:
+            generation.reset(token)
+            for record in self._records:
+                record.snapshot = None
+
+    def _run_sync(self) -> None:
+        result = self._call(*self._calls.popleft())
+        if inspect.isawaitable(result):
+            awaitable: Awaitable[object] = result
+
+            async def wait() -> None:
+                await awaitable
+
+            self._wait(wait)
+
+    async def _run_async(self) -> None:
+        """Await async callbacks until a sync one is due."""
+        generation.set(self._generation + 1)  # a loop's task has a context of its own
+        while self._calls and self._calls[0][1].is_async:
+            result = self._call(*self._calls.popleft())
+            if inspect.isawaitable(result):
+                await result
+
+    def _call(self, record: Record, listener: Listener) -> object:
+        if is_muted(listener):
+            return None
+        if record is not self._told:
+            self._told = record
+            record.batch.position += 1
+        changes = make_changes(record) if record.kind is Kind.UPDATED else None
+        keywords: dict[str, object] = {}
+        if listener.wants_session:
+            keywords["session"] = self._caller()
+        if listener.wants_event:
+            keywords["event"] = make_event(record)
+        return listener.callback(record.obj, EVENT_TYPES[record.kind], changes, **keywords)
+
+    def _wait(self, function: AsyncFunction) -> None:
+        """Run an async function to its end, and raise what it raised."""
+        crossing = find_crossing(self._options.callback_backend)
+        if crossing.in_bridge:  # in the committer's own task: cancelling it ends the commit, which nothing has decided
+            compatibility.await_in_greenlet(function())
+            return
+        outcome: list[BaseException | None] = []
+
+        async def guarded() -> None:
+            try:
+                await function()
+                outcome.append(None)
+            except BaseException as error:
+                if was_cancelled(error):
+                    raise
+                outcome.append(error)  # out of here some kinds would end the loop
+
+        crossing.run(guarded, self._options.callback_grace)
+        if not outcome:
+            msg = (
+                "the task that waits for this thread was cancelled while a BEFORE_COMMIT callback ran, so the commit "
+                "was aborted and everything rolled back. Begin again, or give the callback more time"
+            )
+            raise CommitAbortedError(msg)
+        if outcome[0] is not None:
+            raise outcome[0]

@@ -1,0 +1,77 @@
+"""What callbacks raised: logged, handed to the session's function, or kept to be raised together."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ..errors import CascadeLimitError
+from .types import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from .types import CallbackFailure, SessionOptions
+
+logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
+
+
+class Failures:
+    """What the callbacks of one dispatch raised, dealt with as the session's policy says."""
+
+    __slots__ = ("_kept", "_options")
+
+    def __init__(self, options: SessionOptions) -> None:
+        """Follow the policy in ``options``."""
+        self._options = options
+        self._kept: list[tuple[CallbackFailure, Phase]] = []
+
+    def take(self, failure: CallbackFailure, phase: Phase) -> Awaitable[None] | None:
+        """Deal with one; return what has to be awaited for it."""
+        policy = self._options.on_callback_error
+        if policy == "raise":
+            self._kept.append((failure, phase))
+        elif policy == "log":
+            _log(failure, phase)
+        else:
+            return policy(failure)
+        return None
+
+    def log_kept(self) -> None:
+        """Log what was kept to be raised, since something else is raised instead, or nobody can be told."""
+        for failure, phase in self._kept:
+            _log(failure, phase)
+
+    def end(self, left_out: list[str], *, raises: bool) -> None:
+        """Raise or log what there is to say in the end.
+
+        Args:
+            left_out: The names of what was not told, since callbacks kept committing.
+            raises: Whether the caller can be told by an exception.
+
+        Raises:
+            CascadeLimitError: Something was left out, and nothing else has failed.
+            BaseExceptionGroup: Failures were kept.
+        """
+        limit = None
+        if left_out:
+            limit = CascadeLimitError(
+                f"callbacks have committed {self._options.cascade_limit} times in a row, each time calling callbacks "
+                f"again; not called any more: {', '.join(left_out)}. Let a callback commit only what ends the "
+                "chain, or raise cascade_limit on the session factory"
+            )
+            logger.error("%s", limit)
+        if not raises:
+            self.log_kept()
+        elif self._kept:
+            names = ", ".join(str(failure) for failure, _ in self._kept)
+            errors = [failure.error for failure, _ in self._kept]
+            message = f"the commit stands and is not to be repeated, but callbacks raised: {names}"
+            raise BaseExceptionGroup(message, errors if limit is None else [*errors, limit])
+        elif limit is not None:
+            raise limit
+
+
+def _log(failure: CallbackFailure, phase: Phase) -> None:
+    ended = "rollback" if phase is Phase.AFTER_ROLLBACK else "commit"
+    logger.error("%s raised; the %s stands and the other callbacks run", failure, ended, exc_info=failure.error)

@@ -1,0 +1,263 @@
+"""What a flush is about to overwrite or throw away: kept, or read from the database, while it can still be had."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from sqlalchemy import ClauseElement
+from sqlalchemy.orm import LoaderCallableStatus, PassiveFlag
+from sqlalchemy.orm.attributes import instance_dict
+
+from . import compatibility
+from .journal import Kind
+from .loading import populate, read_objects, read_rows, unloaded_columns
+from .plan import ATOMS, NO_VALUE, plans, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import InstanceState, Mapper, Session
+    from sqlalchemy.orm.instrumentation import ClassManager
+
+    from .journal import Journal
+    from .plan import Plan, Reach
+
+_UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
+_UPDATED = Kind.UPDATED
+NO_VALUES: Mapping[str, Any] = {}
+
+ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
+
+
+class OldValues:
+    """The old values that only this module knows during one flush of one session.
+
+    Attributes:
+        of: By the state of the object and the key of the attribute. Most old values are not here but in
+            ``InstanceState.committed_state``, until the flush is over.
+        related_unknown: The watched relationships whose old object nobody had loaded.
+    """
+
+    __slots__ = ("_journal", "of", "related_unknown")
+
+    def __init__(self, journal: Journal) -> None:
+        """Know what ``journal`` says of earlier flushes."""
+        self._journal = journal
+        self.of: dict[InstanceState[Any], dict[str, Any]] = {}
+        self.related_unknown: list[tuple[InstanceState[Any], str]] = []
+
+    def __bool__(self) -> bool:
+        """Whether anything is known."""
+        return bool(self.of or self.related_unknown)
+
+    def clear(self) -> None:
+        """Forget the flush."""
+        if self.of:
+            self.of.clear()
+        if self.related_unknown:
+            self.related_unknown.clear()
+
+    def read(self, session: Session) -> None:
+        """Keep or load the old values that will be gone after the flush that begins."""
+        to_load: ToLoad = {}
+        modified, deleted = compatibility.modified_states(session), compatibility.deleted_states(session)
+        if modified:
+            self._read_modified(list(modified), to_load)
+        if deleted:
+            self._read_deleted(list(deleted), to_load)
+        if to_load:
+            for mapper, wanted in to_load.items():
+                self._load(session, mapper, wanted)
+        if self.related_unknown:
+            self._load_related(session)
+
+    def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
+        manager: ClassManager[Any] | None = None
+        plan: Plan | None = None
+        reach: tuple[Reach, ...] = ()
+        has_orphans = False
+        for state in states:
+            if state.manager is not manager:  # looked up once where many of one mapper follow each other
+                manager = state.manager
+                mapper = manager.mapper
+                plan, reach = plans.get(mapper), plans.reach(mapper)
+                has_orphans = compatibility.may_have_orphans(mapper)
+            if plan is not None:
+                if plan.follows_updates:
+                    unknown = self._keep(state, plan)
+                    if unknown:
+                        to_load.setdefault(plan.mapper, {})[state] = unknown
+                if has_orphans and compatibility.is_orphan(state):
+                    _want_last_row(state, plan, to_load)
+            if reach:
+                _reach(state, reach, to_load, self.of, is_delete=False)
+
+    def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
+        manager: ClassManager[Any] | None = None
+        plan: Plan | None = None
+        reach: tuple[Reach, ...] = ()
+        for state in states:
+            if state.manager is not manager:
+                manager = state.manager
+                plan, reach = plans.get(manager.mapper), plans.reach(manager.mapper)
+            if plan is not None and (
+                state.committed_state or state.expired_attributes or plan.deferred or state.callables
+            ):
+                _want_last_row(state, plan, to_load)
+            if reach:
+                _reach(state, reach, to_load, self.of, is_delete=True)
+
+    def _keep(self, state: InstanceState[Any], plan: Plan) -> set[str] | None:
+        """Keep the old values that the flush would lose; return the keys of those that only the database knows."""
+        instance = state.obj()
+        loaded = {} if instance is None else instance_dict(instance)
+        columns = plan.watched_columns
+        kept: dict[str, Any] | None = None
+        unknown: set[str] | None = None
+        for key, old in state.committed_state.items():
+            if key in columns:
+                if old is NO_VALUE:
+                    unknown = unknown or set()
+                    unknown.add(key)
+                elif type(new := loaded.get(key)) not in ATOMS and is_expression(new):
+                    kept = kept or {}
+                    kept[key] = plan.copied(key, old)
+        if plan.keeps_more:
+            kept, unknown = kept or {}, unknown or set()
+            self._keep_more(state, plan, kept, unknown)
+        if unknown:
+            kept = self._forget_recorded(state, unknown, kept)
+        if kept:
+            self.of[state] = kept
+        return unknown
+
+    def _keep_more(self, state: InstanceState[Any], plan: Plan, kept: dict[str, Any], unknown: set[str]) -> None:
+        """Keep what an UPDATE sets by itself, what watched relationships were, and find foreign keys not loaded."""
+        committed, loaded = state.committed_state, state.dict
+        for key in plan.volatile:
+            if key in committed:
+                continue
+            if key in loaded:
+                kept[key] = plan.copied(key, loaded[key])
+            else:
+                unknown.add(key)
+        for key in plan.relationships:
+            if key in plan.foreign_keys and any(committed.get(key) is value for value in _UNKNOWN):
+                self.related_unknown.append((state, key))
+        for key, names in plan.foreign_keys.items():
+            if key in committed:
+                wanted = names if key in plan.relationships else plan.watched_columns.keys() & names
+                unknown.update(name for name in wanted if name not in loaded)
+
+    def _forget_recorded(
+        self, state: InstanceState[Any], unknown: set[str], kept: dict[str, Any] | None
+    ) -> dict[str, Any] | None:
+        """Leave out what an earlier flush of the transaction recorded: the first old value is the one that counts."""
+        for key in unknown:
+            if is_expression(state.dict.get(key)):  # what it gives is a change, whatever it is relative to
+                kept = kept or {}
+                kept[key] = NO_VALUE
+        for frame in self._journal.frames():
+            record = None if state.key is None else frame.rows.get(state.key)
+            if record is None:
+                continue
+            if record.kind is not _UPDATED:
+                unknown.clear()
+            unknown.difference_update(change[0] for change in record.changes)
+        return kept
+
+    def _load(self, session: Session, mapper: Mapper[Any], wanted: dict[InstanceState[Any], set[str]]) -> None:
+        """Read the rows as they are before the flush; give the objects what they had not loaded."""
+        plan = plans.get(mapper)
+        if plan is None:
+            return
+        for state, keys in wanted.items():
+            keys.update(unloaded_columns(state, plan))
+        keys_of_all = {key for keys in wanted.values() for key in keys}
+        identities = [state.key[1] for state in wanted if state.key is not None]
+        rows = read_rows(session, mapper, identities, sorted(keys_of_all))
+        for state, keys in wanted.items():
+            row = rows.get(state.key[1]) if state.key is not None else None
+            if row is None:
+                continue
+            committed, loaded = state.committed_state, state.dict
+            self.of.setdefault(state, {}).update((key, row[key]) for key in keys)
+            populate(state, {key: row[key] for key in keys if key not in loaded and key not in committed})
+
+    def _load_related(self, session: Session) -> None:
+        """Find the objects that watched relationships led to when nobody had loaded them, by the old foreign keys."""
+        wanted: dict[Mapper[Any], dict[tuple[Any, ...], list[tuple[InstanceState[Any], str]]]] = {}
+        for state, key in self.related_unknown:
+            target = state.manager.mapper.relationships[key].mapper
+            identity = self._old_reference(state, key)
+            if identity is not None:
+                wanted.setdefault(target, {}).setdefault(identity, []).append((state, key))
+        for target, by_identity in wanted.items():
+            objects = read_objects(session, target, by_identity)
+            for identity, places in by_identity.items():
+                for state, key in places:
+                    self.of.setdefault(state, {})[key] = objects.get(identity)
+
+    def _old_reference(self, state: InstanceState[Any], key: str) -> tuple[Any, ...] | None:
+        """Return the identity that a many-to-one relationship's foreign key had before the flush."""
+        mapper = state.manager.mapper
+        pairs = mapper.relationships[key].local_remote_pairs or []
+        local_of = {remote: local for local, remote in pairs}
+        values: list[Any] = []
+        for column in mapper.relationships[key].mapper.primary_key:
+            if column not in local_of:
+                return None
+            name = mapper.get_property_by_column(local_of[column]).key
+            old = state.committed_state.get(name, NO_VALUE)
+            if old is NO_VALUE:
+                old = self.of.get(state, NO_VALUES).get(name, state.dict.get(name))
+            if old is None:
+                return None
+            values.append(old)
+        return tuple(values)
+
+
+def _reach(
+    state: InstanceState[Any],
+    reach: tuple[Reach, ...],
+    to_load: ToLoad,
+    olds: dict[InstanceState[Any], dict[str, Any]],
+    *,
+    is_delete: bool,
+) -> None:
+    """Load what the unit of work is about to change in the members of a changed collection: keys, orphans."""
+    for relation in reach:
+        if not is_delete and relation.key not in state.committed_state:
+            continue
+        # Of a deleted object SQLAlchemy is about to load the members anyway.
+        loads = is_delete and relation.loads_on_delete
+        passive = PassiveFlag.PASSIVE_OFF if loads else PassiveFlag.PASSIVE_NO_INITIALIZE
+        history = state.get_history(relation.key, passive)
+        for member in (*history.added, *history.deleted, *(history.unchanged if is_delete else ())):
+            child = state_of(member) if member is not None else None
+            plan = plans.get(child.manager.mapper) if child is not None and child.key is not None else None
+            if child is None or plan is None:
+                continue
+            missing = {name for name in relation.foreign_keys(child.manager.mapper) if name not in child.dict}
+            for name in plan.volatile:  # an UPDATE of the foreign key sets them, too
+                if name not in child.dict:
+                    missing.add(name)
+                elif name not in child.committed_state:
+                    olds.setdefault(child, {}).setdefault(name, plan.copied(name, child.dict[name]))
+            if relation.orphans or missing:
+                missing.update(unloaded_columns(child, plan))
+            if missing:
+                to_load.setdefault(plan.mapper, {}).setdefault(child, set()).update(missing)
+
+
+def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> None:
+    """Load what callbacks will read of a row that is about to be deleted."""
+    unknown = set(unloaded_columns(state, plan))
+    unknown.update(key for key, old in state.committed_state.items() if old is NO_VALUE and key in plan.columns)
+    if unknown:
+        to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(unknown)
+
+
+def is_expression(value: object) -> bool:
+    """Whether a value that was assigned is an SQL expression."""
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")

@@ -1,0 +1,99 @@
+"""Tasks that go on for a while although the task that waits for them is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+
+import anyio
+
+ResultT = TypeVar("ResultT")
+AsyncFunction: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+
+LAST_WORDS = 1.0
+"""Seconds that a callback has to tidy up once its grace is over and it was cancelled."""
+
+
+async def outlive_call(function: AsyncFunction, grace: float, *, cancelled: bool) -> None:
+    """Run an async function that goes on for a grace although this task is cancelled; see ``Crossing.run``."""
+    # A task of its own, since asyncio has no other way to keep a cancellation of the host from the callback that is
+    # awaiting at that moment.
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+
+    async def run() -> None:
+        try:
+            await function()
+        finally:
+            _set(ended)  # a turn of the loop earlier than the task's own callback would
+
+    task = loop.create_task(run())
+    task.add_done_callback(lambda _: _set(ended))  # where it was cancelled before it began
+    if cancelled:
+        await _grant(task, grace)
+        return
+    try:
+        await ended
+    except asyncio.CancelledError:
+        await _grant(task, grace)
+        raise
+    task.result()
+
+
+def _set(ended: asyncio.Future[None]) -> None:
+    if not ended.done():
+        ended.set_result(None)
+
+
+async def outlive(awaitable: Awaitable[ResultT], seconds: float | None, grace: float) -> Outlived[ResultT]:
+    """Wait for something that goes on although this task is cancelled, for so many seconds.
+
+    Args:
+        awaitable: What to wait for.
+        seconds: How long, where this task was cancelled before; ``None`` where it was not.
+        grace: How long from the cancellation on, where it comes while waiting.
+    """
+
+    async def wait() -> ResultT:
+        return await awaitable
+
+    task = asyncio.create_task(wait())
+    if seconds is not None:
+        await _grant(task, seconds)
+        return Outlived(task)
+    try:
+        await asyncio.wait({task})
+    except asyncio.CancelledError as error:
+        ends = time.monotonic() + grace
+        await _grant(task, grace)
+        return Outlived(task, error, ends)
+    return Outlived(task)
+
+
+class Outlived(NamedTuple, Generic[ResultT]):
+    """A task that was waited for, the cancellation that came meanwhile, and when its grace ends (monotonic clock)."""
+
+    task: asyncio.Task[ResultT]
+    cancellation: asyncio.CancelledError | None = None
+    ends: float | None = None
+
+    def result(self) -> ResultT:
+        """Return or raise what the task did; raise a cancellation where it did not end in time."""
+        if not self.task.done():
+            raise asyncio.CancelledError
+        return self.task.result()
+
+
+async def _grant(task: asyncio.Task[Any], grace: float) -> None:
+    """Let a task go on for ``grace`` seconds, however often the host is cancelled meanwhile, then cancel it."""
+    loop = asyncio.get_running_loop()
+    for seconds in (grace, LAST_WORDS):
+        deadline = loop.time() + seconds
+        with anyio.CancelScope(shield=True):
+            while not task.done() and loop.time() < deadline:
+                with contextlib.suppress(asyncio.CancelledError):  # the one that began the grace goes on afterwards
+                    await asyncio.wait({task}, timeout=deadline - loop.time())
+        task.cancel()

@@ -1,0 +1,105 @@
+"""What waits to be told, and of it the one callback that is due."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from .delivery import Hook, generation, is_only_observed, listeners_of, names_of, observe, take_snapshot
+from .journal import Batch, Record
+from .registry import anything_muted, is_muted, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from .delivery import Delivery
+    from .registry import Listener
+    from .types import Phase
+
+
+class Queue:
+    """The events and hooks of one dispatch, first in first out.
+
+    Attributes:
+        left_out: The names of what came after callbacks had committed too often in a row.
+    """
+
+    # The callback that is due: of the event's listeners the one at the index.
+    _delivery: Delivery | None = None
+    _listeners: tuple[Listener, ...] = ()
+    _index = -1
+    _listener: Listener | None = None
+    _batch: Batch | None = None
+
+    def __init__(self, cascade_limit: int) -> None:
+        """Begin empty.
+
+        Args:
+            cascade_limit: How many commits of callbacks in a row are still told.
+        """
+        self.left_out: list[str] = []
+        self._cascade_limit = cascade_limit
+        self._waiting: deque[Delivery] = deque()
+        self._mutes = anything_muted()
+
+    def new_batch(self, phase: Phase, before: Batch | None) -> Batch:
+        """Begin the batch of a transaction that ends now, the first committer's or a callback's."""
+        return Batch(generation.get() if self._batch is None else self._batch.generation + 1, phase, before)
+
+    def add(self, batch: Batch, found: list[Delivery]) -> None:
+        """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
+        if not found:
+            return
+        if batch.generation <= self._cascade_limit:
+            self._waiting.extend(found)
+        elif left := [(item, listener) for item in found for listener in listeners_of(item)]:
+            self.left_out.append(names_of(left))
+
+    def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
+        if self._batch is not None:
+            self._waiting.append(Hook(self._batch, callback, arguments))
+
+    def take_snapshots(self) -> None:
+        """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
+        if isinstance(self._delivery, Record):
+            take_snapshot(self._delivery)
+        for item in self._waiting:
+            if isinstance(item, Record):
+                take_snapshot(item)
+
+    def _advance(self, *, tell: bool = True) -> None:
+        """Move on to the callback that is due next, or to name it only, where nothing is told any more."""
+        index, listeners, mutes = self._index + 1, self._listeners, self._mutes
+        while True:
+            while index < len(listeners):
+                listener = listeners[index]
+                if not (mutes and is_muted(listener)):
+                    self._index, self._listener = index, listener
+                    return
+                index += 1
+            if not self._waiting:
+                self._delivery = self._listener = None
+                self._listeners = ()
+                return
+            self._delivery = delivery = self._waiting.popleft()
+            batch = delivery.batch
+            batch.position += 1
+            if batch is not self._batch:
+                self._batch = batch
+                generation.set(batch.generation + 1)
+            self._listeners = listeners = listeners_of(delivery)
+            if tell and registry.observers:
+                observe(delivery)
+            if not listeners and is_only_observed(delivery):
+                batch.position -= 1
+            index = 0
+
+    def _current(self) -> Iterator[tuple[Delivery, Listener]]:
+        if self._delivery is not None and self._listener is not None:
+            yield self._delivery, self._listener
+
+    def _enter_generation(self) -> None:
+        """Set the generation in this context, too: a loop's task has its own."""
+        if self._batch is not None:
+            generation.set(self._batch.generation + 1)

@@ -1,0 +1,87 @@
+"""Adding to and taking from what commas separate, in the way it is laid out: on one line, or one to a line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TypeVar
+
+import libcst as cst
+
+ItemT = TypeVar("ItemT", cst.Arg, cst.ImportAlias, cst.BaseElement)
+
+
+def without(items: Sequence[ItemT], indexes: Collection[int]) -> list[ItemT]:
+    """Return the items but for some; what then is the last ends as the last did before."""
+    kept = [item for index, item in enumerate(items) if index not in indexes]
+    if kept and len(items) - 1 in indexes:
+        kept[-1] = _ending_as(kept[-1], items[-1])
+    return kept
+
+
+def inserted(
+    items: Sequence[ItemT], index: int, new: ItemT, opening: cst.BaseParenthesizableWhitespace | None
+) -> list[ItemT]:
+    """Return the items and a new one among them.
+
+    Args:
+        items: What is there.
+        index: How many of them come before the new one.
+        new: The new one.
+        opening: The space between the opening bracket and the first item, where there is a bracket.
+    """
+    separator = _separator(items, opening)
+    if index < len(items):
+        all_items = list(items)
+        all_items.insert(index, new.with_changes(comma=separator))
+        return all_items
+    if not items:
+        return [new]
+    last = items[-1]
+    joined = separator
+    if isinstance(last.comma, cst.Comma):
+        after = last.comma.whitespace_after
+        if isinstance(after, cst.ParenthesizedWhitespace) and isinstance(
+            joined.whitespace_after, cst.ParenthesizedWhitespace
+        ):
+            joined = joined.with_changes(
+                whitespace_after=joined.whitespace_after.with_changes(first_line=after.first_line)
+            )
+        new = new.with_changes(comma=_without_comment(last.comma))
+    else:
+        new = _ending_as(new, last)
+    if isinstance(last, cst.Arg):
+        last = last.with_changes(whitespace_after_arg=cst.SimpleWhitespace(""))
+    all_items = list(items[:-1])
+    all_items += [last.with_changes(comma=joined), new]
+    return all_items
+
+
+def _separator(items: Sequence[ItemT], opening: cst.BaseParenthesizableWhitespace | None) -> cst.Comma:
+    for item in items[:-1]:
+        if isinstance(item.comma, cst.Comma):
+            return _without_comment(item.comma)
+    if isinstance(opening, cst.ParenthesizedWhitespace):
+        return _without_comment(cst.Comma(whitespace_after=opening))
+    return cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+
+
+def _ending_as(item: ItemT, last: ItemT) -> ItemT:
+    """Return an item laid out as the last one was, with the comment of its own."""
+    comma = last.comma
+    if isinstance(comma, cst.Comma) and isinstance(comma.whitespace_after, cst.ParenthesizedWhitespace):
+        line = comma.whitespace_after.first_line.with_changes(whitespace=cst.SimpleWhitespace(""), comment=None)
+        own = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else None
+        if isinstance(own, cst.ParenthesizedWhitespace):
+            line = own.first_line
+        comma = comma.with_changes(whitespace_after=comma.whitespace_after.with_changes(first_line=line))
+    if isinstance(item, cst.Arg) and isinstance(last, cst.Arg):
+        return item.with_changes(comma=comma, whitespace_after_arg=last.whitespace_after_arg)
+    return item.with_changes(comma=comma)
+
+
+def _without_comment(comma: cst.Comma) -> cst.Comma:
+    after = comma.whitespace_after
+    if not isinstance(after, cst.ParenthesizedWhitespace):
+        return comma
+    line = after.first_line.with_changes(whitespace=cst.SimpleWhitespace(""), comment=None)
+    return comma.with_changes(whitespace_after=after.with_changes(first_line=line, empty_lines=()))
