@@ -164,8 +164,8 @@ def make_event(record: Record) -> Event:
 
 
 def observe(delivery: Delivery) -> None:
-    """Let observers take note of an event that is about to be told, unless the context has muted everything."""
-    if isinstance(delivery, Hook) or everything_muted():
+    """Let observers take note of a committed event that is about to be told, unless the context mutes everything."""
+    if isinstance(delivery, Hook) or delivery.batch.phase is not _AFTER_COMMIT or everything_muted():
         return
     model = delivery.plan.mapper.class_
     observers = [observer for observer in registry.observers if observer.follows(model)]

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 CALLER = "create_worker_database()"
 _LOCK_TIMEOUT_SECONDS = 600.0  # as long as somebody else's migrations may take
-_LOCK_FAILURES = 20  # in a row, before it is taken for a disk that does not work
+_LOCK_FAILURES = 20  # before it is taken for a disk that does not work
 
 
 class Backend(Protocol):

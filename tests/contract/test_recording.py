@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import FrozenInstanceError
 from functools import partial
@@ -24,6 +24,7 @@ from fastapi_toolsets.events import (
     Event,
     EventRecorder,
     ModelEvent,
+    Phase,
     RecordedEvent,
     SyncEventSession,
     capture_events,
@@ -207,6 +208,105 @@ async def test_callbacks_are_told_the_same(
         told.clear()
     assert runs[0] == runs[1]
     assert len(runs[0]) >= 2
+
+
+@pytest.mark.parametrize(
+    "phases",
+    [(Phase.BEFORE_COMMIT,), (Phase.AFTER_ROLLBACK,), tuple(Phase)],
+    ids=["before_commit", "after_rollback", "all"],
+)
+@scenario(Base.metadata, databases=LOCAL)
+async def test_only_what_was_committed_is_recorded(front: FrontEnd, phases: tuple[Phase, ...]) -> None:
+    """P1, P2, N1: listeners of every phase are told the same as ever, and what they hear of is recorded only once."""
+    told: list[object] = []
+
+    def curious(phase: Phase, order: Order, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        told.append((phase, order.id, event_type, repr(changes), event.position, event.before, event.after))
+        if phase is Phase.BEFORE_COMMIT and order.status == "refused":
+            raise ZeroDivisionError
+
+    for phase in phases:
+        listens_for(Order, phase=phase)(partial(curious, phase))
+    runs: list[list[object]] = []
+    recorder = EventRecorder()
+    for recording in (False, True):
+        with capture_events() if recording else nullcontext(recorder) as recorder:
+            await front.add_all([Item(id=1), Order(id=1), Item(id=2), Order(id=2), Order(id=3)])
+            await front.flush()
+            await front.rollback()
+            item, order = Item(id=1, name="desk"), Order(id=1)
+            await front.add_all([item, order, Item(id=2), Order(id=2)])
+            await front.commit()
+            order.status = "refused"
+            if Phase.BEFORE_COMMIT in phases:
+                with pytest.raises(ZeroDivisionError):
+                    await front.commit()
+            else:
+                await front.commit()
+            for row in (item, order, await front.get_one(Item, 2), await front.get_one(Order, 2)):
+                await front.delete(row)
+            await front.commit()
+        runs.append([*told])
+        told.clear()
+    assert runs[0] == runs[1]
+    assert len(runs[0]) >= 3
+    kept = [] if Phase.BEFORE_COMMIT in phases else [updated(Order, 1, status=("new", "refused"))]
+    both = [created(Item, 1), created(Item, 2), created(Order, 1), created(Order, 2)]
+    gone = [deleted(Item, 1), deleted(Item, 2), deleted(Order, 1), deleted(Order, 2)]
+    assert sorted(recorder, key=repr) == sorted([*both, *kept, *gone], key=repr)
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_many_alike_are_recorded_one_by_one(front: FrontEnd) -> None:
+    """C6: each before its callback, however many wait that have the same one."""
+    seen: list[tuple[int, list[RecordedEvent]]] = []
+    with capture_events() as events:
+
+        @listens_for(Order)
+        def take(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            seen.append((order.id, events.take()))
+
+        await front.add_all([Order(id=number) for number in range(1, 8)])
+        await front.commit()
+        assert seen == [(number, [created(Order, number)]) for number in range(1, 8)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_recorder_that_begins_among_many_alike(front: FrontEnd) -> None:
+    """C6: a callback may begin to record, and to cease, while others of the same kind wait."""
+    heard: list[int] = []
+    recorders: list[EventRecorder] = []
+    blocks = ExitStack()
+
+    @listens_for(Order)
+    def record_in_the_middle(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        heard.append(order.id)
+        if order.id == 2:
+            recorders.append(blocks.enter_context(capture_events()))
+        if order.id == 4:
+            blocks.close()
+
+    await front.add_all([Order(id=number) for number in range(1, 6)])
+    await front.commit()
+    assert (heard, list(recorders[0])) == ([1, 2, 3, 4, 5], [created(Order, 3), created(Order, 4)])
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_who_begins_to_listen_after_the_flush_hears_nothing_of_it(front: FrontEnd) -> None:
+    """N1: with a recorder as without."""
+    heard: list[int] = []
+
+    def hear(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        heard.append(order.id)
+
+    for number in (0, 1):
+        with listener_scope(), ExitStack() as recording:
+            events = recording.enter_context(capture_events()) if number else []
+            await front.add(Order(id=number))
+            await front.flush()
+            listens_for(Order)(hear)
+            await front.commit()
+            assert (heard, list(events)) == ([], [created(Order, 1)] * number)
 
 
 @scenario(Base.metadata, databases=LOCAL)
