@@ -217,8 +217,9 @@ def capture_events(
 
     It is no listener: callbacks are told the same, in the same order, as without it, and ``listener_scope`` leaves it
     alone. An event is recorded before its first callback is called, once for each recorder; blocks may be nested. Only
-    event sessions deliver events. Values that were not loaded are read from the database, as they are for a listener
-    that asks for the ``event``. Afterwards the recorder keeps what it has.
+    event sessions deliver events, and only what was committed is recorded, whatever callbacks of other phases are told.
+    Values that were not loaded are read from the database, as they are for a listener that asks for the ``event``.
+    Afterwards the recorder keeps what it has.
 
     Args:
         *models: Mapped classes, abstract bases or mixins to record the rows of; all models when none is given.
