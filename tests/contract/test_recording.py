@@ -301,7 +301,7 @@ async def test_who_begins_to_listen_after_the_flush_hears_nothing_of_it(front: F
 
     for number in (0, 1):
         with listener_scope(), ExitStack() as recording:
-            events = recording.enter_context(capture_events()) if number else []
+            events = recording.enter_context(capture_events()) if number else EventRecorder()
             await front.add(Order(id=number))
             await front.flush()
             listens_for(Order)(hear)
