@@ -23,6 +23,17 @@ SQLALCHEMYS = [
 ]
 
 
+ON_ALL_DATABASES = {f"{OLDEST} sqlalchemy~=2.1.0", f"{NEWEST} sqlalchemy~=2.0.36"}
+"""Pairwise, each database meets each SQLAlchemy, and the oldest and the newest Python, in these two cells."""
+
+
+def _on_sqlite(cell: str) -> list[str]:
+    """Return what makes pytest leave out the servers, where a pairwise run has them in other cells."""
+    if os.environ.get("PAIRWISE", "") in ("", "0") or cell in ON_ALL_DATABASES:
+        return []
+    return ["-k", "not (postgresql or mariadb or mysql)"]
+
+
 def _pyenv_interpreters() -> list[Path]:
     """The folders of the newest patch release that pyenv has of each Python, without going through its shims.
 
@@ -67,16 +78,21 @@ def types(session: nox.Session) -> None:
 @nox.session(python=PYTHONS)
 @nox.parametrize("sqlalchemy", SQLALCHEMYS)
 def tests(session: nox.Session, sqlalchemy: str) -> None:
-    """All tests, on each Python with each SQLAlchemy."""
+    """All tests, on each Python with each SQLAlchemy; with ``PAIRWISE=1`` most cells leave the servers to others."""
     session.install("-e", ".[test]", sqlalchemy)
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *session.posargs, *_on_sqlite(f"{session.python} {sqlalchemy}"))
 
 
 @nox.session(python=[OLDEST, NEWEST], venv_backend="uv")
 def minimum(session: nox.Session) -> None:
     """All tests, with the lowest version of everything that pyproject.toml names."""
     session.install("--resolution", "lowest-direct", "-e", ".[test]")
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *session.posargs, *_on_sqlite("minimum"))
+    # The demo wants a newer FastAPI than the library.
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    (fastapi,) = [each for each in project["optional-dependencies"]["fastapi"] if each.startswith("fastapi>=")]
+    session.install(fastapi.replace(">=", "=="))
+    session.run("pytest", "tests/test_fastapi.py", "tests/test_db.py")
 
 
 @nox.session(python=OLDEST)
@@ -96,6 +112,13 @@ def demo(session: nox.Session) -> None:
     session.install(".[demo]")
     session.chdir(session.create_tmp())
     session.run("python", "-m", "fastapi_toolsets.demo", *session.posargs)
+
+
+@nox.session(python=OLDEST)
+def browser(session: nox.Session) -> None:
+    """The demo's page in headless Chromium, which has to be installed with its driver."""
+    session.install("-e", ".[browser]")
+    session.run("pytest", "tests/browser", *session.posargs, env={"REQUIRE_SERVICES": "1"})
 
 
 @nox.session(python=OLDEST)

@@ -27,6 +27,9 @@ GROWTH_LIMIT = 1.5
 SLOWDOWN_LIMIT = 1.1
 """The same for the ratio of whole commits, which differs less."""
 
+PASSED_BY_LIMIT = 1.02
+"""What a bulk statement that makes no events may take, compared with a plain session's."""
+
 LEFT_BEHIND = 50
 """Python objects that a session may hold more after all its transactions than after the first two blocks of them."""
 
@@ -40,18 +43,25 @@ class Sizes:
     listeners: tuple[int, ...]
     clean_objects: tuple[int, ...]
     savepoints: tuple[int, ...]
+    bulk: tuple[int, ...]
     transactions: int
     blocks: int = 10
     savepoints_per_round: int = 500
 
 
 FULL = Sizes(
-    (1, 10, 100, 1_000, 10_000, 100_000), (1_000, 100_000), (1, 10_000), (1, 100_000), (10, 100, 1_000), 100_000
+    (1, 10, 100, 1_000, 10_000, 100_000),
+    (1_000, 100_000),
+    (1, 10_000),
+    (1, 100_000),
+    (10, 100, 1_000),
+    (1_000, 100_000),
+    100_000,
 )
-QUICK = Sizes((1, 100, 10_000), (1_000, 10_000), (1, 10_000), (1, 20_000), (10, 1_000), 5_000)
-SMALLEST = Sizes((1, 2), (1, 2), (1, 2), (1, 2), (1, 2), 4, 2, 2)
+QUICK = Sizes((1, 100, 10_000), (1_000, 10_000), (1, 10_000), (1, 20_000), (10, 1_000), (1_000, 20_000), 5_000)
+SMALLEST = Sizes((1, 2), (1, 2), (1, 2), (1, 2), (1, 2), (1, 2), 4, 2, 2)
 
-TABLES = ("rows", "memory", "listeners", "clean", "savepoints", "transactions")
+TABLES = ("rows", "memory", "listeners", "clean", "savepoints", "transactions", "bulk")
 
 
 def measure_growth(
@@ -65,6 +75,7 @@ def measure_growth(
         "clean": _clean_objects,
         "savepoints": _savepoints,
         "transactions": _transactions,
+        "bulk": _bulk,
     }
     for name in names:
         yield from measures[name](sizes, rounds)
@@ -218,3 +229,36 @@ def _transactions(sizes: Sizes, rounds: int) -> Iterator[GrowthTable]:
     yield GrowthTable(
         "transactions", "Transactions of one session (one row updated)", "transactions", "commit", rows, verdicts
     )
+
+
+_BULK = (
+    ("passed", "no events", "plain", "passed by", PASSED_BY_LIMIT),
+    ("told", "events, against the statement alone", "plain", "told", None),
+    ("objects", "events, against objects loaded and changed", "objects", "told", 1.0),
+)
+"""Ways to write the same rows that are compared, and the most that the ratio of the second to the first may be."""
+
+
+def _bulk(sizes: Sizes, rounds: int) -> Iterator[GrowthTable]:
+    """Statements that write all rows: told of, not told of, and beside the same change made by objects."""
+    with WorkerProcess(OURS, "sync") as process:
+        for operation in ("update", "delete"):
+            for name, title, first, second, limit in _BULK:
+                ways = (first, second)
+                rows = [
+                    _row(size, [_bulk_round(process, operation, size, ways, turn) for turn in range(rounds)], size)
+                    for size in sizes.bulk
+                ]
+                verdicts = [] if limit is None else [judge("ratio with the most rows", rows[-1].ratio.median, limit)]
+                full_title = f"Bulk {operation}: {title}"
+                yield GrowthTable(f"bulk-{name}-{operation}", full_title, "rows", "row", rows, verdicts)
+
+
+def _bulk_round(
+    process: WorkerProcess, operation: str, size: int, ways: tuple[str, str], number: int
+) -> tuple[float, float]:
+    first, second = ways
+    order = (first, second) if number % 2 else (second, first)
+    repeats = max(min(10_000 // size, 10), 1)
+    taken = process.ask("bulk", ways=order, operation=operation, rows=size, repeats=repeats)
+    return statistics.median(taken[first]), statistics.median(taken[second])

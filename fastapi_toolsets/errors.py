@@ -23,6 +23,18 @@ class SessionOptionError(ToolsetsError, ValueError):
     """An option of the session factory has a value that it cannot have."""
 
 
+class BulkEventsError(ToolsetsError, TypeError):
+    """``__bulk_events__``, or the execution option ``events``, is neither ``True`` nor ``False``."""
+
+
+class BulkWriteError(ToolsetsError, RuntimeError):
+    """A bulk statement was refused: nobody would hear of it, or what it does cannot be told as it is."""
+
+
+class ObserverError(ToolsetsError, ValueError):
+    """A dispatch observer was added twice, or one removed that does not observe."""
+
+
 class CascadeLimitError(ToolsetsError, RuntimeError):
     """Callbacks kept committing changes that called callbacks again, beyond the session's bound."""
 
@@ -37,6 +49,10 @@ class ToolsetsWarning(UserWarning):
 
 class PlainSessionWarning(ToolsetsWarning):
     """A model with listeners was flushed by a session that delivers no events."""
+
+
+class BulkWriteWarning(ToolsetsWarning):
+    """A bulk statement wrote a model with listeners, and none of them was told."""
 
 
 class JoinedTransactionWarning(ToolsetsWarning):

@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sybil import Document
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
-from fastapi_toolsets.models import SyncEventSession
+from fastapi_toolsets.models import SyncEventSession, listener_scope
 
 from .pytest_plugin.suites import Suite
 from .services import require_service
@@ -32,7 +32,7 @@ LANGUAGES = {"python", "text", "console", "toml", "html", "diff", "json"}
 BEFORE, NOW = "Before (v2)", "Now (v3)"
 OTHERS = {BEFORE, "Before (Django)"}
 """Tabs with code for something that is not installed here."""
-ONE_PROGRAM = {ROOT / "docs" / name for name in ("events.md", "guarantees.md", "phases.md", "tutorial.md")}
+ONE_PROGRAM = {ROOT / "docs" / name for name in ("bulk.md", "events.md", "guarantees.md", "phases.md", "tutorial.md")}
 """Pages that say of their blocks that they belong together; everywhere else each block stands for itself."""
 
 
@@ -108,13 +108,14 @@ def test_block_runs_as_it_stands(
     monkeypatch.chdir(tmp_path)
     if "REDIS_URL" in block.source:
         monkeypatch.setenv("REDIS_URL", require_service("redis"))
-    names = block.run()
-    tests = [function for name, function in names.items() if name.startswith("test_")]
-    if any(inspect.signature(function).parameters for function in tests):
-        run_as_a_suite(block, tmp_path)
-    else:
-        for function in tests:
-            anyio.run(function)
+    with listener_scope(inherit=False):  # what other tests have imported listens, too
+        names = block.run()
+        tests = [function for name, function in names.items() if name.startswith("test_")]
+        if any(inspect.signature(function).parameters for function in tests):
+            run_as_a_suite(block, tmp_path)
+        else:
+            for function in tests:
+                anyio.run(function)
     assert capsys.readouterr().out == block.output
 
 

@@ -55,6 +55,7 @@ def load(name: str, listeners: str, others: int) -> Library:
 
         # That a plain session passes listeners by is on purpose here.
         warnings.filterwarnings("ignore", message=".* has listeners, but was flushed by a")
+        warnings.filterwarnings("ignore", message=".* has listeners, and a bulk")
         async_classes[EVENTS] = models.EventSession
         if name == "ours":
             sync_classes[EVENTS] = models.SyncEventSession

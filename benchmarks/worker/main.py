@@ -44,6 +44,7 @@ class Worker:
             "clean_objects": self.clean_objects,
             "savepoints": self.savepoints,
             "transactions": self.transactions,
+            "bulk": self.bulk,
         }
         return methods[request.pop("do")](**request)
 
@@ -98,6 +99,10 @@ class Worker:
     def transactions(self, *, variants: list[str], count: int, blocks: int) -> dict[str, dict[str, list[int]]]:
         """Time the transactions of one session."""
         return self._long(1, lambda long: long.transactions(variants, count=count, blocks=blocks))
+
+    def bulk(self, *, ways: list[str], operation: str, rows: int, repeats: int) -> dict[str, list[int]]:
+        """Time statements that write all of so many rows, and objects that do."""
+        return self._long(rows, lambda long: long.bulk(ways, operation=operation, repeats=repeats))
 
     def _long(self, rows: int, work: Callable[[LongSessions], ResultT]) -> ResultT:
         long = LongSessions(self._library.sync_classes, rows)

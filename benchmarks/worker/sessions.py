@@ -5,8 +5,9 @@ from __future__ import annotations
 import gc
 from typing import TYPE_CHECKING
 
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select, update
 
+from .library import EVENTS, PLAIN
 from .observers import Stopwatch
 from .stages import SyncStage
 from .tables import TABLES, Base, values
@@ -14,11 +15,17 @@ from .tables import TABLES, Base, values
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from sqlalchemy import Delete, Update
     from sqlalchemy.orm import Session
 
     from .tables import Row
 
 MODEL = TABLES["10"]
+_OPTIONS: dict[str, dict[str, object]] = {
+    "plain": {"synchronize_session": False},
+    "passed by": {"synchronize_session": False},
+    "told": {"synchronize_session": False, "events": True},
+}
 _UNCOUNTED = 1
 """The first time compiles statements and resolves listeners."""
 
@@ -31,8 +38,8 @@ class LongSessions:
         self._stage = SyncStage(classes, savepoints=True)
         self._stamp = 0
         self._stage.write(Base.metadata.create_all)
-        written = [values(MODEL, number) for number in range(rows)]
-        self._stage.write(lambda connection: connection.execute(insert(MODEL), written))
+        self._written = [values(MODEL, number) for number in range(rows)]
+        self._fill()
 
     def close(self) -> None:
         """Close the connection."""
@@ -98,6 +105,45 @@ class LongSessions:
         for session in sessions.values():
             session.close()
         return taken
+
+    def bulk(self, ways: Sequence[str], *, operation: str, repeats: int) -> dict[str, list[int]]:
+        """Write every row and commit; nanoseconds of each time.
+
+        Args:
+            ways: ``"plain"``: one statement on a plain session; ``"passed by"`` and ``"told"``: the same on an event
+                session that makes no events of it, and all; ``"objects"``: rows that an event session loads and writes.
+            operation: ``"update"`` or ``"delete"``.
+            repeats: How often.
+        """
+        taken: dict[str, list[int]] = {}
+        for way in ways:
+            watch = Stopwatch()
+            for _ in range(_UNCOUNTED + repeats):
+                gc.collect()
+                session = self._stage.session(PLAIN if way == "plain" else EVENTS, expire=False)
+                with session, watch:
+                    if way == "objects":
+                        self._write_objects(session, operation)
+                    else:
+                        session.execute(self._statement(operation), execution_options=_OPTIONS[way])
+                    session.commit()
+                if operation == "delete":
+                    self._fill()
+            taken[way] = watch.processor[_UNCOUNTED:]
+        return taken
+
+    def _fill(self) -> None:
+        self._stage.write(lambda connection: connection.execute(insert(MODEL), self._written))
+
+    def _statement(self, operation: str) -> Update | Delete:
+        return delete(MODEL) if operation == "delete" else update(MODEL).values(quantity=MODEL.quantity + 1)
+
+    def _write_objects(self, session: Session, operation: str) -> None:
+        for row in session.scalars(select(MODEL)).all():
+            if operation == "delete":
+                session.delete(row)
+            else:
+                row.quantity += 1
 
     def _change(self, row: Row) -> None:
         self._stamp += 1

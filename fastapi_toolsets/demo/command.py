@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NoReturn
@@ -15,6 +16,7 @@ from .report import open_console, print_deliveries, print_rows, print_summary, p
 from .script import run_script
 
 MAXIMUM_ROWS = 10_000
+MAXIMUM_PORT = 65_535
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -31,13 +33,16 @@ def run(arguments: Sequence[str]) -> int:
         arguments: The command line, without the program's name.
 
     Returns:
-        The exit code: 0 when both front-ends did the same, 1 when they did not or the demo could not run.
+        The exit code: 0 when both front-ends did the same, 1 when they did not or the demo could not run; with
+        ``--serve`` what :func:`.live.server.serve_page` returns.
 
     Raises:
         SystemExit: For ``--help`` with 0, for arguments that cannot be used with 2.
     """
     orders = read_orders()
     options = _parser(len(orders)).parse_args(arguments)
+    if options.serve:
+        return _serve_page(options.host, options.port, options.database)
     try:
         return _compare_front_ends(repeat_orders(orders, options.rows), color=not options.no_color)
     except OSError as error:
@@ -47,6 +52,18 @@ def run(arguments: Sequence[str]) -> int:
         reason = str(error).partition("\n")[0] or type(error).__name__
         sys.stderr.write(f"The demo's application did not answer as it should, see above if it said why: {reason}\n")
         return 1
+
+
+def _serve_page(host: str, port: int, database: str | None) -> int:
+    if find_spec("fastapi.sse") is None:
+        sys.stderr.write(
+            'The page needs FastAPI 0.135 or later: run pip install --upgrade "fastapi-toolsets[demo]" '
+            "and start it again.\n"
+        )
+        return 2
+    from .live.server import serve_page  # noqa: PLC0415 -- imports what was just looked for
+
+    return serve_page(host, port, database)
 
 
 def _compare_front_ends(orders: Sequence[OrderRecord], *, color: bool) -> int:
@@ -71,7 +88,12 @@ def _parser(rows_in_file: int) -> argparse.ArgumentParser:
             "Imports orders from a CSV file, then updates and cancels some of them: once through a FastAPI application "
             "over HTTP on EventSession, once in a plain script on SyncEventSession. Prints the events as they were "
             "delivered to the same callbacks, and whether both front-ends delivered the same. "
-            "Uses SQLite files in a temporary folder."
+            "Uses SQLite files in a temporary folder. With --serve it opens a page instead, which shows the orders and "
+            "each event as it is delivered."
+        ),
+        usage=(
+            "python -m fastapi_toolsets.demo [-h] [--rows N] [--no-color]\n"
+            "       python -m fastapi_toolsets.demo --serve [--host HOST] [--port PORT] [--database URL]"
         ),
     )
     parser.add_argument(
@@ -83,7 +105,25 @@ def _parser(rows_in_file: int) -> argparse.ArgumentParser:
         "(default: %(default)s)",
     )
     parser.add_argument("--no-color", action="store_true", help="no colours; setting NO_COLOR does the same")
+    page = parser.add_argument_group("the page")
+    page.add_argument("--serve", action="store_true", help="serve the page until Ctrl+C")
+    page.add_argument("--host", default="127.0.0.1", help="the address to serve at (default: %(default)s)")
+    page.add_argument(
+        "--port", type=_port, default=8000, help="the port to serve on, 0 for a free one (default: %(default)s)"
+    )
+    page.add_argument(
+        "--database",
+        metavar="URL",
+        help="where the orders are kept, such as sqlite+aiosqlite:///orders.sqlite (default: a temporary file)",
+    )
     return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) <= MAXIMUM_PORT):
+        msg = f"{text!r} is not a port from 0 to {MAXIMUM_PORT}"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
 
 
 def _rows(text: str) -> int:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .crossing import set_callback_backend
+from .observation import (
+    CallbackOutcome,
+    DispatchObserver,
+    Ending,
+    ObservedCallback,
+    ObservedDispatch,
+    add_observer,
+    remove_observer,
+)
 from .recording import EventRecorder, RecordedEvent, capture_events, created, deleted, updated
 from .registry import (
     RegisteredListener,
@@ -22,16 +31,22 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CallbackFailure",
+    "CallbackOutcome",
     "Changes",
+    "DispatchObserver",
+    "Ending",
     "Event",
     "EventRecorder",
     "EventSession",
     "FieldChange",
     "ModelEvent",
+    "ObservedCallback",
+    "ObservedDispatch",
     "Phase",
     "RecordedEvent",
     "RegisteredListener",
     "SyncEventSession",
+    "add_observer",
     "capture_events",
     "created",
     "deleted",
@@ -40,6 +55,7 @@ __all__ = [
     "muted",
     "registered_listeners",
     "remove_listener",
+    "remove_observer",
     "set_callback_backend",
     "updated",
 ]

@@ -80,12 +80,13 @@ class Round:
     def _run_sync(self) -> None:
         result = self._call(*self._calls.popleft())
         if inspect.isawaitable(result):
-            awaitable: Awaitable[object] = result
+            self._wait_for(result)
 
-            async def wait() -> None:
-                await awaitable
+    def _wait_for(self, awaitable: Awaitable[object]) -> None:
+        async def wait() -> None:
+            await awaitable
 
-            self._wait(wait)
+        self._wait(wait)
 
     async def _run_async(self) -> None:
         """Await async callbacks until a sync one is due."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.orm import InstanceState, attributes
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from types import FrameType
 
+    from sqlalchemy import Delete, Insert, Update
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
     from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
+    from sqlalchemy.orm.util import AliasedInsp
+    from sqlalchemy.sql.base import ExecutableOption
 
 ResultT = TypeVar("ResultT")
 
@@ -276,3 +280,79 @@ def after_close(transaction: SessionTransaction, settle: Callable[[], None]) -> 
 def is_autocommit(connection: Connection) -> bool:
     """Whether every statement commits by itself (``Connection._is_autocommit_isolation``; no public way to ask)."""
     return connection._is_autocommit_isolation()  # noqa: SLF001
+
+
+def written_entity(statement: Insert | Update | Delete) -> Mapper[Any] | AliasedInsp[Any] | None:
+    """Return the mapped entity that a statement writes, ``None`` where it was given a table.
+
+    The annotation ``parententity`` of the statement's table. ``entity_description`` gives the same, but raises for a
+    table with criteria of the ORM. Were it gone, ORM statements would be taken for statements on their tables.
+    """
+    return cast("Mapper[Any] | AliasedInsp[Any] | None", statement.table._annotations.get("parententity"))  # noqa: SLF001
+
+
+def statement_options(statement: Update | Delete) -> tuple[ExecutableOption, ...]:
+    """Return what ``options()`` was given, ``with_loader_criteria`` among it (``Executable._with_options``)."""
+    return statement._with_options  # noqa: SLF001
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The parts of an INSERT or UPDATE that nothing public gives.
+
+    Attributes:
+        values: What ``values()`` was given, by column or column key.
+        rows: What ``values()`` was given as a list.
+        conflict: The dialect's clause for rows that exist.
+        prefixes: Whether it has prefixes such as ``IGNORE``.
+        returning: How many columns or entities ``returning()`` was given.
+        in_order: Whether ``returning()`` was told to keep the order of the parameters.
+        limited: Whether it writes only some of the rows that meet its criteria.
+    """
+
+    values: Mapping[Any, Any]
+    rows: tuple[Mapping[Any, Any], ...]
+    conflict: object
+    prefixes: bool
+    returning: int
+    in_order: bool
+    limited: bool
+
+
+def written(statement: Insert | Update | Delete) -> Written:
+    """Take a statement apart: ``_values``, ``_multi_values``, ``_post_values_clause`` and their like.
+
+    Would one be renamed, upserts or changed primary keys would go unnoticed; without ``_returning`` a result would
+    show columns that nobody asked for.
+    """
+    parts = vars(statement)
+
+    def part(name: str) -> Any:  # noqa: ANN401 - each has a type of its own
+        return parts.get(name, getattr(type(statement), name, None))
+
+    values: Mapping[Any, Any] = part("_values") or dict(part("_ordered_values") or ())
+    rows = tuple(row for batch in part("_multi_values") or () for row in batch)
+    return Written(
+        values=values,
+        rows=rows,
+        conflict=part("_post_values_clause"),
+        prefixes=bool(part("_prefixes")),
+        returning=len(part("_returning") or ()),
+        in_order=bool(part("_sort_by_parameter_order")),
+        limited=part("_post_criteria_clause") is not None or any("limit" in name for name in statement.dialect_kwargs),
+    )
+
+
+def conflict_update(conflict: object) -> Iterable[Any]:
+    """Return the columns or keys that an upsert sets in rows that exist; nothing for ``DO NOTHING``.
+
+    MySQL's clause has ``update``; the others' ``update_values_to_set`` is a list of pairs in SQLAlchemy 2.0 and a
+    dictionary in 2.1.
+    """
+    found: Iterable[Any] = getattr(conflict, "update_values_to_set", None) or getattr(conflict, "update", None) or ()
+    return [cast("tuple[Any, Any]", item)[0] if isinstance(item, tuple) else item for item in found]
+
+
+def conflict_target(conflict: object) -> tuple[str | None, Iterable[Any]]:
+    """Return the name of the constraint, or the columns or keys, that an upsert of PostgreSQL or SQLite names."""
+    return getattr(conflict, "constraint_target", None), getattr(conflict, "inferred_target_elements", None) or ()

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from .journal import PENDING, Kind, merge_changes, same
 from .loading import detached_copy, populate, read_rows, unloaded_columns
 from .plan import NO_VALUE, copy_value, state_of
+from .rows import RowRecord, complete_rows
 from .types import ModelEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from sqlalchemy.orm import Session
 
@@ -27,9 +28,13 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         reload: Whether to read everything again, since other statements may have written the same rows.
     """
     everything = reload or journal.unsure
+    records: Iterable[Record] = journal.root.rows.values()
+    if journal.bulk:
+        complete_rows(session, journal)
+        records = [record for record in records if not isinstance(record, RowRecord)]
     told = [
         record
-        for record in journal.root.rows.values()
+        for record in records
         # The object may not show the row as it is: something expired, deferred, or changed after expunging.
         if (
             everything

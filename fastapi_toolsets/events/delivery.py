@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from contextvars import ContextVar
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from .failures import log_fields
 from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
 from .plan import NO_VALUE, copy_value, plans, state_of
-from .registry import Listener, callback_name, everything_muted, registry
+from .registry import Listener, everything_muted, registry
+from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
 
 if TYPE_CHECKING:
@@ -88,6 +91,9 @@ _position = attrgetter("position")
 
 def _show_copy(record: Record) -> None:
     """Tell of a copy of the row that would have been: the object itself shows what it was before, or nothing."""
+    if isinstance(record, RowRecord):
+        record.attach(None)
+        return
     record.obj = detached_copy(record.plan, record.row)
     record.state = state_of(record.obj)
 
@@ -135,12 +141,14 @@ def make_changes(record: Record) -> Changes:
                 if before != after:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
-                name = f"{plan.mapper.class_.__qualname__}.{composite.key}"
+                model = plan.mapper.class_.__qualname__
                 logger.warning(
-                    "%s cannot be made of what its row holds (%s) and is left out of changes, where its columns stand; "
-                    "let its class accept such rows",
-                    name,
+                    "%s.%s cannot be made of what its row holds (%s) and is left out of changes, where its columns "
+                    "stand; let its class accept such rows",
+                    model,
+                    composite.key,
                     type(error).__name__,
+                    extra={"model": model, "field": composite.key},
                 )
     return changes
 
@@ -177,7 +185,10 @@ def observe(delivery: Delivery) -> None:
 
 def _values(record: Record) -> dict[str, Any]:
     """Return the row's values as committed; those that it had last for a deleted row."""
-    loaded = record.state.dict if record.snapshot is None else record.snapshot
+    if isinstance(record, RowRecord):
+        loaded = record.values()
+    else:
+        loaded = record.state.dict if record.snapshot is None else record.snapshot
     values = {key: copy_value(loaded.get(key)) for key in record.plan.columns}
     if record.kind is _UPDATED:
         values.update((key, copy_value(new)) for key, _, new in record.changes if key in values)
@@ -194,7 +205,7 @@ def _values_before(record: Record) -> dict[str, Any]:
 
 def take_snapshot(record: Record) -> None:
     """Keep the object's column values, since a callback is about to use the session."""
-    if record.snapshot is None:
+    if record.snapshot is None and not (isinstance(record, RowRecord) and not record.has_object):
         loaded = record.state.dict
         record.snapshot = {key: loaded[key] for key in record.plan.columns if key in loaded}
 
@@ -221,18 +232,26 @@ def _show_last_row(record: Record, snapshot: dict[str, Any]) -> None:
             record.state.expired_attributes.discard(key)
 
 
+def subject_of(delivery: Delivery | None) -> tuple[str, ModelEvent] | tuple[None, None]:
+    """Return the name of the model and the type of the event; neither where it is no event."""
+    if delivery is None or isinstance(delivery, Hook):
+        return None, None
+    return delivery.plan.mapper.class_.__qualname__, EVENT_TYPES[delivery.kind]
+
+
 def describe(delivery: Delivery, listener: Listener, error: BaseException) -> CallbackFailure:
     """Describe that a callback raised."""
-    if isinstance(delivery, Hook):
-        return CallbackFailure(callback=callback_name(listener.callback), model=None, event_type=None, error=error)
-    model = delivery.plan.mapper.class_.__qualname__
-    return CallbackFailure(callback=listener.name, model=model, event_type=EVENT_TYPES[delivery.kind], error=error)
+    model, event_type = subject_of(delivery)
+    return CallbackFailure(callback=listener.name, model=model, event_type=event_type, error=error)
 
 
 def names_of(items: Iterable[tuple[Delivery, Listener]]) -> str:
     """Name each callback with what it is called for, without any field value, and how often."""
-    counted: dict[str, int] = {}
-    for delivery, listener in items:
-        name = str(describe(delivery, listener, RuntimeError()))
-        counted[name] = counted.get(name, 0) + 1
+    counted = Counter(str(describe(delivery, listener, RuntimeError())) for delivery, listener in items)
     return ", ".join(name if count == 1 else f"{name} (x{count})" for name, count in counted.items()) or "nobody"
+
+
+def counted_log_fields(items: Iterable[tuple[Delivery, Listener]]) -> list[dict[str, object]]:
+    """Return what a log record says of callbacks in fields of its own: names, no field values, and how often."""
+    counted = Counter((listener.name, subject_of(delivery)) for delivery, listener in items)
+    return [{**log_fields(name, *subject), "count": count} for (name, subject), count in counted.items()]

@@ -14,6 +14,7 @@ from .crossing import find_crossing, stands_in_bridge, was_cancelled
 from .delivery import (
     EVENT_TYPES,
     Hook,
+    counted_log_fields,
     describe,
     generation,
     make_changes,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState
 
     from .crossing import Crossing
-    from .delivery import Delivery
     from .types import SessionOptions
 
 _UPDATED = Kind.UPDATED
@@ -126,7 +126,9 @@ class Dispatch(Queue):
                 self._failures.log_kept()
             raise self._stop
         if self._failures is not None or self.left_out:
-            (self._failures or Failures(self._options)).end(self.left_out, raises=raises)
+            left_out = names_of(self.left_out) if self.left_out else ""
+            failures = self._failures or Failures(self._options)
+            failures.end(left_out, counted_log_fields(self.left_out), raises=raises)
 
     def _cross(self, *, cancelled: bool) -> None:
         """Run async callbacks where they can run."""
@@ -137,7 +139,9 @@ class Dispatch(Queue):
             self._crossing.run(function, grace, cancelled=cancelled)
         except Exception as error:
             logger.error(  # noqa: TRY400 - the error is at hand
-                "Async callbacks could not run, since no event loop could be reached", exc_info=error
+                "Async callbacks could not run, since no event loop could be reached",
+                exc_info=error,
+                extra=self._fields(),
             )
             self._report_rest("no event loop could be reached")
         self._enter_generation()  # what was begun there was begun in another context
@@ -145,7 +149,7 @@ class Dispatch(Queue):
     def _call(self, listener: Listener) -> object:
         """Call the callback and return what it returned, an awaitable if it is async."""
         delivery = self._delivery
-        if type(delivery) is not Record:
+        if not isinstance(delivery, Record):
             return listener.callback(*delivery.arguments) if isinstance(delivery, Hook) else None
         if delivery.snapshot is not None:
             restore(delivery)
@@ -255,6 +259,7 @@ class Dispatch(Queue):
             logger.error(
                 "%s was cut short by a cancellation; an async callback would have been given callback_grace to finish",
                 names_of(self._current()),
+                extra=self._fields(),
             )
             return False
         try:
@@ -279,7 +284,7 @@ class Dispatch(Queue):
 
         self._crossing.run(wait, self._options.callback_grace)
         if not outcome:  # the grace was over, and a worker thread goes on
-            logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER)
+            logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER, extra=self._fields())
         elif outcome[0] is not None:
             raise outcome[0]
 
@@ -293,6 +298,7 @@ class Dispatch(Queue):
                 "Cleaning up after %s failed; the other callbacks run. Close the session if it does not work",
                 names_of(self._current()),
                 exc_info=error,
+                extra=self._fields(),
             )
 
     # On a loop.
@@ -372,6 +378,7 @@ class Dispatch(Queue):
             "The on_callback_error function raised for %s: let it catch its errors",
             names_of(self._current()),
             exc_info=error,
+            extra=self._fields(),
         )
         return False
 
@@ -382,11 +389,9 @@ class Dispatch(Queue):
 
     def _report_rest(self, reason: str) -> None:
         """Log by name what was interrupted and what is not called any more, and forget it."""
-        interrupted = names_of(self._current())
+        interrupted, fields = names_of(self._current()), self._fields()
         ended = "Rolled back" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "Committed"
-        rest: list[tuple[Delivery, Listener]] = []
-        self._advance(tell=False)
-        while self._listener is not None:
-            rest += self._current()
-            self._advance(tell=False)
-        logger.error("%s, but %s: interrupted %s; not called: %s", ended, reason, interrupted, names_of(rest))
+        rest = self._take_rest(reason)
+        fields["not_called"] = counted_log_fields(rest)
+        message = "%s, but %s: interrupted %s; not called: %s"
+        logger.error(message, ended, reason, interrupted, names_of(rest), extra=fields)

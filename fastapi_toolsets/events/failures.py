@@ -11,7 +11,7 @@ from .types import Phase
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from .types import CallbackFailure, SessionOptions
+    from .types import CallbackFailure, ModelEvent, SessionOptions
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
@@ -42,11 +42,12 @@ class Failures:
         for failure, phase in self._kept:
             _log(failure, phase)
 
-    def end(self, left_out: list[str], *, raises: bool) -> None:
+    def end(self, left_out: str, fields: list[dict[str, object]], *, raises: bool) -> None:
         """Raise or log what there is to say in the end.
 
         Args:
-            left_out: The names of what was not told, since callbacks kept committing.
+            left_out: The names of what was not told, since callbacks kept committing; empty where all was told.
+            fields: The same, as a field of the log record.
             raises: Whether the caller can be told by an exception.
 
         Raises:
@@ -57,10 +58,10 @@ class Failures:
         if left_out:
             limit = CascadeLimitError(
                 f"callbacks have committed {self._options.cascade_limit} times in a row, each time calling callbacks "
-                f"again; not called any more: {', '.join(left_out)}. Let a callback commit only what ends the "
+                f"again; not called any more: {left_out}. Let a callback commit only what ends the "
                 "chain, or raise cascade_limit on the session factory"
             )
-            logger.error("%s", limit)
+            logger.error("%s", limit, extra={"not_called": fields})
         if not raises:
             self.log_kept()
         elif self._kept:
@@ -74,4 +75,11 @@ class Failures:
 
 def _log(failure: CallbackFailure, phase: Phase) -> None:
     ended = "rollback" if phase is Phase.AFTER_ROLLBACK else "commit"
-    logger.error("%s raised; the %s stands and the other callbacks run", failure, ended, exc_info=failure.error)
+    message = "%s raised; the %s stands and the other callbacks run"
+    fields = log_fields(failure.callback, failure.model, failure.event_type)
+    logger.error(message, failure, ended, exc_info=failure.error, extra=fields)
+
+
+def log_fields(callback: str, model: str | None, event_type: ModelEvent | None) -> dict[str, object]:
+    """Return what a log record says of a callback in fields of its own: names, no field values."""
+    return {"callback": callback, "model": model, "event_type": None if event_type is None else event_type.value}

@@ -254,7 +254,7 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("nested", "positions", "root", "told", "unsure")
+    __slots__ = ("bulk", "nested", "positions", "root", "told", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -264,6 +264,7 @@ class Journal:
         self.nested: dict[Hashable, Frame] = {}
         self.positions: count[int] = count()
         self.unsure: bool = False  # whether a change has a value that only the database knows
+        self.bulk: bool = False  # whether a bulk statement wrote any of the rows
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
@@ -309,7 +310,7 @@ class Journal:
         self.root = Frame()
         if self.nested:
             self.nested.clear()
-        self.unsure = False
+        self.unsure = self.bulk = False
         return frame
 
     def clear(self) -> None:
@@ -319,7 +320,7 @@ class Journal:
         if self.told:
             self.told = []
         self.nested.clear()
-        self.unsure = False
+        self.unsure = self.bulk = False
 
     def frames(self) -> Iterator[Frame]:
         """Iterate over all frames, outermost first."""

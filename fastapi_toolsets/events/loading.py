@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from sqlalchemy import ColumnElement
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, Mapper, Session
 
     from .plan import Plan
@@ -79,19 +80,30 @@ def read_rows(
         The values by attribute, by primary key; a row that is not there is missing.
     """
     names = list(keys)
+    found = read_values(session, mapper, identities, names)
+    return {identity: dict(zip(names, values, strict=True)) for identity, values in found}
+
+
+def read_values(
+    session: Session, mapper: Mapper[Any], identities: Iterable[tuple[Any, ...]], keys: Iterable[str]
+) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """Read what :func:`read_rows` reads, a row at a time: its primary key and its values in the order of the keys."""
     primary_key = mapper.primary_key
-    statement = select(*primary_key, *(mapper.column_attrs[name].columns[0] for name in names))
+    statement = select(*primary_key, *(mapper.column_attrs[name].columns[0] for name in keys))
     statement = statement.select_from(mapper.persist_selectable)
+    connection = writing_connection(session, mapper)
+    width = len(primary_key)
+    for chunk in chunks(identities):
+        for row in connection.execute(statement.where(has_identity(primary_key, chunk))):
+            values = tuple(row)
+            yield values[:width], values[width:]
+
+
+def writing_connection(session: Session, mapper: Mapper[Any]) -> Connection:
+    """Return the connection on which the session writes the mapper's rows, in its transaction."""
     # The clause tells a routing ``get_bind`` to take the connection that writes: the rows are not elsewhere yet.
     with compatibility.usable_in_begin_block(session):
-        connection = session.connection(bind_arguments={"mapper": mapper, "clause": update(mapper.class_)})
-    width = len(primary_key)
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for chunk in _chunks(identities):
-        for row in connection.execute(statement.where(_has_identity(primary_key, chunk))):
-            values = tuple(row)
-            found[values[:width]] = dict(zip(names, values[width:], strict=True))
-    return found
+        return session.connection(bind_arguments={"mapper": mapper, "clause": update(mapper.class_)})
 
 
 def read_objects(
@@ -106,23 +118,25 @@ def read_objects(
             missing.append(identity)
         else:
             found[identity] = known
-    for chunk in _chunks(missing):
+    for chunk in chunks(missing):
         with compatibility.usable_in_begin_block(session):
-            loaded = session.scalars(select(mapper).where(_has_identity(mapper.primary_key, chunk))).unique().all()
+            loaded = session.scalars(select(mapper).where(has_identity(mapper.primary_key, chunk))).unique().all()
         for instance in loaded:
             found[tuple(mapper.primary_key_from_instance(instance))] = instance
     return found
 
 
-def _has_identity(
+def has_identity(
     primary_key: Sequence[ColumnElement[Any]], identities: Sequence[tuple[Any, ...]]
 ) -> ColumnElement[bool]:
+    """Return the criterion that a row has one of the primary keys."""
     if len(primary_key) == 1:
         return primary_key[0].in_([identity[0] for identity in identities])
     return tuple_(*primary_key).in_(identities)
 
 
-def _chunks(identities: Iterable[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+def chunks(identities: Iterable[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:
+    """Cut into pieces of which each makes one SELECT."""
     iterator = iter(identities)
     while chunk := list(islice(iterator, ROWS_PER_SELECT)):
         yield chunk

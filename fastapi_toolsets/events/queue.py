@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .delivery import Hook, generation, is_only_observed, listeners_of, names_of, observe, take_snapshot
+from .delivery import Hook, generation, is_only_observed, listeners_of, observe, subject_of, take_snapshot
+from .failures import log_fields
 from .journal import Batch, Record
 from .registry import anything_muted, is_muted, registry
 
@@ -21,7 +22,7 @@ class Queue:
     """The events and hooks of one dispatch, first in first out.
 
     Attributes:
-        left_out: The names of what came after callbacks had committed too often in a row.
+        left_out: What came after callbacks had committed too often in a row.
     """
 
     # The callback that is due: of the event's listeners the one at the index.
@@ -37,7 +38,7 @@ class Queue:
         Args:
             cascade_limit: How many commits of callbacks in a row are still told.
         """
-        self.left_out: list[str] = []
+        self.left_out: list[tuple[Delivery, Listener]] = []
         self._cascade_limit = cascade_limit
         self._waiting: deque[Delivery] = deque()
         self._mutes = anything_muted()
@@ -52,8 +53,8 @@ class Queue:
             return
         if batch.generation <= self._cascade_limit:
             self._waiting.extend(found)
-        elif left := [(item, listener) for item in found for listener in listeners_of(item)]:
-            self.left_out.append(names_of(left))
+        else:
+            self.left_out += [(item, listener) for item in found for listener in listeners_of(item)]
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
@@ -98,6 +99,20 @@ class Queue:
     def _current(self) -> Iterator[tuple[Delivery, Listener]]:
         if self._delivery is not None and self._listener is not None:
             yield self._delivery, self._listener
+
+    def _fields(self) -> dict[str, object]:
+        """Return the callback that is due as the fields of a log record."""
+        listener = self._listener
+        return {} if listener is None else log_fields(listener.name, *subject_of(self._delivery))
+
+    def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:  # noqa: ARG002 - for those who observe
+        """Forget the callback that is due and those that follow; return these."""
+        rest: list[tuple[Delivery, Listener]] = []
+        self._advance(tell=False)
+        while self._listener is not None:
+            rest += self._current()
+            self._advance(tell=False)
+        return rest
 
     def _enter_generation(self) -> None:
         """Set the generation in this context, too: a loop's task has its own."""

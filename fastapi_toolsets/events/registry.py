@@ -180,6 +180,11 @@ class Registry:
                 self._listeners = WeakKeyDictionary(saved)
             self._changed()
 
+    def targets(self) -> list[type]:
+        """Return the classes that anybody listens to."""
+        with self._lock:
+            return list(self._listeners)
+
     def resolve(self, model: type) -> tuple[Listener, ...]:
         """Return the listeners of a class: its own first, then its bases', in registration order, no function twice."""
         found: list[Listener] = []

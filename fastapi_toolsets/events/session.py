@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import event
+from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
 from ..errors import PlainSessionWarning, SessionClassError, SessionOptionError
@@ -22,10 +22,11 @@ from .warn import warn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from sqlalchemy import Result
     from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
-    from .types import Backend, ErrorPolicy
+    from .types import Backend, BulkPolicy, ErrorPolicy
 
 
 class SyncEventSession(Session):
@@ -49,6 +50,7 @@ class SyncEventSession(Session):
         cascade_limit: int = 20,
         dispatch_on_joined_commit: bool = False,
         callback_backend: Backend | None = None,
+        on_bulk_write: BulkPolicy = "warn",
         **options: Any,  # noqa: ANN401 - passed on to the Session of the installed SQLAlchemy
     ) -> None:
         """Open a session; usually a ``sessionmaker`` does, with the options it was given.
@@ -64,6 +66,9 @@ class SyncEventSession(Session):
             dispatch_on_joined_commit: Whether the session's own commit counts although it has joined a transaction
                 that somebody else began on its connection. For test suites that roll everything back.
             callback_backend: ``"asyncio"`` or ``"trio"``, for async callbacks where the caller has no loop.
+            on_bulk_write: What to do when a bulk statement writes a model whose listeners are not told of it:
+                ``"warn"`` once for each model and kind of statement, ``"raise"`` before the statement runs, or
+                ``"ignore"``.
             **options: Everything else that ``Session``, or the session class that this one is mixed into, takes.
 
         Raises:
@@ -84,6 +89,7 @@ class SyncEventSession(Session):
             cascade_limit=cascade_limit,
             dispatch_on_joined_commit=dispatch_on_joined_commit,
             callback_backend=None if callback_backend is None else checked_backend(callback_backend),
+            on_bulk_write=on_bulk_write,
         )
         _check_options(chosen)
         self._tracker = Tracker(chosen)
@@ -100,6 +106,59 @@ class SyncEventSession(Session):
         """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""
         self._tracker.before_use()
         super().expire_all()
+
+    def bulk_save_objects(
+        self,
+        objects: Iterable[object],
+        return_defaults: bool = False,  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
+        update_changed_only: bool = True,  # noqa: FBT001, FBT002 - the same
+        preserve_order: bool = True,  # noqa: FBT001, FBT002 - the same
+    ) -> None:
+        """Write objects as ``Session.bulk_save_objects`` does.
+
+        Objects of models with ``__bulk_events__`` make events; new ones get their primary keys then, asked for or not.
+
+        Raises:
+            BulkWriteError: A model has listeners and is not opted in, and the session's ``on_bulk_write`` is to raise.
+        """
+
+        def write(saved: Iterable[object], defaults: bool) -> None:  # noqa: FBT001 - as above
+            super(SyncEventSession, self).bulk_save_objects(saved, defaults, update_changed_only, preserve_order)
+
+        self._tracker.bulk().save_objects(self, objects, write, return_defaults=return_defaults)
+
+    def bulk_insert_mappings(
+        self,
+        mapper: type[Any] | Mapper[Any],
+        mappings: Iterable[dict[str, Any]],
+        return_defaults: bool = False,  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
+        render_nulls: bool = False,  # noqa: FBT001, FBT002 - the same
+    ) -> None:
+        """Insert rows as ``Session.bulk_insert_mappings`` does; models with ``__bulk_events__`` make events.
+
+        Raises:
+            BulkWriteError: The model has listeners, is not opted in, and the session's ``on_bulk_write`` is to raise.
+        """
+
+        def write(rows: Iterable[dict[str, Any]], defaults: bool) -> None:  # noqa: FBT001 - as above
+            super(SyncEventSession, self).bulk_insert_mappings(mapper, rows, defaults, render_nulls)
+
+        bulk = self._tracker.bulk()
+        bulk.insert_mappings(
+            self, cast("Mapper[Any]", inspect(mapper)), mappings, write, return_defaults=return_defaults
+        )
+
+    def bulk_update_mappings(self, mapper: type[Any] | Mapper[Any], mappings: Iterable[dict[str, Any]]) -> None:
+        """Update rows as ``Session.bulk_update_mappings`` does; models with ``__bulk_events__`` make events.
+
+        Raises:
+            BulkWriteError: The model has listeners, is not opted in, and the session's ``on_bulk_write`` is to raise.
+        """
+
+        def write(rows: Iterable[dict[str, Any]]) -> None:
+            super(SyncEventSession, self).bulk_update_mappings(mapper, rows)
+
+        self._tracker.bulk().update_mappings(self, cast("Mapper[Any]", inspect(mapper)), mappings, write)
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
@@ -129,6 +188,9 @@ def _check_options(options: SessionOptions) -> None:
     policy, grace, limit = options.on_callback_error, options.callback_grace, options.cascade_limit
     if policy not in ("log", "raise") and not callable(policy):
         msg = f"on_callback_error was given {policy!r}: give it 'log', 'raise' or a function taking a CallbackFailure"
+        raise SessionOptionError(msg)
+    if options.on_bulk_write not in ("warn", "raise", "ignore"):
+        msg = f"on_bulk_write was given {options.on_bulk_write!r}: give it 'warn', 'raise' or 'ignore'"
         raise SessionOptionError(msg)
     if not _is_number(grace, float) or not grace >= 0:
         msg = f"callback_grace was given {grace!r}: give it a number of seconds, 0 or more"
@@ -189,10 +251,9 @@ def _after_flush_postexec(session: SyncEventSession, flush_context: UOWTransacti
     session._tracker.after_flush_postexec(session)
 
 
-def _do_orm_execute(execution: ORMExecuteState) -> None:
+def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
     session = execution.session
-    if isinstance(session, SyncEventSession):
-        session._tracker.do_orm_execute(execution)
+    return session._tracker.do_orm_execute(execution) if isinstance(session, SyncEventSession) else None
 
 
 def _before_commit(session: SyncEventSession) -> None:

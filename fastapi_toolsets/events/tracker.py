@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import TextClause
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
-from . import compatibility, outcome
+from . import compatibility, observation, outcome
 from .before_commit import Round
+from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
-from .delivery import deliveries, generation, listeners_of, names_of
+from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of
 from .dispatch import Dispatch
 from .journal import Batch, Frame, Journal
+from .observing import ObservingDispatch, ObservingRound
 from .registry import registry
 from .types import Phase
 from .warn import warn
@@ -24,9 +26,11 @@ from .warn import warn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from sqlalchemy import Result
     from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
 
+    from .delivery import Delivery
     from .types import SessionOptions
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
@@ -52,6 +56,7 @@ class Tracker:
         self.options = options
         self._journal = Journal()
         self.capture: Capture = Capture(self._journal)
+        self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
         self._begin_again()
@@ -94,10 +99,17 @@ class Tracker:
         if self._committing and not self._telling and compatibility.is_clean(session):
             self._prepare(session, votes=_BEFORE_COMMIT in registry.phases and self._is_ending(session))
 
-    def do_orm_execute(self, execution: ORMExecuteState) -> None:
-        """Note a statement that may write rows past the unit of work."""
-        if not execution.is_select and _may_write(execution.statement):
-            self.wrote = self._wrote_past_flush = True
+    def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
+        """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
+        if execution.is_select or not _may_write(execution.statement):
+            return None
+        self.wrote = self._wrote_past_flush = True
+        return self._bulk.execute(execution)
+
+    def bulk(self) -> BulkWrites:
+        """Note that one of the session's bulk methods writes rows, and return who tells of them."""
+        self.wrote = self._wrote_past_flush = True
+        return self._bulk
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
@@ -198,12 +210,18 @@ class Tracker:
                 journal.set_aside()
                 if not found:
                     return
-                Round(found, partial(caller_of, session), self.options).run(is_last=number > limit)
+                self._new_round(session, found).run(is_last=number > limit)
                 if not compatibility.is_clean(session):
                     session.flush()
         except BaseException as error:
             journal.clear()  # nobody else hears of it
             raise _RefusedError(error) from error
+
+    def _new_round(self, session: Session, found: list[Delivery]) -> Round:
+        caller, observers = partial(caller_of, session), observation.current
+        if observers is None:
+            return Round(found, caller, self.options)
+        return ObservingRound(found, caller, self.options, observers)
 
     def _prepare(self, session: Session, *, votes: bool) -> None:
         """Complete what callbacks will read, now that everything is flushed and the transaction still open.
@@ -287,10 +305,16 @@ class Tracker:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
             return
-        self._dispatch = dispatch = Dispatch(self.options, _Host(self, session), states)
+        host, observers = _Host(self, session), observation.current
+        if observers is None:
+            dispatch = Dispatch(self.options, host, states)
+        else:
+            dispatch = ObservingDispatch(self.options, host, states, observers)
+        self._dispatch = dispatch
         try:
             batch = dispatch.new_batch(phase, told)
             dispatch.add(batch, deliveries(batch, frame))
+            del frame  # the dispatch lets go of each event once it is told
             if compatibility.begin_block(session) is None:
                 dispatch.run(raises=phase is _AFTER_COMMIT)
             else:
@@ -347,11 +371,12 @@ def caller_of(session: Session) -> object:
 
 def _report_unfinished(frame: Frame) -> None:
     found = deliveries(Batch(0), frame)
-    names = names_of((item, listener) for item in found for listener in listeners_of(item))
+    items = [(item, listener) for item in found for listener in listeners_of(item)]
     logger.warning(
         "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
         "repeat the transaction",
-        names,
+        names_of(items),
+        extra={"not_called": counted_log_fields(items)},
     )
 
 

@@ -127,6 +127,9 @@ Where it gives each row its own, SQLAlchemy (2.0 and 2.1) shows every object of 
 ErrorPolicy: TypeAlias = Literal["log", "raise"] | Callable[[CallbackFailure], Awaitable[None] | None]
 """What a session does with callbacks that raise: log each, raise one group at the end, or call a function."""
 
+BulkPolicy: TypeAlias = Literal["warn", "raise", "ignore"]
+"""What a session does with a bulk statement on a model with listeners that are not told of it."""
+
 Backend: TypeAlias = Literal["asyncio", "trio"]
 """The event loop that async callbacks get where the caller of a ``SyncEventSession`` has none."""
 
@@ -144,6 +147,8 @@ class SessionOptions:
             somebody else began on its connection, as in a test that rolls everything back at the end.
         callback_backend: The event loop to run async callbacks on where there is none; ``None`` takes the library's
             default (see :func:`fastapi_toolsets.events.set_callback_backend`).
+        on_bulk_write: ``"warn"`` once for each model and kind of statement (default), ``"raise"`` before the statement
+            runs, or ``"ignore"``.
     """
 
     on_callback_error: ErrorPolicy = "log"
@@ -151,3 +156,4 @@ class SessionOptions:
     cascade_limit: int = 20
     dispatch_on_joined_commit: bool = False
     callback_backend: Backend | None = None
+    on_bulk_write: BulkPolicy = "warn"

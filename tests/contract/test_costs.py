@@ -83,7 +83,7 @@ async def rolled_back(session: SessionAdapter) -> None:
 
 
 async def core_update(session: SessionAdapter) -> None:
-    await session.execute(update(Order).values(quantity=7))
+    await session.execute(update(Order).values(quantity=7).execution_options(events=False))
     await session.commit()
 
 

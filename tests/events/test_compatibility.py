@@ -7,7 +7,21 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import JSON, Engine, ForeignKey, StaticPool, create_engine, delete, event, inspect, select
+from sqlalchemy import (
+    JSON,
+    Engine,
+    ForeignKey,
+    StaticPool,
+    Table,
+    create_engine,
+    delete,
+    event,
+    insert,
+    inspect,
+    select,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
@@ -16,8 +30,10 @@ from sqlalchemy.orm import (
     Mapped,
     Session,
     SessionTransaction,
+    aliased,
     mapped_column,
     relationship,
+    with_loader_criteria,
 )
 from sqlalchemy.orm.attributes import instance_state, set_committed_value
 from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -584,3 +600,51 @@ def test_a_commit_closes_its_transaction_by_its_own_close(session: Session, *, i
         commit()
     assert happened == (["end", "settle"] if interrupted else ["end"])
     assert "close" not in vars(transaction)
+
+
+def test_a_statement_tells_what_it_writes() -> None:
+    """A mapped class or an alias is told from a table, also where the criteria are the ORM's."""
+    mapper = inspect(Parent)
+    table = cast("Table", Parent.__table__)
+    for statement in (insert(Parent), update(Parent).values(name="x"), delete(Parent)):
+        assert compatibility.written_entity(statement) is mapper
+    alias = aliased(Parent)
+    assert compatibility.written_entity(update(alias)) is inspect(alias)
+    assert compatibility.written_entity(update(table).where(Parent.id == 1)) is None
+
+
+def test_a_statement_is_taken_apart() -> None:
+    """Values, rows, options, RETURNING, prefixes, limits and the clause for rows that exist."""
+    table = cast("Table", Parent.__table__)
+    one = compatibility.written(insert(Parent).values(name="x").returning(Parent.id, Parent.name))
+    assert ([column.key for column in one.values], one.rows, one.returning) == (["name"], (), 2)
+    assert (one.conflict, one.prefixes, one.in_order, one.limited) == (None, False, False, False)
+    many = compatibility.written(insert(Parent).values([{"name": "a"}, {"name": "b"}]).prefix_with("OR IGNORE"))
+    assert [[column.key for column in row] for row in many.rows] == [["name"], ["name"]]
+    assert many.prefixes
+    ordered = compatibility.written(update(table).ordered_values((table.c.name, "x")))
+    assert list(ordered.values) == [table.c.name]
+    returned = insert(Parent).returning(Parent.id, sort_by_parameter_order=True)
+    assert compatibility.written(returned).in_order
+    assert compatibility.written(update(Parent).with_dialect_options(mysql_limit=1)).limited
+    option = with_loader_criteria(Parent, Parent.id > 1)
+    assert compatibility.statement_options(update(Parent).options(option)) == (option,)
+
+
+def test_an_upsert_tells_its_target_and_what_it_sets() -> None:
+    """Of PostgreSQL, SQLite and MySQL each in its own way."""
+    updating = postgresql.insert(Parent).on_conflict_do_update(constraint="a_key", set_={"name": "x"})
+    found = compatibility.written(updating).conflict
+    assert (list(compatibility.conflict_update(found)), compatibility.conflict_target(found)) == (
+        ["name"],
+        ("a_key", ()),
+    )
+    found = compatibility.written(sqlite.insert(Parent).on_conflict_do_update(["id"], set_={"name": "x"})).conflict
+    assert (list(compatibility.conflict_update(found)), compatibility.conflict_target(found)) == (
+        ["name"],
+        (None, ["id"]),
+    )
+    found = compatibility.written(postgresql.insert(Parent).on_conflict_do_nothing()).conflict
+    assert (found is not None, list(compatibility.conflict_update(found))) == (True, [])
+    found = compatibility.written(mysql.insert(Parent).on_duplicate_key_update(name="x")).conflict
+    assert list(compatibility.conflict_update(found)) == ["name"]

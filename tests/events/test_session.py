@@ -47,6 +47,7 @@ def message_of(error: type[Exception], session_class: Any, *arguments: object, *
             {"on_callback_error": None},
             "on_callback_error was given None: give it 'log', 'raise' or a function taking a CallbackFailure",
         ),
+        ({"on_bulk_write": True}, "on_bulk_write was given True: give it 'warn', 'raise' or 'ignore'"),
         ({"callback_grace": -1}, "callback_grace was given -1: give it a number of seconds, 0 or more"),
         ({"callback_grace": "10"}, "callback_grace was given '10': give it a number of seconds, 0 or more"),
         ({"callback_grace": True}, "callback_grace was given True: give it a number of seconds, 0 or more"),
@@ -68,7 +69,7 @@ def test_options_at_their_bounds(session_class: Any) -> None:  # noqa: ANN401 - 
     """C2, C4, C5, C6: the least and other kinds of numbers, every policy and every backend are taken."""
     taken: list[dict[str, object]] = [
         {"callback_grace": 0, "cascade_limit": 0, "on_callback_error": "log"},
-        {"callback_grace": 0.5, "cascade_limit": 7, "on_callback_error": "raise"},
+        {"callback_grace": 0.5, "cascade_limit": 7, "on_callback_error": "raise", "on_bulk_write": "ignore"},
         {"callback_grace": 3, "on_callback_error": print, "callback_backend": "trio"},
         {"callback_backend": "asyncio"},
         {"callback_backend": None},

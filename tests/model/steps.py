@@ -6,11 +6,13 @@ import gc
 from collections.abc import Callable
 from typing import Any, TypeAlias, TypeVar
 
-from sqlalchemy import inspect, select
+from sqlalchemy import Executable, delete, insert, inspect, select, update
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import InstanceState, Session
 
 from .oracle import Oracle
-from .tables import MODELS, Account, Base, Line, Node, Note, Order, Reminder, Tag, base_table
+from .tables import MODELS, Account, Base, Line, Node, Note, Order, Reminder, Tag, base_table, trail
 
 T = TypeVar("T", bound=Base)
 
@@ -43,6 +45,28 @@ EXPRESSIONS: tuple[tuple[type[Base], str, Callable[[int], object]], ...] = (
     (Note, "body", lambda number: Note.body + "x" * number),
     (Line, "label", lambda number: select(Tag.title).where(Tag.code == f"t{number}").scalar_subquery()),
 )
+
+BULK_VALUES: tuple[tuple[type[Base], str, Callable[[int], object]], ...] = (
+    (Order, "qty", lambda number: Order.qty + number % 4 - 1),
+    (Order, "status", lambda number: ("a", "b", None)[number % 3]),
+    (Line, "label", lambda number: ("a", "b", None)[number % 3]),
+    (Tag, "title", lambda number: Tag.title + "x" * (number % 3)),
+    (Note, "body", lambda number: ("a", "b", None)[number % 3]),
+    (Reminder, "due", lambda number: Reminder.due + number % 3),
+    (Account, "balance", lambda number: Account.balance + number % 3 - 1),
+)
+"""The attributes that bulk statements set, and what to."""
+
+
+def key_of(model: type[Base], number: int) -> object:
+    """The primary key with a number."""
+    return f"t{number}" if model is Tag else number
+
+
+def mark_flush(session: Session) -> None:
+    """Note in the trail that what comes next was written later."""
+    session.connection().execute(insert(trail).values(op="F"))
+
 
 FAMILIES: tuple[tuple[type[Base], str, type[Base], str], ...] = (
     (Order, "account", Account, "orders"),
@@ -288,6 +312,72 @@ class Steps:
         model = (Tag, Line, Tag, Account)[c % 4]
         instance = self.pick(a, model, persistent=True)
         setattr(instance, "code" if model is Tag else "id", f"t{b % 5 + 1}" if model is Tag else b % 5 + 1)
+
+    # Past the unit of work.
+
+    def bulk_update(self, session: Session, a: int, b: int, c: int) -> None:
+        """Update rows by criteria, with values or expressions, however the session is synchronized."""
+        model, name, make = BULK_VALUES[a % len(BULK_VALUES)]
+        key = next(iter(model.__mapper__.local_table.primary_key))
+        statement = update(model).where(key > key_of(model, b % 3)).values({name: make(c)})
+        self._execute(session, statement, synchronize_session=("auto", "fetch", "evaluate")[c % 3])
+
+    def bulk_update_by_key(self, session: Session, a: int, b: int, c: int) -> None:
+        """Update rows by primary key."""
+        model = (Tag, Order, Line)[a % 3]
+        name, values = list(COLUMNS[model].items())[0 if model is Tag else 2 if model is Order else 0]
+        key = "code" if model is Tag else "id"
+        rows = [{key: key_of(model, number), name: values[(c + number) % 2]} for number in (1, 2)]
+        present = {row[0] for row in session.execute(select(getattr(model, key)))}
+        rows = [row for row in rows if row[key] in present]  # SQLAlchemy takes a row that is not there for an error
+        if not rows:
+            raise Skip
+        self._execute(session, update(model), rows)
+
+    def bulk_delete(self, session: Session, a: int, b: int, c: int) -> None:
+        """Delete rows by criteria."""
+        model = (Line, Tag, Line, Tag, Order)[a % 5]
+        key = next(iter(model.__mapper__.local_table.primary_key))
+        statement = delete(model).where(key > key_of(model, b % 3))
+        self._execute(session, statement, synchronize_session=("auto", "fetch", "evaluate")[c % 3])
+
+    def bulk_insert(self, session: Session, a: int, b: int, c: int) -> None:
+        """Insert rows: with keys of their own that may be taken, from the database, in two tables."""
+        if a % 4 == 0:
+            self._execute(session, insert(Tag), [{"code": f"t{b % 5 + 1}", "title": "b"}, {"code": f"u{c}"}])
+        elif a % 4 == 1:
+            self._execute(
+                session, insert(Line).values([{"id": b % 5 + 1, "label": "a"}, {"id": c + 20, "label": None}])
+            )
+        elif a % 4 == 2:
+            self._execute(session, insert(Note), [{"body": "a", "weight": b}, {"body": None, "weight": None}])
+        else:
+            self._execute(session, insert(Reminder), [{"body": "a", "due": b}, {"body": "b", "due": c}])
+
+    def upsert(self, session: Session, a: int, b: int, c: int) -> None:
+        """Insert tags, and update those that there are."""
+        rows = [{"code": f"t{b % 5 + 1}", "title": ("a", "b", None)[c % 3]}, {"code": f"t{b % 5 + 2}", "title": "b"}]
+        statement: Any
+        if self._oracle.database.name == "mariadb":
+            statement = mysql.insert(Tag)
+            statement = statement.on_duplicate_key_update(title=statement.inserted.title)
+        else:
+            statement = (sqlite if self._oracle.database.name == "sqlite" else postgresql).insert(Tag)
+            statement = statement.on_conflict_do_update(
+                index_elements=["code"], set_={"title": statement.excluded.title}
+            )
+        self._execute(session, statement.values(rows) if a % 2 else statement, None if a % 2 else rows)
+        if not session.in_nested_transaction():
+            session.expire_all()  # an upsert leaves objects behind that show what was
+            self.is_comparable = False  # an event session loads again what it will tell of
+
+    def _execute(self, session: Session, statement: Executable, parameters: Any = None, **options: object) -> None:  # noqa: ANN401 - SQLAlchemy's
+        try:
+            session.execute(statement, parameters, execution_options={"events": True, **options})
+        except InvalidRequestError:  # SQLAlchemy refuses it, when an event session has begun a transaction to read in
+            self.is_comparable = False
+            raise
+        mark_flush(session)
 
     # Their relations.
 

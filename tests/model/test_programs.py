@@ -42,11 +42,11 @@ def run_programs(worlds: Worlds, number: int) -> None:
 
 @pytest.mark.parametrize("worlds", ["sqlite"], indirect=True)
 def test_random_programs_on_sqlite(worlds: Worlds) -> None:
-    """T1, T2, T3, T4, T7, E1, E2, E3, E4, E5, E6, E8, E9, E10, E11, E12, C4, C6, C7: what was committed is told."""
+    """T1, T2, T3, T4, T7, E1, E2, E3, E4, E5, E6, E8, E9, E10, E11, E12, C4, C6, C7, B2: what was committed is told."""
     run_programs(worlds, PROGRAMS)
 
 
 @pytest.mark.parametrize("worlds", ["postgresql", "mariadb"], indirect=True)
 def test_random_programs_on_servers(worlds: Worlds) -> None:
-    """T1, T2, T3, T4, T7, E1, E2, E3, E4, E5, E6, E8, E9, E10, E11, E12, C4, C6, C7: the same on servers."""
+    """T1, T2, T3, T4, T7, E1, E2, E3, E4, E5, E6, E8, E9, E10, E11, E12, C4, C6, C7, B2: the same on servers."""
     run_programs(worlds, PROGRAMS // 20)

@@ -48,6 +48,7 @@ with sync_factory.begin() as session:
     assert_type(session, SyncEventSession)
 
 assert_type(SyncEventSession(engine, on_callback_error="raise", callback_grace=1.5), SyncEventSession)
+assert_type(SyncEventSession(engine, on_bulk_write="raise"), SyncEventSession)
 assert_type(SyncEventSession(engine, on_callback_error=notify, cascade_limit=3), SyncEventSession)
 assert_type(SyncEventSession(engine, dispatch_on_joined_commit=True, callback_backend="trio"), SyncEventSession)
 

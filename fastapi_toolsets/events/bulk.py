@@ -1,0 +1,290 @@
+"""Bulk statements, which pass the unit of work by: noticed, and told as events where the model or statement asks."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import CursorResult, Delete, Insert, TextClause, Update, event
+
+from ..errors import BulkWriteError
+from . import compatibility
+from .bulk_inserts import Insertion, made_rows
+from .bulk_reading import ROWS_AT_ONCE, Reader
+from .bulk_statements import (
+    Subject,
+    assigned,
+    check_criteria,
+    check_subject,
+    refuse,
+    subject_of,
+    subject_of_mapper,
+    to_tell,
+)
+from .journal import Kind
+from .loading import writing_connection
+from .plan import state_of
+from .rows import RowRecord, keep_new_rows
+from .types import ModelEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from sqlalchemy import Result
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
+
+    from .journal import Journal, Record
+    from .plan import Plan
+    from .types import BulkPolicy
+
+_HEARS: dict[str, tuple[ModelEvent, ...]] = {
+    "insert": (ModelEvent.CREATE,),
+    "update": (ModelEvent.UPDATE,),
+    "delete": (ModelEvent.DELETE,),
+}
+_UPSERT = (ModelEvent.CREATE, ModelEvent.UPDATE)
+_MARK = "fastapi_toolsets_bulk_statement"
+"""The execution option by which a statement is known again on its way to the database."""
+
+
+class BulkWrites:
+    """Follows the bulk statements of one session. Runs where the session's own work runs."""
+
+    def __init__(self, journal: Journal, policy: BulkPolicy) -> None:
+        """Write to ``journal``."""
+        self._journal = journal
+        self._policy: BulkPolicy = policy
+
+    def execute(self, execution: ORMExecuteState) -> Result[Any] | None:
+        """Run a statement and record what it does, or leave it to SQLAlchemy with ``None``.
+
+        Raises:
+            BulkWriteError: The statement is not opted in and the session's policy is to raise, or events were asked
+                for that cannot be told as they are. The statement has not run then.
+            BulkEventsError: The execution option ``events`` is no truth value.
+        """
+        statement = execution.statement
+        events = execution.execution_options.get("events")
+        if isinstance(statement, (Insert, Update, Delete)):
+            subject = subject_of(statement)
+            if subject.heard:
+                hears = _HEARS[subject.name]
+                if isinstance(statement, Insert) and compatibility.conflict_update(
+                    compatibility.written(statement).conflict
+                ):
+                    hears = _UPSERT
+                told = to_tell(subject, events, hears, self._policy)
+                if told:
+                    return self._tell(execution, subject, statement, told)
+        elif events is True and isinstance(statement, TextClause):
+            raise BulkWriteError(
+                "a text() statement cannot make events: nobody knows which rows it writes. Use insert(), update() or "
+                "delete() on the model"
+            )
+        return None
+
+    def _tell(
+        self,
+        execution: ORMExecuteState,
+        subject: Subject,
+        statement: Insert | Update | Delete,
+        told: dict[Mapper[Any], Plan],
+    ) -> Result[Any]:
+        mapper = check_subject(subject)
+        session = execution.session
+        connection = writing_connection(session, mapper)
+        if isinstance(statement, Insert):
+            insertion = Insertion(session, connection, subject, mapper, told)
+            result = insertion.run(execution, statement)
+            self._record(session, insertion.records)
+            return result
+        parameters = execution.parameters
+        if isinstance(statement, Update) and subject.is_orm and isinstance(parameters, list):
+            if session.autoflush:
+                session.flush()
+            keys = _primary_key(mapper)
+            rows = cast("list[dict[str, Any]]", parameters)
+            identities = [tuple(row[key] for key in keys) for row in rows if row.keys() >= set(keys)]
+            records = list(_before_update(session, mapper, told, identities))
+            result = execution.invoke_statement()
+        else:
+            check_criteria(subject, mapper, statement, parameters)
+            followed = _Followed(session, mapper, told, subject)
+            with followed.on(connection):
+                result = execution.invoke_statement(execution_options={_MARK: followed})
+            records = followed.written(result)
+        self._record(session, records)
+        return result
+
+    def _record(self, session: Session, records: list[RowRecord]) -> None:
+        """Write into the journal what a statement has done."""
+        journal = self._journal
+        positions = journal.positions
+        moved: list[Record] = []
+        for record in records:
+            record.position = next(positions)
+            if record.key != record.origin:
+                moved.append(record)
+        if records:
+            journal.bulk = True
+            keep_new_rows(session, records)
+            journal.frame(session.get_nested_transaction()).absorb(records, moved)
+
+    # The session's bulk methods.
+
+    def insert_mappings(
+        self,
+        session: Session,
+        mapper: Mapper[Any],
+        mappings: Iterable[dict[str, Any]],
+        write: Callable[[Iterable[dict[str, Any]], bool], None],
+        *,
+        return_defaults: bool,
+    ) -> None:
+        """Write what ``bulk_insert_mappings`` was given with ``write(mappings, return_defaults)``."""
+        subject = subject_of_mapper("insert", mapper)
+        told = to_tell(subject, None, _HEARS["insert"], self._policy)
+        if not told:
+            write(mappings, return_defaults)
+            return
+        check_subject(subject)
+        keys = _primary_key(mapper)
+        waiting = iter(mappings)
+        while chunk := list(islice(waiting, ROWS_AT_ONCE)):
+            # The primary keys are put into the dictionaries: into the caller's only where they were asked for.
+            rows = chunk if return_defaults else [dict(row) for row in chunk]
+            write(rows, True)  # noqa: FBT003 - as SQLAlchemy's own method takes it
+            identities = [tuple(row[key] for key in keys) for row in rows]
+            self._record(session, list(made_rows(writing_connection(session, mapper), mapper, told, identities)))
+
+    def update_mappings(
+        self,
+        session: Session,
+        mapper: Mapper[Any],
+        mappings: Iterable[dict[str, Any]],
+        write: Callable[[Iterable[dict[str, Any]]], None],
+    ) -> None:
+        """Write what ``bulk_update_mappings`` was given with ``write(mappings)``."""
+        subject = subject_of_mapper("update", mapper)
+        told = to_tell(subject, None, _HEARS["update"], self._policy)
+        if not told:
+            write(mappings)
+            return
+        check_subject(subject)
+        rows = list(mappings)
+        keys = _primary_key(mapper)
+        identities = [tuple(row[key] for key in keys) for row in rows]
+        records = list(_before_update(session, mapper, told, identities))
+        write(rows)
+        self._record(session, records)
+
+    def save_objects(
+        self,
+        session: Session,
+        objects: Iterable[object],
+        write: Callable[[Iterable[object], bool], None],
+        *,
+        return_defaults: bool,
+    ) -> None:
+        """Write what ``bulk_save_objects`` was given with ``write(objects, return_defaults)``."""
+        saved = list(objects)
+        groups: dict[tuple[str, Mapper[Any]], list[InstanceState[Any]]] = {}
+        for state in map(state_of, saved):
+            name = "insert" if state.key is None else "update"
+            groups.setdefault((name, state.manager.mapper), []).append(state)
+        updates: list[RowRecord] = []
+        inserted: list[tuple[Mapper[Any], dict[Mapper[Any], Plan], list[InstanceState[Any]]]] = []
+        for (name, mapper), states in groups.items():
+            subject = subject_of_mapper(name, mapper)
+            told = to_tell(subject, None, _HEARS[name], self._policy)
+            if told and name == "insert":
+                check_subject(subject)
+                inserted.append((mapper, told, states))
+            elif told:
+                check_subject(subject)
+                identities = [state.key[1] for state in states if state.key is not None]
+                updates += _before_update(session, mapper, told, identities)
+        write(saved, return_defaults or bool(inserted))
+        for mapper, told, states in inserted:
+            identities = [tuple(mapper.primary_key_from_instance(state.obj())) for state in states]
+            self._record(session, list(made_rows(writing_connection(session, mapper), mapper, told, identities)))
+        self._record(session, updates)
+
+
+def _primary_key(mapper: Mapper[Any]) -> list[str]:
+    return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+
+
+def _before_update(
+    session: Session, mapper: Mapper[Any], told: dict[Mapper[Any], Plan], identities: Iterable[tuple[Any, ...]]
+) -> Iterator[RowRecord]:
+    """Read the rows that an update by primary key is about to write."""
+    reader = Reader(mapper, told, Kind.UPDATED)
+    yield from reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities))
+
+
+class _Followed:
+    """One UPDATE or DELETE by criteria, whose rows are read when it is about to be sent.
+
+    Not before: other ``do_orm_execute`` listeners may still add criteria, and SQLAlchemy flushes first.
+    """
+
+    def __init__(self, session: Session, mapper: Mapper[Any], told: dict[Mapper[Any], Plan], subject: Subject) -> None:
+        self._session = session
+        self._mapper = mapper
+        self._told = told
+        self._subject = subject
+        self._reader: Reader | None = None
+        self._records: list[RowRecord] = []
+
+    def on(self, connection: Connection) -> _Listening:
+        """Wait for the statement on a connection."""
+        return _Listening(connection, self._before_execute)
+
+    def _before_execute(
+        self,
+        connection: Connection,
+        statement: Any,  # noqa: ANN401 - whatever is executed
+        many: Any,  # noqa: ANN401 - SQLAlchemy's own
+        parameters: Any,  # noqa: ANN401 - SQLAlchemy's own
+        options: Mapping[str, Any],
+    ) -> tuple[Any, Any, Any]:
+        if options.get(_MARK) is self and isinstance(statement, (Update, Delete)) and self._reader is None:
+            kind = Kind.UPDATED if isinstance(statement, Update) else Kind.DELETED
+            self._reader = reader = Reader(self._mapper, self._told, kind)
+            if isinstance(statement, Update):
+                reader.sets_key(assigned(self._mapper, statement, parameters))
+            found = reader.by_criteria(connection, statement, parameters, is_orm=self._subject.is_orm)
+            if kind is Kind.DELETED:
+                reader.complete_deleted(self._session, found)
+            self._records = found
+            if connection.dialect.name == "postgresql":
+                statement = statement.where(reader.only_read())
+        return statement, many, parameters
+
+    def written(self, result: Result[Any]) -> list[RowRecord]:
+        """Return what the statement has done to each row, now that it has run."""
+        if self._reader is None:
+            raise refuse(self._subject, "it was sent to another connection than the session's own for the model")
+        if isinstance(result, CursorResult) and result.rowcount > len(self._reader.identities):
+            raise refuse(
+                self._subject,
+                "it has written rows that others added after its rows were read: roll back and try again, or use the "
+                "isolation level REPEATABLE READ. If that is not the reason",
+            )
+        return self._records
+
+
+class _Listening:
+    """Listens on one connection for the time of a block."""
+
+    def __init__(self, connection: Connection, listener: Callable[..., Any]) -> None:
+        self._connection = connection
+        self._listener = listener
+
+    def __enter__(self) -> None:
+        event.listen(self._connection, "before_execute", self._listener, retval=True)
+
+    def __exit__(self, *error: object) -> None:
+        event.remove(self._connection, "before_execute", self._listener)

@@ -1,0 +1,260 @@
+"""Bulk INSERTs: which rows they made, and which were there already and became updates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import (
+    Column,
+    CursorResult,
+    Table,
+    UniqueConstraint,
+    literal_column,
+    tuple_,
+)
+from sqlalchemy.engine import IteratorResult
+from sqlalchemy.engine.result import SimpleResultMetaData
+
+from . import compatibility
+from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
+from .bulk_statements import column_keys, column_of, refuse
+from .journal import Kind
+from .loading import chunks
+from .rows import RowRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import Insert, Result, Row
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+
+    from .bulk_statements import Subject
+    from .compatibility import Written
+    from .plan import Plan
+
+Identity = tuple[Any, ...]
+
+
+class _Counted(IteratorResult[Any]):
+    """The result of an INSERT without ``returning()``: no rows, and how many were written."""
+
+    returns_rows: bool = False
+
+    def __init__(self, rowcount: int) -> None:
+        super().__init__(SimpleResultMetaData([]), iter(()))
+        self.rowcount: int = rowcount
+
+
+class Insertion:
+    """One INSERT whose rows are told of.
+
+    Attributes:
+        records: What it did, once it has run.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        connection: Connection,
+        subject: Subject,
+        mapper: Mapper[Any],
+        told: Mapping[Mapper[Any], Plan],
+    ) -> None:
+        """Prepare to run an INSERT of rows of ``mapper`` on ``connection``."""
+        self.records: list[RowRecord] = []
+        self._session = session
+        self._connection = connection
+        self._subject = subject
+        self._mapper = mapper
+        self._told = told
+        self._there: set[Identity] = set()
+        self._updates: dict[Identity, RowRecord] = {}
+
+    def run(self, execution: ORMExecuteState, statement: Insert) -> Result[Any]:
+        """Run the statement and find out what it did.
+
+        Raises:
+            BulkWriteError: That cannot be found out; the statement has not run.
+        """
+        parts = compatibility.written(statement)
+        parameters = execution.parameters
+        self._check(statement, parts, is_single=not parameters)
+        if self._session.autoflush:
+            self._session.flush()
+        if compatibility.conflict_update(parts.conflict):
+            self._read_existing(parts, list(self._given(parts, parameters)))
+        plain = not (parts.rows or parts.returning or parts.conflict is not None or statement.select is not None)
+        if plain and not parameters:
+            result = execution.invoke_statement()
+            self._take([tuple(cast("CursorResult[Any]", result).inserted_primary_key or ())])
+            return result
+        if self._connection.dialect.insert_returning:
+            return self._run_returning(execution, statement, parts)
+        identities = self._known_identities(parts, parameters) if parts.conflict is None else []
+        if not identities:
+            raise refuse(self._subject, "this database has no RETURNING, and not every row is given its primary key")
+        result = execution.invoke_statement()
+        self._take(identities)
+        return result
+
+    def _check(self, statement: Insert, parts: Written, *, is_single: bool) -> None:
+        subject, mapper = self._subject, self._mapper
+        if parts.prefixes:
+            raise refuse(
+                subject, "it has a prefix such as IGNORE or REPLACE, and the database does not tell its effect"
+            )
+        parent = mapper.inherits
+        if parent is not None and parent.local_table is not mapper.local_table and (is_single or not subject.is_orm):
+            raise refuse(
+                subject, "it makes a part of the row only, in one of its tables: give execute() a list of rows"
+            )
+        if compatibility.conflict_update(parts.conflict):
+            if statement.select is not None:
+                raise refuse(subject, "which rows an INSERT from a SELECT will find cannot be read before it")
+            if column_keys(compatibility.conflict_update(parts.conflict)) & {key.key for key in mapper.primary_key}:
+                raise refuse(subject, "it sets the primary key of rows that exist")
+
+    # How its rows become known.
+
+    def _run_returning(self, execution: ORMExecuteState, statement: Insert, parts: Written) -> Result[Any]:
+        added: list[Any] = [*self._mapper.primary_key]
+        if self._subject.is_orm:
+            added = [self._mapper.get_property_by_column(column).class_attribute for column in added]
+        width = len(added)
+        if self._connection.dialect.name == "postgresql" and compatibility.conflict_update(parts.conflict):
+            added.append(literal_column("(xmax = 0)"))  # whether PostgreSQL has made the row
+        many = isinstance(execution.parameters, list) and parts.conflict is None
+        extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
+        result = execution.invoke_statement(statement=extended)
+        if not parts.returning:
+            count = 0
+            while rows := result.fetchmany(ROWS_AT_ONCE):
+                count += len(rows)
+                self._take_returned([tuple(row) for row in rows], width)
+            return _Counted(count)
+        frozen = result.freeze()
+        self._take_returned([tuple(row)[-len(added) :] for row in cast("Sequence[Row[Any]]", frozen.data)], width)
+        shown: Result[Any] = frozen()
+        return shown.columns(*range(len(shown.keys()) - len(added)))
+
+    def _take_returned(self, rows: list[tuple[Any, ...]], width: int) -> None:
+        for row in rows:
+            if len(row) > width and not row[width] and row[:width] not in self._there:
+                raise refuse(
+                    self._subject,
+                    "others have added rows with the same keys after the existing ones were read: roll back and try "
+                    "again. If that is not the reason",
+                )
+        self._take([row[:width] for row in rows])
+
+    def _known_identities(self, parts: Written, parameters: object) -> list[Identity]:
+        """Return the primary keys where every row is given its own, otherwise nothing."""
+        columns = [str(column.key) for column in self._mapper.primary_key]
+        found = [tuple(row.get(column) for column in columns) for row in self._given(parts, parameters)]
+        complete = all(value is not None and not is_expression(value) for identity in found for value in identity)
+        return found if complete else []
+
+    def _take(self, identities: Iterable[Identity]) -> None:
+        """Record rows that the statement has written."""
+        made: list[Identity] = []
+        for identity in identities:
+            if identity in self._there:
+                update = self._updates.pop(identity, None)
+                if update is not None:
+                    self.records.append(update)
+            else:
+                made.append(identity)
+        self.records += made_rows(self._connection, self._mapper, self._told, made)
+
+    # What an upsert will find.
+
+    def _read_existing(self, parts: Written, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Read and lock the rows that will be updated instead of inserted."""
+        for columns in self._conflicts(parts.conflict):
+            keys = [key for row in rows if (key := self._conflict_key(columns, row)) is not None]
+            reader = Reader(self._mapper, self._told, Kind.UPDATED)
+            for chunk in chunks(keys):
+                criterion = (
+                    columns[0].in_([key[0] for key in chunk]) if len(columns) == 1 else tuple_(*columns).in_(chunk)
+                )
+                for record in reader.by_criterion(self._connection, criterion):
+                    self._updates.setdefault(record.key[1], record)
+            self._there.update(reader.identities)
+
+    def _conflicts(self, conflict: object) -> Iterator[list[Column[Any]]]:
+        """Iterate over the columns of each key on which a row can conflict."""
+        table = cast("Table", self._mapper.local_table)
+        name, elements = compatibility.conflict_target(conflict)
+        by_name = dict(_unique_keys(table))
+        if name is not None:
+            if name not in by_name:
+                raise refuse(self._subject, f"the table's definition knows no unique constraint {name!r}")
+            yield by_name[name]
+        elif elements:
+            keys = column_keys(elements)
+            if not keys <= set(table.columns.keys()):
+                raise refuse(self._subject, "its conflict target is an expression")
+            yield [table.columns[key] for key in sorted(keys)]
+        else:
+            yield from by_name.values()
+
+    def _conflict_key(self, columns: Sequence[Column[Any]], row: Mapping[str, Any]) -> Identity | None:
+        """Return what a row has in some unique columns, ``None`` where that cannot be in the table already."""
+        found: list[Any] = []
+        for column in columns:
+            value: Any = row.get(column.key)
+            if column.key not in row:
+                if column.server_default is not None and not column.primary_key:
+                    raise refuse(self._subject, f"{column.name!r} is left to the database, and rows conflict on it")
+                default: Any = column.default
+                value = default.arg if default is not None and default.is_scalar else None
+            if is_expression(value):
+                raise refuse(self._subject, f"{column.name!r} is given as an expression, and rows conflict on it")
+            if value is None:
+                return None
+            found.append(value)
+        return tuple(found)
+
+    def _given(self, parts: Written, parameters: object) -> Iterator[dict[str, Any]]:
+        """Iterate over the rows that the statement was given, by column key."""
+        rows: Sequence[Mapping[Any, Any]] = parts.rows
+        if parameters:
+            rows = cast("Any", parameters if isinstance(parameters, list) else [parameters])
+        names = {prop.key: column_of(self._mapper, prop.key) for prop in self._mapper.column_attrs}
+        for row in rows or [{}]:
+            given: dict[str, Any] = {}
+            for key, value in (*parts.values.items(), *row.items()):
+                column = names.get(key) if isinstance(key, str) and self._subject.is_orm else key
+                name = next(iter(column_keys([key if column is None else column])))
+                given[name] = plain_value(value)
+            yield given
+
+
+def made_rows(
+    connection: Connection, mapper: Mapper[Any], told: Mapping[Mapper[Any], Plan], identities: Sequence[Identity]
+) -> Iterator[RowRecord]:
+    """Record new rows, each with the plan of its own class.
+
+    Args:
+        connection: The connection that has made them.
+        mapper: The mapper that they were made for.
+        told: The plans of those who are to be told, by mapper.
+        identities: Their primary keys.
+    """
+    if mapper.polymorphic_on is not None:
+        yield from Reader(mapper, told, Kind.CREATED).by_identity(connection, identities)
+        return
+    plan = told[mapper]
+    identity_class = mapper.identity_key_from_primary_key((None,) * len(mapper.primary_key))[0]
+    for identity in identities:
+        yield RowRecord(Kind.CREATED, (identity_class, identity, None), plan)
+
+
+def _unique_keys(table: Table) -> Iterator[tuple[Any, list[Column[Any]]]]:
+    for constraint in table.constraints:
+        if isinstance(constraint, UniqueConstraint) or constraint is table.primary_key:
+            yield constraint.name or constraint, list(getattr(constraint, "columns", ()))
+    for index in table.indexes:
+        if index.unique and index.columns:
+            yield index.name or index, list(index.columns)

@@ -1,0 +1,226 @@
+"""Reads and locks the rows that a bulk statement is about to write, a tuple each, streamed."""
+
+from __future__ import annotations
+
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from sqlalchemy import BindParameter, ClauseElement, Column, bindparam, func, select, tuple_
+from sqlalchemy import cast as sql_cast
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from . import compatibility
+from .bulk_statements import column_of
+from .journal import Kind
+from .loading import chunks, has_identity, read_values
+from .rows import RowRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+
+    from sqlalchemy import ColumnElement, Delete, Select, Update
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.orm import Mapper, Session
+
+    from .plan import Plan
+
+ROWS_AT_ONCE = 1_000
+"""So many rows are fetched at a time, and a statement on fewer has no cursor on the server: that takes round trips."""
+
+
+class _Layout(NamedTuple):
+    """Where in a row that was read the values of one class are."""
+
+    plan: Plan
+    identity_class: type[object]
+    keys: tuple[str, ...]
+    values: Callable[[Sequence[Any]], tuple[Any, ...]]
+
+
+class Reader:
+    """Reads the rows of one statement."""
+
+    def __init__(self, mapper: Mapper[Any], plans: Mapping[Mapper[Any], Plan], kind: Kind) -> None:
+        """Resolve what to read.
+
+        Args:
+            mapper: The mapper that the statement writes.
+            plans: The plans of those who are to be told, by the mapper of the row.
+            kind: What becomes of the rows.
+        """
+        self.mapper = mapper
+        self._plans = plans
+        self._kind = kind
+        self._columns: list[Any] = [*mapper.primary_key]
+        self._width = len(self._columns)
+        self._polymorphic = mapper.polymorphic_on is not None
+        if self._polymorphic:
+            self._columns.append(mapper.polymorphic_on)
+        self._layouts: dict[Any, _Layout | None] = {}
+        self._positions: dict[ColumnElement[Any], int] = {}
+        for plan in plans.values():
+            for key in self._keys(plan):
+                column = column_of(plan.mapper, key)
+                if column not in self._positions:
+                    self._positions[column] = len(self._columns)
+                    self._columns.append(column)
+        self._new_key: dict[int, int] = {}
+        self._set_to: dict[int, Any] = {}
+        self.identities: list[tuple[Any, ...]] = []
+        """The primary keys of all rows that were read, also of those that nobody is to be told of."""
+
+    def _keys(self, plan: Plan) -> tuple[str, ...]:
+        """Return the attributes to read of a class: what an UPDATE may change, the last row of what is deleted."""
+        keys: Collection[str] = ()
+        if self._kind is Kind.UPDATED:
+            keys = plan.watched_columns if plan.follows_updates else ()
+        elif self._kind is Kind.DELETED:
+            keys = plan.columns if plan.mapper.tables == self.mapper.tables else ()
+        tables = set(self.mapper.tables)
+        columns = ((key, column_of(plan.mapper, key)) for key in keys)
+        return tuple(key for key, column in columns if not isinstance(column, Column) or column.table in tables)
+
+    def sets_key(self, assigned: Mapping[int, Any]) -> None:
+        """Read what an UPDATE is about to make of the primary key, too.
+
+        Args:
+            assigned: Values or expressions by position in the key.
+        """
+        for position, value in assigned.items():
+            given = plain_value(value)
+            if is_expression(given):
+                self._new_key[position] = len(self._columns)
+                self._columns.append(given)
+            else:
+                self._set_to[position] = given
+
+    def by_criteria(
+        self, connection: Connection, statement: Update | Delete, parameters: Mapping[str, Any], *, is_orm: bool
+    ) -> list[RowRecord]:
+        """Read and lock the rows that meet a statement's criteria, those of its options and its class included."""
+        query: Any = select(*self._columns)
+        if is_orm:
+            query = query.select_from(self.mapper).options(*compatibility.statement_options(statement))
+        else:
+            query = query.select_from(self.mapper.persist_selectable)
+        if statement.whereclause is not None:
+            query = query.where(statement.whereclause)
+        query = query.order_by(*self.mapper.primary_key)
+        return list(self._records(self._stream(connection, self._locked(query), parameters)))
+
+    def by_criterion(self, connection: Connection, criterion: ColumnElement[bool]) -> Iterator[RowRecord]:
+        """Read and lock the rows that meet a criterion, whatever their class."""
+        query: Any = select(*self._columns).select_from(self.mapper.persist_selectable).where(criterion)
+        yield from self._records(connection.execute(self._locked(query)))
+
+    def by_identity(self, connection: Connection, identities: Iterable[tuple[Any, ...]]) -> Iterator[RowRecord]:
+        """Read and lock the rows with these primary keys."""
+        for chunk in chunks(identities):
+            found = {record.key[1]: record for record in self.by_criterion(connection, self._has_identity(chunk))}
+            yield from (found[identity] for identity in chunk if identity in found)
+
+    def _has_identity(self, identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
+        return has_identity(self.mapper.primary_key, identities)
+
+    def _locked(self, query: Select[Any]) -> Select[Any]:
+        return query.with_for_update(of=self.mapper.local_table)
+
+    def _stream(
+        self, connection: Connection, query: Select[Any], parameters: Mapping[str, Any]
+    ) -> Iterator[Sequence[Any]]:
+        first = connection.execute(query.limit(ROWS_AT_ONCE + 1), parameters).all()
+        if len(first) <= ROWS_AT_ONCE:
+            yield from first
+            return
+        del first
+        options = {} if compatibility.is_autocommit(connection) else {"yield_per": ROWS_AT_ONCE}
+        yield from connection.execute(query, parameters, execution_options=options)
+
+    def _records(self, rows: Iterable[Sequence[Any]]) -> Iterator[RowRecord]:
+        width, kind = self._width, self._kind
+        moves = bool(self._new_key or self._set_to)
+        last: tuple[Any, ...] | None = None
+        for row in rows:
+            identity = tuple(row[:width])
+            if identity == last:  # joined with several rows of another table
+                continue
+            last = identity
+            self.identities.append(identity)
+            layout = self._layout(row[width] if self._polymorphic else None)
+            if layout is None:
+                continue
+            values = layout.values(row)
+            key = (layout.identity_class, identity, None)
+            if kind is Kind.UPDATED:
+                record = RowRecord(kind, key, layout.plan, keys=layout.keys, before=values)
+                if moves:
+                    record.key = (layout.identity_class, self._moved(identity, row), None)
+            else:
+                record = RowRecord(kind, key, layout.plan, stored=values if layout.keys else None)
+            yield record
+
+    def _moved(self, identity: tuple[Any, ...], row: Sequence[Any]) -> tuple[Any, ...]:
+        moved = list(identity)
+        for position, value in self._set_to.items():
+            moved[position] = value
+        for position, index in self._new_key.items():
+            moved[position] = row[index]
+        return tuple(moved)
+
+    def _layout(self, discriminator: object) -> _Layout | None:
+        if discriminator in self._layouts:
+            return self._layouts[discriminator]
+        mapper = self.mapper.polymorphic_map.get(discriminator) if self._polymorphic else self.mapper
+        plan = None if mapper is None else self._plans.get(mapper)
+        layout = None
+        if plan is not None and not (self._kind is Kind.UPDATED and not plan.follows_updates):
+            keys = self._keys(plan)
+            positions = [self._positions[column_of(plan.mapper, key)] for key in keys]
+            identity_class = plan.mapper.identity_key_from_primary_key((None,) * self._width)[0]
+            layout = _Layout(plan, identity_class, keys, _getter(positions))
+        self._layouts[discriminator] = layout
+        return layout
+
+    def complete_deleted(self, session: Session, records: Iterable[RowRecord]) -> None:
+        """Read the last rows of classes that have columns in tables that the statement does not name."""
+        missing: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
+        for record in records:
+            if record.stored is None:
+                missing.setdefault(record.plan, {})[record.key[1]] = record
+        for plan, by_identity in missing.items():
+            for identity, row in read_values(session, plan.mapper, list(by_identity), plan.columns):
+                by_identity[identity].stored = row
+
+    def only_read(self) -> ColumnElement[bool]:
+        """Return the criterion, for PostgreSQL, that a row is one of those that were read and locked.
+
+        Under READ COMMITTED a statement sees what others have committed since the SELECT before it; with this it writes
+        exactly what it would have written at the time of that SELECT.
+        """
+        columns = list(self.mapper.local_table.primary_key)
+        arrays: list[Any] = []
+        for position, column in enumerate(columns):
+            array = ARRAY(column.type)
+            values = [identity[position] for identity in self.identities]
+            arrays.append(func.unnest(sql_cast(bindparam(None, values, array), array)))
+        locked = select(*arrays)
+        return (columns[0] if len(arrays) == 1 else tuple_(*columns)).in_(locked)
+
+
+def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes
+    """Return the value that a statement was given, not as a parameter but as it is; an expression stays one."""
+    return cast("Any", given).effective_value if isinstance(given, BindParameter) else given
+
+
+def is_expression(given: object) -> bool:
+    """Whether only the database can tell the value."""
+    return isinstance(given, ClauseElement) or hasattr(given, "__clause_element__")
+
+
+def _getter(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:
+    if not positions:
+        return lambda _row: ()
+    if len(positions) == 1:
+        position = positions[0]
+        return lambda row: (row[position],)
+    return itemgetter(*positions)

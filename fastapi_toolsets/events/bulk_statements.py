@@ -1,0 +1,272 @@
+"""What a bulk statement writes, whether anybody wants to hear of it, and what cannot be told rightly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Column, Insert, Table, Update, event, inspect, select
+from sqlalchemy.orm import Mapper
+
+from ..errors import BulkEventsError, BulkWriteError, BulkWriteWarning
+from . import compatibility
+from .plan import plans
+from .registry import registry
+from .types import ModelEvent
+from .warn import warn
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from sqlalchemy import ColumnElement, Delete
+
+    from .plan import Plan
+    from .types import BulkPolicy
+
+DML: TypeAlias = "Insert | Update | Delete"
+
+_warned: WeakKeyDictionary[Mapper[Any], set[str]] = WeakKeyDictionary()
+"""The kinds of statement that a warning was given for, by mapper."""
+
+
+class Subject:
+    """What one bulk statement writes.
+
+    Attributes:
+        name: The kind of statement, for messages: ``"insert"``, ``"update"`` or ``"delete"``.
+        mapper: The mapper of the rows, an ancestor's where rows of several classes are among them; ``None`` where
+            nobody listens to any, or where a table has several.
+        heard: The mappers of the rows, descendants included, that have listeners.
+        is_orm: Whether the statement was given a mapped class, not a table.
+    """
+
+    __slots__ = ("heard", "is_orm", "mapper", "name", "reason")
+
+    def __init__(self, name: str, mapper: Mapper[Any] | None, heard: tuple[Mapper[Any], ...], *, is_orm: bool) -> None:
+        """Describe a statement."""
+        self.name: str = name
+        self.mapper: Mapper[Any] | None = mapper
+        self.heard: tuple[Mapper[Any], ...] = heard
+        self.is_orm: bool = is_orm
+        self.reason: str | None = None
+
+    @property
+    def described(self) -> str:
+        """The statement, for messages."""
+        mapper = self.mapper or self.heard[0]
+        return f"{self.name}({mapper.class_.__qualname__})"
+
+
+def subject_of(statement: DML) -> Subject:
+    """Resolve what a statement writes."""
+    name = "insert" if isinstance(statement, Insert) else "update" if isinstance(statement, Update) else "delete"
+    entity = compatibility.written_entity(statement)
+    if entity is None:
+        return _subject_of_table(name, statement.table)
+    subject = subject_of_mapper(name, entity.mapper)
+    if not isinstance(entity, Mapper):
+        subject.reason = "it was given an alias"
+    return subject
+
+
+def subject_of_mapper(name: str, mapper: Mapper[Any], *, is_orm: bool = True) -> Subject:
+    """Resolve what writing rows of a mapper writes."""
+    # Rows of a subclass are inserted by a statement for the subclass.
+    concerned = (mapper,) if name == "insert" and is_orm else _rows_of(mapper)
+    heard = tuple(member for member in concerned if plans.get(member) is not None)
+    return Subject(name, mapper if heard else None, heard, is_orm=is_orm)
+
+
+def _rows_of(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
+    """Iterate over the mappers whose rows are among the mapper's own: a concrete subclass has a table of its own."""
+    yield mapper
+    for member in mapper.self_and_descendants:
+        if member.inherits is mapper and not member.concrete:
+            yield from _rows_of(member)
+
+
+def _subject_of_table(name: str, target: object) -> Subject:
+    table = cast("Table | None", target if isinstance(target, Table) else None)
+    members = () if table is None else _listening_to(table)
+    if not members:
+        return Subject(name, None, (), is_orm=False)
+    roots: dict[Mapper[Any], None] = {}
+    for member in members:
+        own = [ancestor for ancestor in member.iterate_to_root() if ancestor.local_table is table]
+        if own:
+            roots[own[-1]] = None
+    if len(roots) == 1:
+        return subject_of_mapper(name, next(iter(roots)), is_orm=False)
+    subject = Subject(name, None, members, is_orm=False)
+    subject.reason = f"several classes are mapped to the table {_name(table)!r}, or parts of it"
+    return subject
+
+
+_by_table: dict[Table, tuple[Mapper[Any], ...]] = {}
+
+
+def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
+    """Return the mappers with listeners that have rows in a table."""
+    known = _by_table.get(table)
+    if known is None:
+        classes = dict.fromkeys(registry.targets())
+        waiting = list(classes)
+        while waiting:
+            derived: list[type] = type.__subclasses__(waiting.pop())
+            subclasses = [subclass for subclass in derived if subclass not in classes]
+            classes.update(dict.fromkeys(subclasses))
+            waiting += subclasses
+        mappers = (cast("Mapper[Any] | None", inspect(class_, raiseerr=False)) for class_ in classes)
+        known = tuple(mapper for mapper in mappers if isinstance(mapper, Mapper) and table in mapper.tables)
+        _by_table[table] = known
+    return known
+
+
+registry.subscribe(_by_table.clear)
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _check_bulk_events(mapper: Mapper[Any], class_: type) -> None:  # noqa: ARG001 - SQLAlchemy calls it so
+    """Refuse a wrong ``__bulk_events__`` when the mapper is configured; a new mapper may have a known table."""
+    _by_table.clear()
+    opted_in(mapper)
+
+
+def opted_in(mapper: Mapper[Any]) -> bool:
+    """Return whether the class says that bulk statements on it make events.
+
+    Raises:
+        BulkEventsError: ``__bulk_events__`` is no truth value.
+    """
+    class_ = mapper.class_
+    value = getattr(class_, "__bulk_events__", False)
+    if not isinstance(value, bool):
+        msg = f"{class_.__module__}.{class_.__qualname__}.__bulk_events__ is {value!r}: make it True or False"
+        raise BulkEventsError(msg)
+    return value
+
+
+def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], policy: BulkPolicy) -> dict[Any, Plan]:
+    """Return the plans whose listeners are to be told of a statement, and complain about those who are not.
+
+    Args:
+        subject: What the statement writes.
+        events: The execution option ``events``; ``None`` where the statement has none.
+        hears: What rows can become by the statement.
+        policy: What the session does about a statement that nobody is told of.
+
+    Raises:
+        BulkEventsError: ``events`` is no truth value.
+        BulkWriteError: The statement is not opted in, and the policy is to raise.
+    """
+    if events is not None and not isinstance(events, bool):
+        msg = f"the execution option events was given {events!r}: give it True or False"
+        raise BulkEventsError(msg)
+    told: dict[Any, Plan] = {}
+    for mapper in subject.heard:
+        plan = plans.get(mapper)
+        if plan is None:
+            continue
+        if opted_in(mapper) if events is None else events:
+            told[mapper] = plan
+        elif events is None and policy != "ignore" and any(plan.listeners[kind] for kind in hears):
+            _complain(mapper, subject.name, policy)
+    return told
+
+
+def _complain(mapper: Mapper[Any], name: str, policy: BulkPolicy) -> None:
+    class_name = mapper.class_.__qualname__
+    message = (
+        f"{class_name} has listeners, and a bulk {name} passes them by: set __bulk_events__ = True on {class_name}, "
+        "give the statement execution_options(events=True), or events=False to say that nobody needs to hear of it"
+    )
+    if policy == "raise":
+        raise BulkWriteError(message)
+    known = _warned.setdefault(mapper, set())
+    if name not in known:
+        known.add(name)
+        warn(message, BulkWriteWarning)
+
+
+def refuse(subject: Subject, reason: str) -> BulkWriteError:
+    """Make the error for a statement whose events cannot be told as they are."""
+    return BulkWriteError(
+        f"{subject.described} cannot make events: {reason}. Write the rows through the unit of work, "
+        "or give the statement execution_options(events=False) to do without events"
+    )
+
+
+def check_subject(subject: Subject) -> Mapper[Any]:
+    """Return the mapper of the rows that are to be told of.
+
+    Raises:
+        BulkWriteError: The statement's rows cannot be told apart.
+    """
+    mapper = subject.mapper
+    if mapper is None or subject.reason is not None:
+        raise refuse(subject, subject.reason or "no mapped class was found for it")
+    if not isinstance(mapper.local_table, Table):
+        raise refuse(subject, "the class is mapped to something that is not a table")
+    if any(member.concrete for member in mapper.self_and_descendants if member is not mapper):
+        raise refuse(subject, "subclasses of it have tables of their own (concrete inheritance)")
+    return mapper
+
+
+def check_criteria(subject: Subject, mapper: Mapper[Any], statement: Update | Delete, parameters: object) -> None:
+    """Refuse an UPDATE or DELETE by criteria whose rows no SELECT can find beforehand.
+
+    Raises:
+        BulkWriteError: It is one.
+    """
+    parts = compatibility.written(statement)
+    local = mapper.local_table
+    if isinstance(parameters, list):
+        raise refuse(subject, "it runs once for each of a list of parameters: use the ORM's update by primary key")
+    if parts.limited:
+        raise refuse(subject, "it has a LIMIT, and which rows it takes only the database knows")
+    if not isinstance(statement, Update) and mapper.inherits is not None and mapper.inherits.local_table is not local:
+        reason = f"it takes rows from the table {_name(local)!r} only and leaves their other part"
+        raise refuse(subject, f"{reason} in {_name(mapper.inherits.local_table)!r}: write it for the base class")
+    for key in parts.values:
+        table = getattr(_column(key), "table", local)
+        if table is not local:
+            raise refuse(subject, f"it sets a column of another table, {_name(table)!r}")
+    if statement.whereclause is not None:
+        others = [table for table in mapper.tables if table is not local]
+        for found in select(1).where(statement.whereclause).get_final_froms():
+            if found in others:
+                raise refuse(subject, f"its criteria name {_name(found)!r}, another table of the same rows")
+
+
+def assigned(mapper: Mapper[Any], statement: Update, parameters: Mapping[str, Any]) -> dict[int, Any]:
+    """Return what an UPDATE sets the primary key to: values or expressions, by position in the key."""
+    values: dict[str, Any] = {}
+    for key, value in (*compatibility.written(statement).values.items(), *parameters.items()):
+        column = _column(key)
+        values[column.key if isinstance(column, Column) else str(key)] = value
+    found: dict[int, Any] = {}
+    for position, column in enumerate(mapper.primary_key):
+        for name in (column.key, mapper.get_property_by_column(column).key):
+            if name in values:
+                found[position] = values[name]
+    return found
+
+
+def column_keys(columns: Iterable[Any]) -> set[str]:
+    """Return the keys of columns that are given as columns, attributes or keys."""
+    return {str(getattr(_column(column), "key", column)) for column in columns}
+
+
+def _column(given: object) -> object:
+    attribute = cast("Any", given)
+    element: object = attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else given
+    return element
+
+
+def _name(table: object) -> object:
+    return getattr(table, "name", table)
+
+
+def column_of(mapper: Mapper[Any], key: str) -> ColumnElement[Any]:
+    """Return the column, or the expression, of a column attribute."""
+    return mapper.column_attrs[key].columns[0]

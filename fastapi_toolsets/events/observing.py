@@ -1,0 +1,153 @@
+"""Dispatches that somebody watches. Nobody else pays for it: where nobody does, there are the plain ones."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from .before_commit import Round
+from .crossing import find_crossing, was_cancelled
+from .delivery import listeners_of, subject_of
+from .dispatch import Dispatch, Host
+from .observation import CallbackOutcome, ObservedCallback, ObservedDispatch, Observers
+from .registry import is_muted
+from .types import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from sqlalchemy.orm import InstanceState
+
+    from .crossing import Crossing
+    from .delivery import Delivery
+    from .journal import Batch, Record
+    from .observation import Ending
+    from .registry import Listener
+    from .types import SessionOptions
+
+
+class ObservingDispatch(Dispatch):
+    """Tells observers of the whole dispatch and of each callback, where these run."""
+
+    def __init__(
+        self, options: SessionOptions, host: Host, states: list[InstanceState[Any]], observers: Observers
+    ) -> None:
+        """Begin with nothing to tell."""
+        super().__init__(options, host, states)
+        self._observers = observers
+        self._begun: tuple[Delivery | None, Listener | None] = (None, None)
+
+    def add(self, batch: Batch, found: list[Delivery]) -> None:
+        """Queue what a transaction has to tell; see :meth:`Dispatch.add`."""
+        super().add(batch, found)
+        if found and batch.generation > self._options.cascade_limit:
+            calls = ((delivery, listener) for delivery in found for listener in listeners_of(delivery))
+            self._tell_not_called(calls, "callbacks have committed too many times in a row")
+
+    def run(self, *, raises: bool) -> None:
+        """Call everything that waits, and what it leads to; see :meth:`Dispatch.run`."""
+        if not self._waiting:
+            super().run(raises=raises)
+            return
+        waiting = ObservedDispatch(phase=self._waiting[0].batch.phase, deliveries=len(self._waiting))
+        ending = self._observers.begin_dispatch(waiting)
+        _run(lambda: super(ObservingDispatch, self).run(raises=raises), ending, lambda: self._crossing)
+
+    def _call(self, listener: Listener) -> object:
+        """Call the callback; return an awaitable if it is async, and wait here for what a sync one has returned."""
+        self._begun = self._delivery, listener
+        call = observed(self._delivery, listener)
+        if listener.is_async:
+            return _awaited(lambda: super(ObservingDispatch, self)._call(listener), self._observers, call)
+
+        def run() -> None:
+            result = super(ObservingDispatch, self)._call(listener)
+            if inspect.isawaitable(result):
+                self._wait(result)
+
+        _run(run, self._observers.begin_callback(call), lambda: self._crossing)
+        return None
+
+    def _run_alike(self, listener: Listener) -> bool:
+        """Call it as any other: the short cut for a long queue goes past ``_call``."""
+        return self._run_one(listener)
+
+    def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:
+        """Forget what is not called any more, and tell so; the callback that is due was perhaps not begun either."""
+        due = [item for item in self._current() if item != self._begun]
+        rest = super()._take_rest(reason)
+        self._tell_not_called((*due, *rest), reason)
+        return rest
+
+    def _tell_not_called(self, items: Iterable[tuple[Delivery, Listener]], reason: str) -> None:
+        calls = [observed(delivery, listener) for delivery, listener in items]
+        if calls:
+            self._observers.callbacks_not_called(calls, reason)
+
+
+class ObservingRound(Round):
+    """Tells observers of the whole round and of each callback, where these run."""
+
+    def __init__(
+        self, found: list[Delivery], caller: Callable[[], object], options: SessionOptions, observers: Observers
+    ) -> None:
+        """Prepare to call everybody who listens."""
+        super().__init__(found, caller, options)
+        self._observers = observers
+
+    def run(self, *, is_last: bool) -> None:
+        """Call the callbacks in order; see :meth:`Round.run`."""
+        waiting = ObservedDispatch(phase=Phase.BEFORE_COMMIT, deliveries=len(self._records))
+        ending = self._observers.begin_dispatch(waiting)
+        _run(lambda: super(ObservingRound, self).run(is_last=is_last), ending, self._find_crossing)
+
+    def _call(self, record: Record, listener: Listener) -> object:
+        """Call the callback; return an awaitable if it is async, and wait here for what a sync one has returned."""
+        if is_muted(listener):
+            return None
+        call = observed(record, listener)
+        if listener.is_async:
+            return _awaited(lambda: super(ObservingRound, self)._call(record, listener), self._observers, call)
+
+        def run() -> None:
+            result = super(ObservingRound, self)._call(record, listener)
+            if inspect.isawaitable(result):
+                self._wait_for(result)
+
+        _run(run, self._observers.begin_callback(call), self._find_crossing)
+        return None
+
+    def _find_crossing(self) -> Crossing:
+        return find_crossing(self._options.callback_backend)
+
+
+def _run(function: Callable[[], None], ending: Ending, crossing: Callable[[], Crossing]) -> None:
+    """Run sync code, and tell how it ended."""
+    try:
+        function()
+    except BaseException as error:
+        cancelled = crossing().in_bridge and was_cancelled(error)  # elsewhere there is no task to be cancelled
+        ending(CallbackOutcome.CANCELLED if cancelled else CallbackOutcome.ERROR, error)
+        raise
+    ending(CallbackOutcome.SUCCESS, None)
+
+
+async def _awaited(function: Callable[[], object], observers: Observers, call: ObservedCallback) -> None:
+    """Call and await an async callback in the task, and so in the context, in which its observers are told."""
+    ending = observers.begin_callback(call)
+    try:
+        result = function()
+        if inspect.isawaitable(result):
+            await result
+    except BaseException as error:
+        ending(CallbackOutcome.CANCELLED if was_cancelled(error) else CallbackOutcome.ERROR, error)
+        raise
+    ending(CallbackOutcome.SUCCESS, None)
+
+
+def observed(delivery: Delivery | None, listener: Listener) -> ObservedCallback:
+    """Say what is called, and what for."""
+    model, event_type = subject_of(delivery)
+    return ObservedCallback(
+        callback=listener.name, model=model, event_type=event_type, phase=listener.phase, is_async=listener.is_async
+    )

@@ -1,0 +1,1 @@
+"""What operations sees of callbacks, on request: :mod:`.opentelemetry` makes traces, :mod:`.prometheus` metrics."""

@@ -1,0 +1,1 @@
+"""What operations sees: observers of dispatches, spans, metrics, and the fields of log records."""
