@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
 import textwrap
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
-from subprocess import run
 from typing import Annotated, Any
 
 import anyio
@@ -21,8 +19,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_toolsets.db import create_db_context, create_db_dependency, get_transaction
-from fastapi_toolsets.models import EventSession
+from fastapi_toolsets.models import EventSession, capture_events
+from fastapi_toolsets.pytest import created
 from tools.docstrings import SphinxRoles, examples_of
+
+from .pytest_plugin.suites import Suite
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fastapi_toolsets"
@@ -101,38 +102,82 @@ async def transaction_commits(source: str) -> None:
             assert [order.status for order in await session.scalars(select(Order))] == ["paid"]
 
 
+async def recorder_compares(source: str) -> None:
+    async def place_order(session: EventSession) -> None:
+        session.add(Order(id=1, status="new"))
+        await session.commit()
+
+    async for maker in session_maker():
+        async with maker() as session:
+            names = {
+                "Order": Order,
+                "capture_events": capture_events,
+                "created": created,
+                "place_order": place_order,
+                "session": session,
+            }
+            await run_example(source, names)
+
+
+SUITE = """
+    import pytest
+    from sqlalchemy import select
+    from fastapi_toolsets.pytest import create_db_session, create_worker_database, rolled_back_session
+    from models import Base, Order
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.fixture(scope="session")
+    def database_url():
+        return "sqlite+aiosqlite:///tests.sqlite"
+
+    @pytest.fixture(scope="session")
+    def model_base():
+        return Base
+"""
+
+GIVES_A_SESSION = """
+    @pytest.mark.anyio
+    async def test_fixture(db_session):
+        db_session.add(Order(id=1))
+        await db_session.commit()
+        assert list(await db_session.scalars(select(Order.id))) == [1]
+"""
+
+GIVES_A_URL = """
+    @pytest.mark.anyio
+    async def test_fixture(worker_database_url):
+        async with rolled_back_session(worker_database_url) as session:
+            assert list(await session.scalars(select(Order.id))) == []
+"""
+
+
+def run_as_a_suite(source: str, use: str) -> None:
+    suite = Suite(Path.cwd())
+    own = source.replace("postgresql+asyncpg://user@localhost/app", "sqlite+aiosqlite:///tests.sqlite")
+    suite.write("test_example.py", textwrap.dedent(SUITE) + "\n" + own + textwrap.dedent(use))
+    result = suite.run()
+    assert result.outcomes == {"passed": 1}, result.output
+
+
 def fixture_gives_a_session(source: str) -> None:
-    before = """
-        import pytest
-        from sqlalchemy import text
-        from sqlalchemy.orm import DeclarativeBase
+    run_as_a_suite(source, GIVES_A_SESSION)
 
-        from fastapi_toolsets.pytest import create_db_session
 
-        class Base(DeclarativeBase):
-            pass
-
-        @pytest.fixture
-        def anyio_backend():
-            return "asyncio"
-    """
-    use = """
-        @pytest.mark.anyio
-        async def test_fixture(db_session):
-            assert await db_session.scalar(text("SELECT 1")) == 1
-    """
-    path = Path("test_example.py")
-    path.write_text(textwrap.dedent(before) + "\n" + source + textwrap.dedent(use), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(path)]
-    finished = run(command, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stdout
+def fixture_gives_a_url(source: str) -> None:
+    run_as_a_suite(source, GIVES_A_URL)
 
 
 CHECKS: dict[str, Callable[[str], Awaitable[None] | None]] = {
     "fastapi_toolsets.db:create_db_context": context_commits,
     "fastapi_toolsets.db:create_db_dependency": dependency_commits,
     "fastapi_toolsets.db:get_transaction": transaction_commits,
+    "fastapi_toolsets.events.recording:capture_events": recorder_compares,
+    "fastapi_toolsets.pytest.rollback:rolled_back_session": fixture_gives_a_session,
     "fastapi_toolsets.pytest.sessions:create_db_session": fixture_gives_a_session,
+    "fastapi_toolsets.pytest.worker_databases:create_worker_database": fixture_gives_a_url,
 }
 """What has to be true when an example has run."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 from fastapi_toolsets.models import SyncEventSession, listener_scope
 
+from .pytest_plugin.suites import Suite
 from .services import require_service
 
 ROOT = Path(__file__).parent.parent
@@ -108,10 +110,21 @@ def test_block_runs_as_it_stands(
         monkeypatch.setenv("REDIS_URL", require_service("redis"))
     with listener_scope(inherit=False):  # what other tests have imported listens, too
         names = block.run()
-        for name, function in names.items():
-            if name.startswith("test_"):
+        tests = [function for name, function in names.items() if name.startswith("test_")]
+        if any(inspect.signature(function).parameters for function in tests):
+            run_as_a_suite(block, tmp_path)
+        else:
+            for function in tests:
                 anyio.run(function)
     assert capsys.readouterr().out == block.output
+
+
+def run_as_a_suite(block: Block, folder: Path) -> None:
+    """Let pytest run a block whose tests have fixtures, with the plugins that are installed."""
+    suite = Suite(folder)
+    suite.write("test_block.py", block.source)
+    result = suite.run()
+    assert result.exit_code == 0, result.output
 
 
 @pytest.mark.parametrize("page", sorted(ONE_PROGRAM), ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -41,6 +41,7 @@ FLOORS = {
     "fastapi_toolsets.events.outcome": 2,
     "fastapi_toolsets.events.outliving": 2,
     "fastapi_toolsets.events.queue": 2,
+    "fastapi_toolsets.events.recording": 2,
     "fastapi_toolsets.events.rows": 2,
     "fastapi_toolsets.events.asyncio": 3,
     "fastapi_toolsets.events.session": 3,
@@ -52,6 +53,7 @@ FLOORS = {
     "fastapi_toolsets.observability": 5,
     "fastapi_toolsets.migrate": 5,
     "fastapi_toolsets.pytest": 5,
+    "fastapi_toolsets.pytest_plugin": 6,
     "fastapi_toolsets.demo": 6,
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib
 import inspect
 import tarfile
@@ -59,6 +60,14 @@ def test_wheel_carries_the_license(wheel: Path) -> None:
         (name,) = [name for name in archive.namelist() if name.endswith("/licenses/LICENSE")]
         assert archive.read(name) == (ROOT / "LICENSE").read_bytes()
     assert metadata_of(wheel)["License-Expression"] == "MIT"
+
+
+def test_wheel_has_the_entry_points(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
+        found = configparser.ConfigParser()
+        found.read_string(archive.read(name).decode())
+    assert dict(found["pytest11"]) == {"fastapi_toolsets": "fastapi_toolsets.pytest_plugin"}
 
 
 def test_wheel_requires_only_what_the_library_itself_imports(wheel: Path) -> None:

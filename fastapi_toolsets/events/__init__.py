@@ -14,6 +14,7 @@ from .observation import (
     add_observer,
     remove_observer,
 )
+from .recording import EventRecorder, RecordedEvent, capture_events, created, deleted, updated
 from .registry import (
     RegisteredListener,
     listener_scope,
@@ -35,15 +36,20 @@ __all__ = [
     "DispatchObserver",
     "Ending",
     "Event",
+    "EventRecorder",
     "EventSession",
     "FieldChange",
     "ModelEvent",
     "ObservedCallback",
     "ObservedDispatch",
     "Phase",
+    "RecordedEvent",
     "RegisteredListener",
     "SyncEventSession",
     "add_observer",
+    "capture_events",
+    "created",
+    "deleted",
     "listener_scope",
     "listens_for",
     "muted",
@@ -51,6 +57,7 @@ __all__ = [
     "remove_listener",
     "remove_observer",
     "set_callback_backend",
+    "updated",
 ]
 
 

@@ -13,7 +13,7 @@ from .failures import log_fields
 from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
 from .plan import NO_VALUE, copy_value, plans, state_of
-from .registry import Listener
+from .registry import Listener, everything_muted, registry
 from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
 
@@ -71,7 +71,7 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
         if record.plan is not plan or record.kind is not kind:  # looked up once where many alike follow each other
             plan, kind = record.plan, record.kind
-            is_heard = bool(plan.by_phase[phase][EVENT_TYPES[kind]])
+            is_heard = plan.tells(phase, EVENT_TYPES[kind])
         # A callback for an UPDATE shall find something in its changes.
         if is_heard and (kind is not _UPDATED or (record.changes and (plan.simple or make_changes(record)))):
             record.batch = batch
@@ -104,11 +104,20 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
         return delivery.listeners
     plan = delivery.plan
     if plans.by_mapper.get(plan.mapper) is not plan:
+        if is_only_observed(delivery):
+            return ()
         current = plans.get(plan.mapper)
         if current is None:
             return ()
         plan = current
     return plan.by_phase[delivery.batch.phase][EVENT_TYPES[delivery.kind]]
+
+
+def is_only_observed(delivery: Delivery) -> bool:
+    """Whether nobody listened when the row was written: no callback is called for it, and it takes no place."""
+    if isinstance(delivery, Hook):
+        return False
+    return not delivery.plan.by_phase[delivery.batch.phase][EVENT_TYPES[delivery.kind]]
 
 
 def make_changes(record: Record) -> Changes:
@@ -160,6 +169,18 @@ def make_event(record: Record) -> Event:
         transaction_id=record.batch.identifier,
         position=record.batch.position,
     )
+
+
+def observe(delivery: Delivery) -> None:
+    """Let observers take note of a committed event that is about to be told, unless the context mutes everything."""
+    if isinstance(delivery, Hook) or delivery.batch.phase is not _AFTER_COMMIT or everything_muted():
+        return
+    model = delivery.plan.mapper.class_
+    observers = [observer for observer in registry.observers if observer.follows(model)]
+    if observers:
+        event = make_event(delivery)
+        for observer in observers:
+            observer.note(event)
 
 
 def _values(record: Record) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from .journal import Kind, Record
 from .outliving import outlive
 from .plan import plans
 from .queue import Queue
-from .registry import Listener
+from .registry import Listener, registry
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -187,7 +187,8 @@ class Dispatch(Queue):
     def _run_sync(self) -> None:
         """Call sync callbacks until an async one is due."""
         while (listener := self._listener) is not None and not listener.is_async:
-            if len(self._listeners) > 1 or self._mutes or listener.wants_session or listener.wants_event:
+            is_plain = not (listener.wants_session or listener.wants_event or self._mutes)
+            if not is_plain or len(self._listeners) > 1 or registry.observers:  # who observes hears of each one first
                 ended = self._run_one(listener)
             else:
                 ended = self._run_alike(listener)

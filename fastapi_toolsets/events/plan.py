@@ -111,14 +111,15 @@ class Plan:
         misread: Those of the volatile ones whose value SQLAlchemy gets wrong when one statement updates several rows.
         unset_is_null: Column attributes that are NULL in the database when an INSERT leaves them out.
         follows_updates: Whether updates are recorded: somebody listens to them, or wants all values before.
-        wants_event: Whether a callback wants the immutable event, with all values before and after.
+        observed: Whether an observer hears of the mapper's events, listened to or not.
+        wants_event: Whether anybody wants the immutable event, with all values before and after.
         passed_by: Whether a plain session has flushed the mapper's rows, so that none of the listeners was called.
         primary_key: The keys of the attributes that make up the identity.
         self_references: Pairs of attributes by which a row refers to another row of the same table.
         foreign_keys: The column attributes that the unit of work sets for each many-to-one relationship.
     """
 
-    def __init__(self, mapper: Mapper[Any], listeners: tuple[Listener, ...]) -> None:
+    def __init__(self, mapper: Mapper[Any], listeners: tuple[Listener, ...], *, observed: bool = False) -> None:
         """Resolve the plan from the mapper and the listeners of its class."""
         self.mapper = mapper
         self.by_phase: dict[Phase, dict[ModelEvent, tuple[Listener, ...]]] = {
@@ -129,13 +130,12 @@ class Plan:
             for phase in Phase
         }
         self.listeners: dict[ModelEvent, tuple[Listener, ...]] = self.by_phase[Phase.AFTER_COMMIT]
+        self.observed: bool = observed
         self.shown: frozenset[ModelEvent] = frozenset(
-            kind
-            for kind in ModelEvent
-            if self.by_phase[Phase.BEFORE_COMMIT][kind] or self.by_phase[Phase.AFTER_COMMIT][kind]
+            kind for kind in ModelEvent if self.tells(Phase.BEFORE_COMMIT, kind) or self.tells(Phase.AFTER_COMMIT, kind)
         )
         self.follows_rollback: bool = any(self.by_phase[Phase.AFTER_ROLLBACK].values())
-        self.wants_event: bool = any(listener.wants_event for listener in listeners)
+        self.wants_event: bool = observed or any(listener.wants_event for listener in listeners)
         self.follows_updates: bool = self.wants_event or any(
             ModelEvent.UPDATE in listener.events for listener in listeners
         )
@@ -166,6 +166,10 @@ class Plan:
             not self.composites and not self.relationships and self.reported == self.watched_columns.keys()
         )
         self.simple = self.simple and not any(column.copies for column in self.watched_columns.values())
+
+    def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
+        """Whether anybody hears of events of this type in a phase; observers do of what was committed."""
+        return bool(self.by_phase[phase][event_type]) or (self.observed and phase is Phase.AFTER_COMMIT)
 
     def copied(self, key: str, value: object) -> object:
         """Return a column attribute's value so that later changes of the object cannot reach it."""
@@ -222,13 +226,15 @@ class Plans:
         self.by_mapper = {}
 
     def get(self, mapper: Mapper[Any]) -> Plan | None:
-        """Return the mapper's plan, ``None`` where nobody listens."""
+        """Return the mapper's plan, ``None`` where nobody listens or observes."""
         by_mapper = self.by_mapper
         try:
             return by_mapper[mapper]
         except KeyError:
             listeners = registry.resolve(mapper.class_)
-            plan = by_mapper[mapper] = Plan(mapper, listeners) if listeners else None
+            observed = bool(registry.observers) and registry.is_observed(mapper.class_)
+            plan = Plan(mapper, listeners, observed=observed) if listeners or observed else None
+            by_mapper[mapper] = plan
             return plan
 
     def reach(self, mapper: Mapper[Any]) -> tuple[Reach, ...]:

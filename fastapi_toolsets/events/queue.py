@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .delivery import Hook, generation, listeners_of, subject_of, take_snapshot
+from .delivery import Hook, generation, is_only_observed, listeners_of, observe, subject_of, take_snapshot
 from .failures import log_fields
 from .journal import Batch, Record
-from .registry import anything_muted, is_muted
+from .registry import anything_muted, is_muted, registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,8 +69,8 @@ class Queue:
             if isinstance(item, Record):
                 take_snapshot(item)
 
-    def _advance(self) -> None:
-        """Move on to the callback that is due next."""
+    def _advance(self, *, tell: bool = True) -> None:
+        """Move on to the callback that is due next, or to name it only, where nothing is told any more."""
         index, listeners, mutes = self._index + 1, self._listeners, self._mutes
         while True:
             while index < len(listeners):
@@ -90,6 +90,10 @@ class Queue:
                 self._batch = batch
                 generation.set(batch.generation + 1)
             self._listeners = listeners = listeners_of(delivery)
+            if tell and registry.observers:
+                observe(delivery)
+            if not listeners and is_only_observed(delivery):
+                batch.position -= 1
             index = 0
 
     def _current(self) -> Iterator[tuple[Delivery, Listener]]:
@@ -104,10 +108,10 @@ class Queue:
     def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:  # noqa: ARG002 - for those who observe
         """Forget the callback that is due and those that follow; return these."""
         rest: list[tuple[Delivery, Listener]] = []
-        self._advance()
+        self._advance(tell=False)
         while self._listener is not None:
             rest += self._current()
-            self._advance()
+            self._advance(tell=False)
         return rest
 
     def _enter_generation(self) -> None:

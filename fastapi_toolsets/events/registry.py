@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, ParamSpec, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import sqlalchemy
@@ -19,6 +19,9 @@ from sqlalchemy.orm import InstanceState
 from ..errors import ListenerError
 from .types import CallbackFor, ModelEvent, Phase
 
+if TYPE_CHECKING:
+    from .types import Event
+
 ModelT = TypeVar("ModelT")
 Parameters = ParamSpec("Parameters")
 ResultT = TypeVar("ResultT")
@@ -26,6 +29,9 @@ AnyCallback = Callable[..., object]
 
 ALL_EVENTS = frozenset(ModelEvent)
 _FILLED_IN = ("session", "event")
+_EVERY_CALLBACK = object()
+"""Stands among the muted callbacks for all of them, where observers still hear of everything."""
+
 _muted: ContextVar[tuple[object, ...] | None] = ContextVar("fastapi_toolsets_muted", default=())
 
 
@@ -66,6 +72,18 @@ class RegisteredListener:
     phase: Phase = Phase.AFTER_COMMIT
 
 
+class Observer(Protocol):
+    """Hears of every event without being a listener: it changes nothing of what callbacks are told, or when."""
+
+    def follows(self, model: type) -> bool:
+        """Whether it wants to hear of the rows of a class, also where nobody listens to it."""
+        ...
+
+    def note(self, event: Event) -> None:
+        """Take note of an event that is about to be told."""
+        ...
+
+
 def callback_name(callback: AnyCallback) -> str:
     """Return the callback's qualified name with its module, for messages."""
     while isinstance(callback, partial):
@@ -91,14 +109,33 @@ class Registry:
         self._watchers: list[Callable[[], None]] = []
         self.phases: frozenset[Phase] = frozenset()
         """The phases that anybody listens to."""
+        self.observers: tuple[Observer, ...] = ()
+        """Who hears of events besides the listeners; scopes leave them alone."""
         self.checks: list[Callable[[type], None]] = []
         """What a target has to pass before anybody may listen to it; each raises what is wrong."""
 
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call ``changed`` now if anything is registered, and after every registration and removal."""
         self._watchers.append(changed)
-        if self._listeners:
+        if self._listeners or self.observers:
             changed()
+
+    @contextlib.contextmanager
+    def observed_by(self, observer: Observer) -> Generator[None]:
+        """Let an observer hear of what is told in the block, from the next flush on."""
+        with self._lock:
+            self.observers = (*self.observers, observer)
+        self._changed()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.observers = tuple(known for known in self.observers if known is not observer)
+            self._changed()
+
+    def is_observed(self, model: type) -> bool:
+        """Whether any observer wants to hear of the rows of a class."""
+        return any(observer.follows(model) for observer in self.observers)
 
     def add(self, target: type, listener: Listener) -> None:
         """Add a listener behind those that the target has."""
@@ -243,12 +280,17 @@ def listens_for(
             :class:`Phase`. The decorator raises it for a function that cannot be called that way. It is a
             ``TypeError``.
     """
+    check_target(target, "listens_for()")
+    return ListenerDecorator(target, _checked_events(event_types), _checked_phase(phase))
+
+
+def check_target(target: object, caller: str) -> None:
+    """Raise :class:`ListenerError` for what nobody can listen to."""
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
         is_row = isinstance(sqlalchemy.inspect(target, raiseerr=False), InstanceState)  # whose repr may show its values
         given = f"an object of type {type(target).__qualname__}" if is_row else repr(target)
-        msg = f"listens_for() was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
+        msg = f"{caller} was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
-    return ListenerDecorator(target, _checked_events(event_types), _checked_phase(phase))
 
 
 def remove_listener(target: type, callback: AnyCallback) -> None:
@@ -295,6 +337,7 @@ def muted(*callbacks: AnyCallback) -> Generator[None]:
     """Do not call ``callbacks`` (all callbacks when none is named) for what is committed in this block.
 
     Holds for the current task or thread and what it starts, not for others. Muted events are not made up for later.
+    Where all callbacks are muted, :func:`capture_events` records nothing either: nothing is delivered.
     """
     before = _muted.get()
     token = _muted.set(None if not callbacks or before is None else (*before, *callbacks))
@@ -304,10 +347,26 @@ def muted(*callbacks: AnyCallback) -> Generator[None]:
         _muted.reset(token)
 
 
+@contextlib.contextmanager
+def only_observed() -> Generator[None]:
+    """Call no callbacks for what is committed in this block, and let observers hear of it nevertheless."""
+    before = _muted.get()
+    token = _muted.set(None if before is None else (*before, _EVERY_CALLBACK))
+    try:
+        yield
+    finally:
+        _muted.reset(token)
+
+
+def everything_muted() -> bool:
+    """Whether the current context delivers nothing, so that observers do not hear of it."""
+    return _muted.get() is None
+
+
 def is_muted(listener: Listener) -> bool:
     """Whether the current context has muted the listener."""
     muted_callbacks = _muted.get()
-    return muted_callbacks is None or listener.callback in muted_callbacks
+    return muted_callbacks is None or _EVERY_CALLBACK in muted_callbacks or listener.callback in muted_callbacks
 
 
 def anything_muted() -> bool:

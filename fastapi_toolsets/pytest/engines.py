@@ -39,25 +39,25 @@ def make_async_engine(database_url: str | URL, caller: str, options: Mapping[str
     """Make an async engine for a test."""
     from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415 - it needs greenlet, the sync form does not
 
-    url = _parsed(database_url, caller)
+    url = parsed_url(database_url, caller)
     try:
         return _prepared(create_async_engine, url, caller, options, _ASYNC_DRIVERS)
     except InvalidRequestError as error:
         if url.get_dialect().is_async:
             raise
         raise DatabaseURLError(
-            f"{caller} works with an async driver, and {_shown(url)} names a sync one: "
+            f"{caller} works with an async driver, and {shown(url)} names a sync one: "
             f"{_advice(url, _ASYNC_DRIVERS)}, or use create_sync_db_session()"
         ) from error
 
 
 def make_sync_engine(database_url: str | URL, caller: str, options: Mapping[str, Any]) -> Engine:
     """Make a sync engine for a test."""
-    url = _parsed(database_url, caller)
+    url = parsed_url(database_url, caller)
     engine = _prepared(create_engine, url, caller, options, _SYNC_DRIVERS)
     if engine.dialect.is_async:
         raise DatabaseURLError(
-            f"{caller} works with a sync driver, and {_shown(url)} names an async one: "
+            f"{caller} works with a sync driver, and {shown(url)} names an async one: "
             f"{_advice(url, _SYNC_DRIVERS)}, or use create_db_session()"
         )
     return engine
@@ -70,7 +70,7 @@ def _prepared(
     options: Mapping[str, Any],
     drivers: Mapping[str, tuple[str, ...]],
 ) -> EngineT:
-    if _is_memory_database(url) and not {"poolclass", "pool", "creator", "async_creator"} & options.keys():
+    if is_memory_database(url) and not {"poolclass", "pool", "creator", "async_creator"} & options.keys():
         # Each connection to a memory database opens another database: all share one, in whichever thread they are.
         connect_args: Mapping[str, Any] = options.get("connect_args", {})
         options = {**options, "poolclass": StaticPool, "connect_args": {"check_same_thread": False, **connect_args}}
@@ -78,11 +78,11 @@ def _prepared(
         engine = create(url, **options)
     except NoSuchModuleError as error:
         raise DatabaseURLError(
-            f"{caller} cannot use {_shown(url)}: SQLAlchemy knows no {url.drivername!r}; {_advice(url, drivers)}"
+            f"{caller} cannot use {shown(url)}: SQLAlchemy knows no {url.drivername!r}; {_advice(url, drivers)}"
         ) from error
     except ModuleNotFoundError as error:
         raise DatabaseURLError(
-            f"{caller} cannot use {_shown(url)}: its driver needs the module {error.name!r}, which is not installed; "
+            f"{caller} cannot use {shown(url)}: its driver needs the module {error.name!r}, which is not installed; "
             f"install it, or {_advice(url, drivers)}"
         ) from error
     enable_sqlite_savepoints(engine)
@@ -90,7 +90,8 @@ def _prepared(
     return engine
 
 
-def _parsed(database_url: str | URL, caller: str) -> URL:
+def parsed_url(database_url: str | URL, caller: str) -> URL:
+    """Parse a database URL, or say how to write one."""
     try:
         return make_url(database_url)
     except (ArgumentError, ValueError) as error:
@@ -101,13 +102,15 @@ def _parsed(database_url: str | URL, caller: str) -> URL:
         ) from error
 
 
-def _is_memory_database(url: URL) -> bool:
+def is_memory_database(url: URL) -> bool:
+    """Whether each connection to the URL opens an SQLite database of its own, in memory."""
     if url.get_backend_name() != "sqlite":
         return False
     return url.database in {None, "", ":memory:", "file::memory:"} or url.query.get("mode") == "memory"
 
 
-def _shown(url: URL) -> str:
+def shown(url: URL) -> str:
+    """Write a URL for a message, without its password."""
     return url.render_as_string(hide_password=True)
 
 

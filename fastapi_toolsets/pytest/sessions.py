@@ -76,9 +76,9 @@ async def create_db_session(
 
     from ..models import EventSession  # noqa: PLC0415 - as above
 
-    metadata = _metadata_of(base, "create_db_session()")
+    metadata = metadata_of(base, "create_db_session()")
     options: dict[str, Any] = {"expire_on_commit": expire_on_commit, **(session_options or {})}
-    session_class = _checked_class(options.pop("class_", EventSession), EventSession, "create_db_session()")
+    session_class = checked_class(options.pop("class_", EventSession), EventSession, "create_db_session()")
     engine = make_async_engine(database_url, "create_db_session()", {"echo": echo, **(engine_options or {})})
     try:
         async with engine.connect() as connection:
@@ -139,11 +139,9 @@ def create_sync_db_session(
     """
     from ..models import SyncEventSession  # noqa: PLC0415 - so that both names above are for type checkers only
 
-    metadata = _metadata_of(base, "create_sync_db_session()")
+    metadata = metadata_of(base, "create_sync_db_session()")
     options: dict[str, Any] = {"expire_on_commit": expire_on_commit, **(session_options or {})}
-    session_class = _checked_class(
-        options.pop("class_", SyncEventSession), SyncEventSession, "create_sync_db_session()"
-    )
+    session_class = checked_class(options.pop("class_", SyncEventSession), SyncEventSession, "create_sync_db_session()")
     engine = make_sync_engine(database_url, "create_sync_db_session()", {"echo": echo, **(engine_options or {})})
     try:
         with engine.connect() as connection:
@@ -163,7 +161,8 @@ def create_sync_db_session(
         engine.dispose()
 
 
-def _metadata_of(base: object, caller: str) -> MetaData:
+def metadata_of(base: object, caller: str) -> MetaData:
+    """Return the tables of a declarative base, or say what was given instead of one."""
     metadata = base if isinstance(base, MetaData) else getattr(base, "metadata", None)
     if isinstance(metadata, MetaData):
         return metadata
@@ -174,7 +173,8 @@ def _metadata_of(base: object, caller: str) -> MetaData:
     )
 
 
-def _checked_class(given: object, session_class: type[SessionT], caller: str) -> type[SessionT]:
+def checked_class(given: object, session_class: type[SessionT], caller: str) -> type[SessionT]:
+    """Return the session class that a test asked for, or say why it will not do."""
     if isinstance(given, type) and issubclass(given, session_class):
         return given
     name = given.__name__ if isinstance(given, type) else f"an object of type {type(given).__name__}"

@@ -20,15 +20,17 @@ from fastapi_toolsets.events.registry import (
     Registry,
     anything_muted,
     callback_name,
+    everything_muted,
     is_async_callable,
     is_muted,
     listener_scope,
     listens_for,
     muted,
+    only_observed,
     registered_listeners,
     remove_listener,
 )
-from fastapi_toolsets.events.types import ModelEvent
+from fastapi_toolsets.events.types import Event, ModelEvent
 
 
 class Top: ...
@@ -129,6 +131,58 @@ def test_scopes_restore_what_was_there() -> None:
             assert resolve(Top) == []
         assert resolve(Top) == [(b, CREATE)]
     assert resolve(Top) == [(a, CREATE)]
+
+
+class Follower:
+    """An observer of the subclasses of one class."""
+
+    def __init__(self, model: type) -> None:
+        self.model = model
+
+    def follows(self, model: type) -> bool:
+        return issubclass(model, self.model)
+
+    def note(self, event: Event) -> None: ...
+
+
+def test_observers_come_and_go() -> None:
+    """N5: each time everybody who follows the registry is told, and scopes of listeners leave observers alone."""
+    registry = Registry()
+    told: list[tuple[bool, bool]] = []
+
+    def observed() -> tuple[bool, bool]:
+        return registry.is_observed(Left), registry.is_observed(Right)
+
+    registry.subscribe(lambda: told.append(observed()))
+    with registry.observed_by(Follower(Left)):
+        registry.subscribe(lambda: told.append((False, False)))
+        assert told == [(True, False), (False, False)]
+        with registry.observed_by(Follower(Right)), registry.scope(inherit=False):
+            assert observed() == (True, True)
+            assert registry.resolve(Left) == ()
+        assert (observed(), registry.is_observed(Bottom), registry.is_observed(Top)) == ((True, False), True, False)
+    assert (observed(), registry.observers) == ((False, False), ())
+    assert told[-2:] == [(False, False), (False, False)]
+
+
+def test_muting_for_observers() -> None:
+    """N5: everything may be muted for callbacks alone, or for observers too, whichever block is the outer one."""
+    listener = Listener(a, ALL_EVENTS, frozenset())
+
+    def state() -> tuple[bool, bool, bool]:
+        return anything_muted(), is_muted(listener), everything_muted()
+
+    with only_observed():
+        assert state() == (True, True, False)
+        with muted(b):
+            assert state() == (True, True, False)
+        with muted():
+            assert state() == (True, True, True)
+    with muted(), only_observed():
+        assert state() == (True, True, True)
+    with muted(b):
+        assert state() == (True, False, False)
+    assert state() == (False, False, False)
 
 
 def test_a_class_that_is_garbage_is_forgotten() -> None:

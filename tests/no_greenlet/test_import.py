@@ -59,3 +59,25 @@ with sessionmaker(engine, class_=SyncEventSession)() as session:
 engine.dispose()
 """)
     assert (finished.stdout, finished.stderr) == ("1 create None\n", "")
+
+
+def test_sync_helpers_for_tests_record_events() -> None:
+    """N8: a recorder and a session that is rolled back, in a sync-only installation."""
+    finished = run("""
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from fastapi_toolsets.models import capture_events
+from fastapi_toolsets.pytest import create_worker_database, created, rolled_back_sync_session
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+with capture_events() as events, rolled_back_sync_session("sqlite://", Base) as session:
+    session.add(Order(id=1))
+    session.commit()
+print(events == [created(Order, 1)], events)
+""")
+    assert (finished.stdout, finished.stderr) == ("True EventRecorder([created(Order, 1)])\n", "")
