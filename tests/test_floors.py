@@ -19,6 +19,7 @@ FLOORS = {
     "fastapi_toolsets.events.compatibility": 0,
     "fastapi_toolsets.events.types": 0,
     "fastapi_toolsets.events.journal": 1,
+    "fastapi_toolsets.events.muting": 1,
     "fastapi_toolsets.events.observation": 1,
     "fastapi_toolsets.events.plan": 1,
     "fastapi_toolsets.events.registry": 1,

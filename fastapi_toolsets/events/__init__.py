@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .crossing import set_callback_backend
+from .muting import muted
 from .observation import (
     CallbackOutcome,
     DispatchObserver,
@@ -19,7 +20,6 @@ from .registry import (
     RegisteredListener,
     listener_scope,
     listens_for,
-    muted,
     registered_listeners,
     remove_listener,
 )

@@ -12,7 +12,8 @@ from . import compatibility
 from .crossing import find_crossing, was_cancelled
 from .delivery import EVENT_TYPES, generation, listeners_of, make_changes, make_event, names_of, take_snapshot
 from .journal import Kind, Record
-from .registry import Listener, is_muted
+from .muting import is_muted
+from .registry import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

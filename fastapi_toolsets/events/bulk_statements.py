@@ -106,10 +106,13 @@ _by_table: dict[Table, tuple[Mapper[Any], ...]] = {}
 
 
 def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
-    """Return the mappers with listeners that have rows in a table."""
+    """Return the mappers with listeners, or recorded ones, that have rows in a table."""
     known = _by_table.get(table)
     if known is None:
         classes = dict.fromkeys(registry.targets())
+        if registry.recorders:
+            mapped = (mapper.class_ for mapper in compatibility.all_mappers())
+            classes.update(dict.fromkeys(class_ for class_ in mapped if registry.is_recorded(class_)))
         waiting = list(classes)
         while waiting:
             derived: list[type] = type.__subclasses__(waiting.pop())

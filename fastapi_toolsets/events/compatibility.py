@@ -8,7 +8,7 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from sqlalchemy.orm import InstanceState, attributes
+from sqlalchemy.orm import InstanceState, attributes, mapperlib
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import concurrency
 
@@ -145,6 +145,11 @@ def is_orphan(state: InstanceState[Any]) -> bool:
 def may_have_orphans(mapper: Mapper[Any]) -> bool:
     """Whether an object of the mapper can be deleted for want of a parent (``Mapper._delete_orphans``)."""
     return bool(mapper._delete_orphans)  # noqa: SLF001
+
+
+def all_mappers() -> list[Mapper[Any]]:
+    """Return every mapper of the process (``mapperlib._all_registries``): no table knows its classes."""
+    return [mapper for registry in mapperlib._all_registries() for mapper in registry.mappers]  # noqa: SLF001
 
 
 def is_clean(session: Session) -> bool:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from .failures import log_fields
 from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
+from .muting import everything_muted
 from .plan import NO_VALUE, copy_value, plans, state_of
-from .registry import Listener, everything_muted, registry
+from .registry import Listener, registry
 from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
 
@@ -104,7 +105,7 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
         return delivery.listeners
     plan = delivery.plan
     if plans.by_mapper.get(plan.mapper) is not plan:
-        if is_only_observed(delivery):
+        if is_only_recorded(delivery):
             return ()
         current = plans.get(plan.mapper)
         if current is None:
@@ -113,7 +114,7 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
     return plan.by_phase[delivery.batch.phase][EVENT_TYPES[delivery.kind]]
 
 
-def is_only_observed(delivery: Delivery) -> bool:
+def is_only_recorded(delivery: Delivery) -> bool:
     """Whether nobody listened when the row was written: no callback is called for it, and it takes no place."""
     if isinstance(delivery, Hook):
         return False
@@ -172,15 +173,15 @@ def make_event(record: Record) -> Event:
 
 
 def observe(delivery: Delivery) -> None:
-    """Let observers take note of a committed event that is about to be told, unless the context mutes everything."""
+    """Let recorders take note of a committed event that is about to be told, unless the context mutes everything."""
     if isinstance(delivery, Hook) or delivery.batch.phase is not _AFTER_COMMIT or everything_muted():
         return
     model = delivery.plan.mapper.class_
-    observers = [observer for observer in registry.observers if observer.follows(model)]
-    if observers:
+    recorders = [recorder for recorder in registry.recorders if recorder.follows(model)]
+    if recorders:
         event = make_event(delivery)
-        for observer in observers:
-            observer.note(event)
+        for recorder in recorders:
+            recorder.note(event)
 
 
 def _values(record: Record) -> dict[str, Any]:

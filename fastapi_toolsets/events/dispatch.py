@@ -188,7 +188,7 @@ class Dispatch(Queue):
         """Call sync callbacks until an async one is due."""
         while (listener := self._listener) is not None and not listener.is_async:
             is_plain = not (listener.wants_session or listener.wants_event or self._mutes)
-            if not is_plain or len(self._listeners) > 1 or registry.observers:  # who observes hears of each one first
+            if not is_plain or len(self._listeners) > 1 or registry.recorders:  # who records hears of each one first
                 ended = self._run_one(listener)
             else:
                 ended = self._run_alike(listener)

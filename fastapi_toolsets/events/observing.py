@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from .before_commit import Round
 from .crossing import find_crossing, was_cancelled
-from .delivery import listeners_of, subject_of
+from .delivery import is_only_recorded, listeners_of, subject_of
 from .dispatch import Dispatch, Host
+from .muting import is_muted
 from .observation import CallbackOutcome, ObservedCallback, ObservedDispatch, Observers
-from .registry import is_muted
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -46,10 +46,11 @@ class ObservingDispatch(Dispatch):
 
     def run(self, *, raises: bool) -> None:
         """Call everything that waits, and what it leads to; see :meth:`Dispatch.run`."""
-        if not self._waiting:
+        deliveries = sum(not is_only_recorded(delivery) for delivery in self._waiting)
+        if not deliveries:
             super().run(raises=raises)
             return
-        waiting = ObservedDispatch(phase=self._waiting[0].batch.phase, deliveries=len(self._waiting))
+        waiting = ObservedDispatch(phase=self._waiting[0].batch.phase, deliveries=deliveries)
         ending = self._observers.begin_dispatch(waiting)
         _run(lambda: super(ObservingDispatch, self).run(raises=raises), ending, lambda: self._crossing)
 

@@ -111,7 +111,7 @@ class Plan:
         misread: Those of the volatile ones whose value SQLAlchemy gets wrong when one statement updates several rows.
         unset_is_null: Column attributes that are NULL in the database when an INSERT leaves them out.
         follows_updates: Whether updates are recorded: somebody listens to them, or wants all values before.
-        observed: Whether an observer hears of the mapper's events, listened to or not.
+        observed: Whether a recorder hears of the mapper's events, listened to or not.
         wants_event: Whether anybody wants the immutable event, with all values before and after.
         passed_by: Whether a plain session has flushed the mapper's rows, so that none of the listeners was called.
         primary_key: The keys of the attributes that make up the identity.
@@ -168,7 +168,7 @@ class Plan:
         self.simple = self.simple and not any(column.copies for column in self.watched_columns.values())
 
     def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
-        """Whether anybody hears of events of this type in a phase; observers do of what was committed."""
+        """Whether anybody hears of events of this type in a phase; recorders do of what was committed."""
         return bool(self.by_phase[phase][event_type]) or (self.observed and phase is Phase.AFTER_COMMIT)
 
     def copied(self, key: str, value: object) -> object:
@@ -232,7 +232,7 @@ class Plans:
             return by_mapper[mapper]
         except KeyError:
             listeners = registry.resolve(mapper.class_)
-            observed = bool(registry.observers) and registry.is_observed(mapper.class_)
+            observed = bool(registry.recorders) and registry.is_recorded(mapper.class_)
             plan = Plan(mapper, listeners, observed=observed) if listeners or observed else None
             by_mapper[mapper] = plan
             return plan

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .delivery import Hook, generation, is_only_observed, listeners_of, observe, subject_of, take_snapshot
+from .delivery import Hook, generation, is_only_recorded, listeners_of, observe, subject_of, take_snapshot
 from .failures import log_fields
 from .journal import Batch, Record
-from .registry import anything_muted, is_muted, registry
+from .muting import anything_muted, is_muted
+from .registry import registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -90,9 +91,9 @@ class Queue:
                 self._batch = batch
                 generation.set(batch.generation + 1)
             self._listeners = listeners = listeners_of(delivery)
-            if tell and registry.observers:
+            if tell and registry.recorders:
                 observe(delivery)
-            if not listeners and is_only_observed(delivery):
+            if not listeners and is_only_recorded(delivery):
                 batch.position -= 1
             index = 0
 

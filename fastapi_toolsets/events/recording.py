@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, overload
 
-from .registry import check_target, muted, only_observed, registry
+from .muting import muted, only_recorded
+from .registry import check_target, registry
 from .types import ModelEvent
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class EventRecorder(Sequence[RecordedEvent]):  # noqa: PLW1641 - it changes, and
         self._events: list[RecordedEvent] = []
         self._pauses: list[object] = []
 
-    # What the registry asks of an observer.
+    # What the registry asks of a recorder.
 
     def follows(self, model: type[object]) -> bool:
         """Whether the rows of a class are recorded."""
@@ -166,7 +167,7 @@ class EventRecorder(Sequence[RecordedEvent]):  # noqa: PLW1641 - it changes, and
         Args:
             *callbacks: The functions not to call; with none named, those of ``session.on_commit`` are left out too.
         """
-        with muted(*callbacks) if callbacks else only_observed():
+        with muted(*callbacks) if callbacks else only_recorded():
             yield
 
     def assert_delivered(self, expected: Iterable[RecordedEvent]) -> None:
@@ -239,7 +240,7 @@ def capture_events(
         check_target(model, "capture_events()")
     recorder = EventRecorder(models, own_context=own_context)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(registry.observed_by(recorder))
+        stack.enter_context(registry.recorded_by(recorder))
         if own_context:
             stack.callback(_own.reset, _own.set((*_own.get(), recorder)))
         if not run_callbacks:

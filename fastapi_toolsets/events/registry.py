@@ -1,4 +1,4 @@
-"""Who listens to what: registration, removal, muting, and the listeners of a class in the order they are called."""
+"""Who listens to what: registration, removal, and the listeners of a class in the order they are called."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable, Collection, Generator
-from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
@@ -29,10 +28,6 @@ AnyCallback = Callable[..., object]
 
 ALL_EVENTS = frozenset(ModelEvent)
 _FILLED_IN = ("session", "event")
-_EVERY_CALLBACK = object()
-"""Stands among the muted callbacks for all of them, where observers still hear of everything."""
-
-_muted: ContextVar[tuple[object, ...] | None] = ContextVar("fastapi_toolsets_muted", default=())
 
 
 class Listener:
@@ -72,7 +67,7 @@ class RegisteredListener:
     phase: Phase = Phase.AFTER_COMMIT
 
 
-class Observer(Protocol):
+class Recorder(Protocol):
     """Hears of every event without being a listener: it changes nothing of what callbacks are told, or when."""
 
     def follows(self, model: type) -> bool:
@@ -109,7 +104,7 @@ class Registry:
         self._watchers: list[Callable[[], None]] = []
         self.phases: frozenset[Phase] = frozenset()
         """The phases that anybody listens to."""
-        self.observers: tuple[Observer, ...] = ()
+        self.recorders: tuple[Recorder, ...] = ()
         """Who hears of events besides the listeners; scopes leave them alone."""
         self.checks: list[Callable[[type], None]] = []
         """What a target has to pass before anybody may listen to it; each raises what is wrong."""
@@ -117,25 +112,25 @@ class Registry:
     def subscribe(self, changed: Callable[[], None]) -> None:
         """Call ``changed`` now if anything is registered, and after every registration and removal."""
         self._watchers.append(changed)
-        if self._listeners or self.observers:
+        if self._listeners or self.recorders:
             changed()
 
     @contextlib.contextmanager
-    def observed_by(self, observer: Observer) -> Generator[None]:
-        """Let an observer hear of what is told in the block, from the next flush on."""
+    def recorded_by(self, recorder: Recorder) -> Generator[None]:
+        """Let a recorder hear of what is told in the block, from the next flush on."""
         with self._lock:
-            self.observers = (*self.observers, observer)
+            self.recorders = (*self.recorders, recorder)
         self._changed()
         try:
             yield
         finally:
             with self._lock:
-                self.observers = tuple(known for known in self.observers if known is not observer)
+                self.recorders = tuple(known for known in self.recorders if known is not recorder)
             self._changed()
 
-    def is_observed(self, model: type) -> bool:
-        """Whether any observer wants to hear of the rows of a class."""
-        return any(observer.follows(model) for observer in self.observers)
+    def is_recorded(self, model: type) -> bool:
+        """Whether any recorder wants to hear of the rows of a class."""
+        return any(recorder.follows(model) for recorder in self.recorders)
 
     def add(self, target: type, listener: Listener) -> None:
         """Add a listener behind those that the target has."""
@@ -330,49 +325,6 @@ def listener_scope(*, inherit: bool = True) -> Generator[None]:
     """
     with registry.scope(inherit=inherit):
         yield
-
-
-@contextlib.contextmanager
-def muted(*callbacks: AnyCallback) -> Generator[None]:
-    """Do not call ``callbacks`` (all callbacks when none is named) for what is committed in this block.
-
-    Holds for the current task or thread and what it starts, not for others. Muted events are not made up for later.
-    Where all callbacks are muted, :func:`capture_events` records nothing either: nothing is delivered.
-    """
-    before = _muted.get()
-    token = _muted.set(None if not callbacks or before is None else (*before, *callbacks))
-    try:
-        yield
-    finally:
-        _muted.reset(token)
-
-
-@contextlib.contextmanager
-def only_observed() -> Generator[None]:
-    """Call no callbacks for what is committed in this block, and let observers hear of it nevertheless."""
-    before = _muted.get()
-    token = _muted.set(None if before is None else (*before, _EVERY_CALLBACK))
-    try:
-        yield
-    finally:
-        _muted.reset(token)
-
-
-def everything_muted() -> bool:
-    """Whether the current context delivers nothing, so that observers do not hear of it."""
-    return _muted.get() is None
-
-
-def is_muted(listener: Listener) -> bool:
-    """Whether the current context has muted the listener."""
-    muted_callbacks = _muted.get()
-    return muted_callbacks is None or _EVERY_CALLBACK in muted_callbacks or listener.callback in muted_callbacks
-
-
-def anything_muted() -> bool:
-    """Whether the current context has muted any listener at all."""
-    muted_callbacks = _muted.get()
-    return muted_callbacks is None or bool(muted_callbacks)
 
 
 def check_callable(callback: object) -> None:

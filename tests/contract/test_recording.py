@@ -15,7 +15,7 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 import pytest
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, delete, insert, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.errors import ListenerError, PlainSessionWarning
@@ -73,6 +73,13 @@ class Part(Base):
 
     def __repr__(self) -> str:
         return f"Part({self.number})"
+
+
+class Parcel(Base):
+    __tablename__ = "recorded_parcels"
+    __bulk_events__ = True
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    status: Mapped[str] = mapped_column(default="new")
 
 
 LOCAL = ("sqlite",)
@@ -685,3 +692,31 @@ def test_session_is_of_the_kind_that_delivers() -> None:
     with warnings.catch_warnings(action="error"), capture_events() as events, Session() as session:
         session.commit()
     assert events == []
+
+
+@scenario(Base.metadata, databases=LOCAL)
+@pytest.mark.parametrize("target", [Parcel, Parcel.__table__], ids=["model", "table"])
+async def test_bulk_statements_are_recorded_where_the_model_is_opted_in(front: FrontEnd, target: type[Parcel]) -> None:
+    """B2, T3: rows of bulk statements are recorded though nobody listens; without an opt-in nothing is."""
+    with capture_events() as events:
+        await front.execute(insert(target).values([{"id": 1, "status": "new"}, {"id": 2, "status": "sent"}]))
+        await front.execute(insert(Order).values(id=1, status="new"))
+        await front.commit()
+        await front.execute(update(target).values(status="sent"))
+        await front.commit()
+        await front.execute(update(target).values(status="lost"))
+        await front.rollback()
+        await front.execute(delete(target).where(Parcel.id == 2))
+        await front.commit()
+    assert events == [
+        created(Parcel, 1),
+        created(Parcel, 2),
+        updated(Parcel, 1, status=("new", "sent")),
+        deleted(Parcel, 2),
+    ]
+    assert [(event.before, event.after) for event in events] == [
+        (None, {"id": 1, "status": "new"}),
+        (None, {"id": 2, "status": "sent"}),
+        ({"id": 1, "status": "new"}, {"id": 1, "status": "sent"}),
+        ({"id": 2, "status": "sent"}, None),
+    ]

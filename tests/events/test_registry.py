@@ -13,20 +13,16 @@ from typing import Any
 import pytest
 
 from fastapi_toolsets.errors import ListenerError, ToolsetsError
+from fastapi_toolsets.events.muting import anything_muted, everything_muted, is_muted, muted, only_recorded
 from fastapi_toolsets.events.registry import (
     ALL_EVENTS,
     Listener,
     RegisteredListener,
     Registry,
-    anything_muted,
     callback_name,
-    everything_muted,
     is_async_callable,
-    is_muted,
     listener_scope,
     listens_for,
-    muted,
-    only_observed,
     registered_listeners,
     remove_listener,
 )
@@ -145,23 +141,23 @@ class Follower:
     def note(self, event: Event) -> None: ...
 
 
-def test_observers_come_and_go() -> None:
-    """N5: each time everybody who follows the registry is told, and scopes of listeners leave observers alone."""
+def test_recorders_come_and_go() -> None:
+    """N5: each time everybody who follows the registry is told, and scopes of listeners leave recorders alone."""
     registry = Registry()
     told: list[tuple[bool, bool]] = []
 
     def observed() -> tuple[bool, bool]:
-        return registry.is_observed(Left), registry.is_observed(Right)
+        return registry.is_recorded(Left), registry.is_recorded(Right)
 
     registry.subscribe(lambda: told.append(observed()))
-    with registry.observed_by(Follower(Left)):
+    with registry.recorded_by(Follower(Left)):
         registry.subscribe(lambda: told.append((False, False)))
         assert told == [(True, False), (False, False)]
-        with registry.observed_by(Follower(Right)), registry.scope(inherit=False):
+        with registry.recorded_by(Follower(Right)), registry.scope(inherit=False):
             assert observed() == (True, True)
             assert registry.resolve(Left) == ()
-        assert (observed(), registry.is_observed(Bottom), registry.is_observed(Top)) == ((True, False), True, False)
-    assert (observed(), registry.observers) == ((False, False), ())
+        assert (observed(), registry.is_recorded(Bottom), registry.is_recorded(Top)) == ((True, False), True, False)
+    assert (observed(), registry.recorders) == ((False, False), ())
     assert told[-2:] == [(False, False), (False, False)]
 
 
@@ -172,13 +168,13 @@ def test_muting_for_observers() -> None:
     def state() -> tuple[bool, bool, bool]:
         return anything_muted(), is_muted(listener), everything_muted()
 
-    with only_observed():
+    with only_recorded():
         assert state() == (True, True, False)
         with muted(b):
             assert state() == (True, True, False)
         with muted():
             assert state() == (True, True, True)
-    with muted(), only_observed():
+    with muted(), only_recorded():
         assert state() == (True, True, True)
     with muted(b):
         assert state() == (True, False, False)

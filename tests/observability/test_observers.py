@@ -18,9 +18,11 @@ from fastapi_toolsets.events import (
     ObservedCallback,
     ObservedDispatch,
     add_observer,
+    capture_events,
     observation,
     remove_observer,
 )
+from fastapi_toolsets.events import created as recorded
 from fastapi_toolsets.events.dispatch import Dispatch
 from fastapi_toolsets.events.observing import ObservingDispatch
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for, muted
@@ -459,3 +461,13 @@ def test_observer_is_added_and_removed_once() -> None:
         remove_observer(notes)
     with observing(notes), pytest.raises(ObserverError, match=r"observes already.*add an observer once"):
         add_observer(notes)
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_recorder_makes_no_dispatch(front: FrontEnd) -> None:
+    """Observers are told of callbacks: what is only recorded is no dispatch."""
+    notes = Notes()
+    with observing(notes), capture_events(Order) as events:
+        await front.add(Order(id=1))
+        await front.commit()
+    assert (events == [recorded(Order, 1)], notes.lines) == (True, [])
