@@ -42,10 +42,11 @@ class RowRecord(Record):
     ) -> None:
         """Record one row; unlike any other record it knows no state."""
         self.kind = kind
-        self.origin = self.key = key
+        self.key: IdentityKey = key
+        self.origin: IdentityKey = key
         self.plan = plan
         self.position = 0
-        self.snapshot = None
+        self.snapshot: dict[str, Any] | None = None
         self.keys: tuple[str, ...] = keys
         self.before: tuple[Any, ...] = before
         self.stored: tuple[Any, ...] | None = stored

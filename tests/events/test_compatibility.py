@@ -648,3 +648,8 @@ def test_an_upsert_tells_its_target_and_what_it_sets() -> None:
     assert (found is not None, list(compatibility.conflict_update(found))) == (True, [])
     found = compatibility.written(mysql.insert(Parent).on_duplicate_key_update(name="x")).conflict
     assert list(compatibility.conflict_update(found)) == ["name"]
+
+
+def test_all_mappers() -> None:
+    """``_all_registries`` names every declarative registry that has mappers."""
+    assert {Parent.__mapper__, Child.__mapper__} <= set(compatibility.all_mappers())
