@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, Insert, Table, Update, event, inspect, select
 from sqlalchemy.orm import Mapper
+from sqlalchemy.orm.exc import UnmappedClassError
 
 from ..errors import BulkEventsError, BulkWriteError, BulkWriteWarning
 from . import compatibility
@@ -102,6 +104,12 @@ def _subject_of_table(name: str, target: object) -> Subject:
     return subject
 
 
+def _mapper_of(class_: type) -> Mapper[Any] | None:
+    with suppress(UnmappedClassError):  # its mapping waits for all subclasses, as it may
+        return cast("Mapper[Any] | None", inspect(class_, raiseerr=False))
+    return None
+
+
 _by_table: dict[Table, tuple[Mapper[Any], ...]] = {}
 
 
@@ -119,7 +127,7 @@ def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
             subclasses = [subclass for subclass in derived if subclass not in classes]
             classes.update(dict.fromkeys(subclasses))
             waiting += subclasses
-        mappers = (cast("Mapper[Any] | None", inspect(class_, raiseerr=False)) for class_ in classes)
+        mappers = map(_mapper_of, classes)
         known = tuple(mapper for mapper in mappers if isinstance(mapper, Mapper) and table in mapper.tables)
         _by_table[table] = known
     return known

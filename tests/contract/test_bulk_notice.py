@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Integer, delete, insert, select, text, update
+from sqlalchemy import Column, Integer, create_engine, delete, insert, select, text, update
+from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, configure_mappers, mapped_column
 
 from fastapi_toolsets.errors import BulkEventsError, BulkWriteError, BulkWriteWarning, SessionOptionError
@@ -216,3 +217,31 @@ def test_a_session_that_was_never_listened_to_warns_of_nothing() -> None:
     session = SyncEventSession()
     session.bulk_save_objects([])
     session.close()
+
+
+def test_class_whose_mapping_waits_for_its_subclasses() -> None:
+    """B1: it is no reason for a statement on a table to fail."""
+
+    class LocalBase(DeclarativeBase):
+        type_annotation_map = TYPES
+
+    class Waiting(AbstractConcreteBase, LocalBase):
+        """Mapped when its subclasses are configured."""
+
+    class Waited(Waiting):
+        __tablename__ = "things_that_wait"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        __mapper_args__ = {"polymorphic_identity": "waited", "concrete": True}  # noqa: RUF012 - as documented
+
+    class Thing(LocalBase):
+        __tablename__ = "things_beside_one_that_waits"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    recorder = EventRecorder()
+    recorder.listen(LocalBase)
+    engine = create_engine("sqlite://")
+    LocalBase.metadata.create_all(engine)
+    with SyncEventSession(engine) as session, pytest.warns(BulkWriteWarning, match="Thing has listeners"):
+        session.execute(insert(table_of(Thing)).values(id=1))
+    engine.dispose()
+    assert issubclass(Waited, LocalBase)
