@@ -148,8 +148,13 @@ def may_have_orphans(mapper: Mapper[Any]) -> bool:
 
 
 def all_mappers() -> list[Mapper[Any]]:
-    """Return every mapper of the process (``mapperlib._all_registries``): no table knows its classes."""
-    return [mapper for registry in mapperlib._all_registries() for mapper in registry.mappers]  # noqa: SLF001
+    """Return every mapper of the process (``mapperlib._all_registries``): no table knows its classes.
+
+    ``registry._managers``, since the public ``registry.mappers`` raises as long as the mapping of one class waits for
+    its subclasses.
+    """
+    managers = (manager for registry in mapperlib._all_registries() for manager in registry._managers)  # noqa: SLF001
+    return [manager.mapper for manager in managers if manager.is_mapped]
 
 
 def is_clean(session: Session) -> bool:
