@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 
 import anyio
 import anyio.lowlevel
@@ -16,6 +17,14 @@ from ..front_ends import EventRecorder, FrontEnd, scenario
 from .models import Base, Order, created, library_log, updated
 
 LOCAL = ("sqlite",)
+
+
+@pytest.fixture(autouse=True)
+def interrupts_arrive() -> Iterator[None]:
+    """Python's own handling of Ctrl-C, also where the tests were started in the background, with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def identifier_of(thread: threading.Thread) -> int:
