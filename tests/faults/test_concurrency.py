@@ -235,5 +235,5 @@ async def test_loops_end_with_their_threads(front: FrontEnd) -> None:
         assert len({id(loop) for loop in loops}) == THREADS
         assert len(kept) == THREADS
         kept.clear()
-    assert set(threading.enumerate()) == threads_before
+    assert set(threading.enumerate()) <= threads_before  # an idle one of trio may have ended meanwhile
     assert await front.committed_rows(ORDERS) == [(number, "new") for number in range(THREADS)]
