@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import CascadeLimitError, CommitAbortedError
 from . import compatibility
-from .crossing import find_crossing, was_cancelled
+from .crossing import find_crossing, run_to_end
 from .delivery import EVENT_TYPES, generation, listeners_of, make_changes, make_event, names_of, take_snapshot
 from .journal import Kind, Record
 from .muting import is_muted
@@ -17,6 +17,8 @@ from .registry import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+
+    from sqlalchemy.orm import Session
 
     from .delivery import Delivery
     from .outliving import AsyncFunction
@@ -117,23 +119,23 @@ class Round:
         if crossing.in_bridge:  # in the committer's own task: cancelling it ends the commit, which nothing has decided
             compatibility.await_in_greenlet(function())
             return
-        outcome: list[BaseException | None] = []
-
-        async def guarded() -> None:
-            try:
-                await function()
-                outcome.append(None)
-            except BaseException as error:
-                if was_cancelled(error):
-                    raise
-                outcome.append(error)  # out of here some kinds would end the loop
-
-        crossing.run(guarded, self._options.callback_grace)
-        if not outcome:
+        if not run_to_end(crossing, function, self._options.callback_grace):
             msg = (
                 "the task that waits for this thread was cancelled while a BEFORE_COMMIT callback ran, so the commit "
                 "was aborted and everything rolled back. Begin again, or give the callback more time"
             )
             raise CommitAbortedError(msg)
-        if outcome[0] is not None:
-            raise outcome[0]
+
+
+def check_active(session: Session) -> None:
+    """Give the commit up where callbacks have left nothing to commit.
+
+    Raises:
+        CommitAbortedError: One has caught the error of a flush, which had rolled everything back.
+    """
+    if not session.is_active:
+        msg = (
+            "a BEFORE_COMMIT callback has caught an error that had rolled the transaction back, so there is nothing "
+            "left to commit: let the callback raise it, or flush inside session.begin_nested()"
+        )
+        raise CommitAbortedError(msg)

@@ -180,7 +180,11 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
             continue
         if opted_in(mapper) if events is None else events:
             told[mapper] = plan
-        elif events is None and policy != "ignore" and any(plan.listeners[kind] for kind in hears):
+        elif (
+            events is None
+            and policy != "ignore"
+            and any(not listener.events.isdisjoint(hears) for listener in plan.listeners)
+        ):
             _complain(mapper, subject.name, policy)
     return told
 

@@ -129,6 +129,29 @@ def was_cancelled(error: BaseException) -> bool:
     return True
 
 
+def run_to_end(crossing: Crossing, function: AsyncFunction, grace: float) -> bool:
+    """Run an async function, and raise here what it raised: on the loop some kinds of error would end the loop.
+
+    Returns:
+        Whether it came to its end; ``False`` where a cancelled host's grace was over first.
+    """
+    ended: list[BaseException | None] = []
+
+    async def guarded() -> None:
+        try:
+            await function()
+            ended.append(None)
+        except BaseException as error:
+            if was_cancelled(error):
+                raise
+            ended.append(error)
+
+    crossing.run(guarded, grace)
+    if ended and ended[0] is not None:
+        raise ended[0]
+    return bool(ended)
+
+
 class _Bridge:
     """Awaits on the loop that runs SQLAlchemy's bridge, in a task of its own that a cancelled host waits for."""
 

@@ -10,7 +10,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import compatibility
-from .crossing import find_crossing, stands_in_bridge, was_cancelled
+from .crossing import find_crossing, run_to_end, stands_in_bridge, was_cancelled
 from .delivery import (
     EVENT_TYPES,
     Hook,
@@ -271,22 +271,12 @@ class Dispatch(Queue):
         return False
 
     def _wait(self, awaitable: Awaitable[object]) -> None:
-        outcome: list[BaseException | None] = []
-
         async def wait() -> None:
-            try:
-                await awaitable
-                outcome.append(None)
-            except BaseException as error:
-                if was_cancelled(error):
-                    raise
-                outcome.append(error)  # out of here some kinds would end the loop
+            await awaitable
 
-        self._crossing.run(wait, self._options.callback_grace)
-        if not outcome:  # the grace was over, and a worker thread goes on
+        # Where it did not come to its end, the grace was over and a worker thread goes on.
+        if not run_to_end(self._crossing, wait, self._options.callback_grace):
             logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER, extra=self._fields())
-        elif outcome[0] is not None:
-            raise outcome[0]
 
     def _tidy(self, listener: Listener) -> None:
         """Leave the session as the next callback and the caller expect it."""

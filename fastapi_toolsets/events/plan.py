@@ -96,8 +96,8 @@ class Plan:
 
     Attributes:
         mapper: The mapper.
-        listeners: Who hears of each event type after the commit, in the order of calling.
-        by_phase: The same for every phase.
+        listeners: Who listens, in any phase, in the order of calling.
+        by_phase: Who hears of each event type in each phase.
         shown: The event types that somebody hears of before or after the commit.
         follows_rollback: Whether somebody hears of what was rolled back.
         columns: Every mapped column attribute, by key.
@@ -129,7 +129,7 @@ class Plan:
             }
             for phase in Phase
         }
-        self.listeners: dict[ModelEvent, tuple[Listener, ...]] = self.by_phase[Phase.AFTER_COMMIT]
+        self.listeners: tuple[Listener, ...] = listeners
         self.observed: bool = observed
         self.shown: frozenset[ModelEvent] = frozenset(
             kind for kind in ModelEvent if self.tells(Phase.BEFORE_COMMIT, kind) or self.tells(Phase.AFTER_COMMIT, kind)

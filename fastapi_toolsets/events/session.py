@@ -282,7 +282,7 @@ def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> No
         if plan is None or plan.passed_by:
             continue
         plan.passed_by = True
-        callbacks = [listener.callback for listeners in plan.listeners.values() for listener in listeners]
+        callbacks = [listener.callback for listener in plan.listeners]
         known = _passed_by.setdefault(mapper, [])
         if not all(callback in known for callback in callbacks):
             known += callbacks

@@ -11,7 +11,7 @@ from sqlalchemy import TextClause
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, observation, outcome
-from .before_commit import Round
+from .before_commit import Round, check_active
 from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
@@ -211,6 +211,7 @@ class Tracker:
                 if not found:
                     return
                 self._new_round(session, found).run(is_last=number > limit)
+                check_active(session)
                 if not compatibility.is_clean(session):
                     session.flush()
         except BaseException as error:
