@@ -40,7 +40,7 @@ class CascadeLimitError(ToolsetsError, RuntimeError):
 
 
 class CommitAbortedError(ToolsetsError, RuntimeError):
-    """A ``BEFORE_COMMIT`` callback was cut short or hid an error, so the commit was given up, everything rolled back."""
+    """A ``BEFORE_COMMIT`` callback was cut short or hid an error: the commit was given up, all rolled back."""
 
 
 class ToolsetsWarning(UserWarning):
