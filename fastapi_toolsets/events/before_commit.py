@@ -11,8 +11,8 @@ from ..errors import CascadeLimitError, CommitAbortedError
 from . import compatibility
 from .crossing import find_crossing, run_to_end
 from .delivery import EVENT_TYPES, generation, listeners_of, make_changes, make_event, names_of, take_snapshot
-from .journal import Kind, Record
 from .muting import is_muted
+from .records import Kind, Record
 from .registry import Listener
 
 if TYPE_CHECKING:

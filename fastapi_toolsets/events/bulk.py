@@ -21,9 +21,9 @@ from .bulk_statements import (
     subject_of_mapper,
     to_tell,
 )
-from .journal import Kind
 from .loading import writing_connection
 from .plan import state_of
+from .records import Kind
 from .rows import RowRecord, keep_new_rows
 from .types import ModelEvent
 
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 
-    from .journal import Journal, Record
+    from .journal import Journal
     from .plan import Plan
+    from .records import Record
     from .types import BulkPolicy
 
 _HEARS: dict[str, tuple[ModelEvent, ...]] = {
@@ -120,10 +121,9 @@ class BulkWrites:
     def _record(self, session: Session, records: list[RowRecord]) -> None:
         """Write into the journal what a statement has done."""
         journal = self._journal
-        positions = journal.positions
         moved: list[Record] = []
         for record in records:
-            record.position = next(positions)
+            record.position = journal.take_positions()
             if record.key != record.origin:
                 moved.append(record)
         if records:

@@ -18,8 +18,8 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from . import compatibility
 from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
 from .bulk_statements import column_keys, column_of, refuse
-from .journal import Kind
 from .loading import chunks
+from .records import Kind
 from .rows import RowRecord
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from . import compatibility
 from .bulk_statements import column_of
-from .journal import Kind
 from .loading import chunks, has_identity, read_values
+from .records import Kind
 from .rows import RowRecord
 
 if TYPE_CHECKING:

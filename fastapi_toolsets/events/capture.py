@@ -9,11 +9,11 @@ from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
 from .completion import keep_rows
-from .journal import PENDING, Kind, Members, Record, same
 from .loading import populate, read_rows
 from .old_values import NO_VALUES, OldValues
 from .ordering import in_order
 from .plan import NO_VALUE, copy_value, plans
+from .records import PENDING, Kind, Members, same
 from .registry import registry
 from .types import Phase
 
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
-    from .journal import Change, IdentityKey, Journal
+    from .journal import Journal
     from .ordering import Written
     from .plan import Plan
+    from .records import Change, IdentityKey, Record, Row, Writes
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
-_CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
+_CREATED, _UPDATED = Kind.CREATED, Kind.UPDATED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
@@ -37,39 +38,39 @@ _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTAT
 class Capture:
     """Follows the flushes of one session. Runs inside them, on the thread or greenlet of whoever flushes."""
 
-    __slots__ = ("_journal", "_olds", "_records", "_switched")
+    __slots__ = ("_journal", "_olds", "_switched", "_written")
 
     def __init__(self, journal: Journal) -> None:
         """Write to ``journal``."""
         self._journal = journal
         self._olds = OldValues(journal)
-        self._records: list[Record] = []
+        self._written: list[Writes] = []
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
         self._olds.clear()
-        if self._records:
-            self._records = []
+        if self._written:
+            self._written = []
         if self._switched:
             self._switched.clear()
 
     def before_flush(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush."""
-        if self._records or self._switched or self._olds:
+        if self._written or self._switched or self._olds:
             self.clear()  # an interrupted flush has left something behind
         self._olds.read(session)
 
     def after_flush(self, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
-        fate = compatibility.flush_fate(flush_context)
         found: list[Written] = []
+        known = plans.by_mapper
         for mapper, states in compatibility.flushed_states(flush_context).items():
-            plan = plans.get(mapper)
+            plan = known[mapper] if mapper in known else plans.get(mapper)
             if plan is not None:
-                self._read_written(plan, states, fate, found)
+                self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
         if found:
-            self._records = in_order(found)
+            self._written = in_order(found)
         if self._olds.of:
             self._olds.of.clear()
 
@@ -80,10 +81,9 @@ class Capture:
         fate: Mapping[InstanceState[Any], tuple[bool, bool]],
         found: list[Written],
     ) -> None:
-        created: list[Record] = []
-        updated: list[Record] = []
-        deleted: list[Record] = []
-        follows_updates = plan.follows_updates
+        created: list[Row] = []
+        updated: list[InstanceState[Any]] = []
+        deleted: list[Row] = []
         for state in states:
             is_delete, list_only = fate[state]
             if list_only:
@@ -94,17 +94,45 @@ class Capture:
             elif is_delete:
                 if state.committed_state:
                     self._show_last_row(plan, state)
-                record = Record(_DELETED, state.key, plan, state, ())
-                record.snapshot = instance_dict(record.obj).copy()  # what no SELECT will bring back
-                deleted.append(record)
+                deleted.append((state, state.obj(), state.key, ()))
             elif state.key is None:
-                created.append(Record(_CREATED, None, plan, state, ()))
-            elif follows_updates and (instance := state.obj()) is not None:
-                changes = self._changes(plan, state, instance_dict(instance))
-                if changes:
-                    updated.append(Record(_UPDATED, state.key, plan, state, changes))
-        if created or updated or deleted:
-            found.append((plan, created, updated, deleted))
+                created.append((state, state.obj(), None, ()))
+            else:
+                updated.append(state)
+        changed: Iterable[Row] = ()
+        if updated and plan.follows_updates:
+            changed = (self._compared if plan.compares_only and not self._olds.of else self._changed)(plan, updated)
+        rows = [*changed]
+        if created or rows or deleted:
+            found.append((plan, created, rows, deleted))
+
+    def _compared(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> Iterator[Row]:
+        """Compare what was assigned with what was there, where nothing else can have changed."""
+        comparisons = plan.comparisons
+        for state in states:
+            instance = state.obj()
+            if instance is None:
+                continue
+            loaded = instance_dict(instance)
+            changes: tuple[Change, ...] = ()
+            for key, old in state.committed_state.items():
+                equal = comparisons.get(key)
+                if equal is not None:
+                    new = loaded.get(key, PENDING)
+                    if old is NO_VALUE or new is PENDING:
+                        self._journal.unsure = True
+                    elif old is new or equal(old, new) is True:
+                        continue
+                    changes += ((key, old, new),)
+            if changes:
+                yield state, instance, state.key, changes
+
+    def _changed(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> Iterator[Row]:
+        for state in states:
+            instance = state.obj()
+            changes = () if instance is None else self._changes(plan, state, instance_dict(instance))
+            if changes:
+                yield state, instance, state.key, changes
 
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
@@ -166,52 +194,44 @@ class Capture:
 
     def after_finalized(self, session: Session, savepoint: Hashable | None) -> None:
         """Write the flush into the journal, now that new objects have their identity."""
-        records = self._records
-        switched = self._switched
-        if records:
-            self._records = []
-            moved, misread = self._identify(records)
-            if len(misread) > 1:
-                _read_again(session, misread)
-            if _AFTER_ROLLBACK in registry.phases:
-                keep_rows(session, [record for record in records if record.plan.follows_rollback])
-            frame = self._journal.frame(savepoint)
-            if switched:  # one that has changed nothing takes no place in the order
-                records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
-            frame.absorb(records, moved)
+        written, switched = self._written, self._switched
+        if written:
+            self._written = []
+            if switched or _AFTER_ROLLBACK in registry.phases or any(writes.plan.misread for writes in written):
+                self._write_records(session, savepoint, written)
+            else:
+                self._finalize(written)
+                self._journal.frame(savepoint).write(written)
         if switched or self._olds.related_unknown:
             self.clear()
 
-    def _identify(self, records: list[Record]) -> tuple[list[Record], list[Record]]:
-        """Give each record its position and the key that its row has now.
+    def _finalize(self, written: list[Writes]) -> None:
+        for writes in written:
+            rows = writes.rows
+            writes.finalize(self._journal.take_positions(len(rows)))
+            if writes.kind is _CREATED and writes.plan.unset_is_null:
+                _fill_unset(writes, self._switched)
 
-        Returns:
-            The records whose row had another key, and those that may show another row's values.
-        """
+    def _write_records(self, session: Session, savepoint: Hashable | None, written: list[Writes]) -> None:
+        """Write a record of each row, since some of them need more than what the flush says by itself."""
         switched = self._switched
-        moved: list[Record] = []
+        self._finalize(written)
+        records = [record for writes in written for record in writes.records()]
         misread: list[Record] = []
-        for record, position in zip(records, self._journal.positions, strict=False):
-            record.position = position
-            kind = record.kind
-            if kind is _UPDATED:
-                key = record.state.key or record.key
-                if record.key != key:
-                    record.key = key
-                    moved.append(record)
-                if record.plan.misread:
-                    misread.append(record)
-            elif kind is _CREATED:  # new until now
-                state = record.state
-                key = record.origin = record.key = state.key or ()
-                if switched and key in switched:
-                    self._journal.unsure = True
-                    _switch_row(record, switched[key])
-                    if record.plan.misread:
-                        misread.append(record)
-                elif record.plan.unset_is_null:
-                    _fill_unset(record)
-        return moved, misread
+        for record in records:
+            if record.kind is _CREATED and record.key in switched:
+                self._journal.unsure = True
+                _switch_row(record, switched[record.key])
+            if record.kind is _UPDATED and record.plan.misread:
+                misread.append(record)
+        if len(misread) > 1:
+            _read_again(session, misread)
+        if _AFTER_ROLLBACK in registry.phases:
+            keep_rows(session, [record for record in records if record.plan.follows_rollback])
+        frame = self._journal.frame(savepoint)
+        if switched:  # one that has changed nothing takes no place in the order
+            records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
+        frame.absorb(records, [record for record in records if record.key != record.origin])
 
 
 def _read_again(session: Session, records: list[Record]) -> None:
@@ -228,12 +248,14 @@ def _read_again(session: Session, records: list[Record]) -> None:
             record.changes = tuple(change for change in changes if not same(plan, *change))
 
 
-def _fill_unset(record: Record) -> None:
+def _fill_unset(writes: Writes, switched: Mapping[IdentityKey, object]) -> None:
     """Show what an INSERT left out as the NULL that it became, so that a later change knows its old value."""
-    loaded = instance_dict(record.obj)
-    unset = record.plan.unset_is_null.difference(loaded)
-    if unset:
-        loaded.update(dict.fromkeys(unset - record.state.expired_attributes))
+    null = writes.plan.unset_is_null
+    for state, instance, _, _ in writes.rows:
+        loaded = instance_dict(instance)
+        unset = null.difference(loaded)
+        if unset and state.key not in switched:
+            loaded.update(dict.fromkeys(unset - state.expired_attributes))
 
 
 def _switch_row(record: Record, before: Mapping[str, Any]) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .journal import PENDING, Kind, merge_changes, same
 from .loading import detached_copy, populate, read_rows, unloaded_columns
 from .plan import NO_VALUE, copy_value, state_of
+from .records import PENDING, Kind, merge_changes, same
 from .rows import RowRecord, complete_rows
 from .types import ModelEvent
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from .journal import Change, Journal, Record
+    from .journal import Journal
     from .plan import Plan
+    from .records import Change, Record, Writes
 
 
 def complete(session: Session, journal: Journal, *, reload: bool) -> None:
@@ -28,6 +29,9 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         reload: Whether to read everything again, since other statements may have written the same rows.
     """
     everything = reload or journal.unsure
+    written = journal.root.writes
+    if written and not (everything or journal.bulk) and all(map(_shows_rows, written)):
+        return
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
         complete_rows(session, journal)
@@ -47,6 +51,15 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
     ]
     if told:
         _complete(session, told, reload=reload)
+
+
+def _shows_rows(writes: Writes) -> bool:
+    """Whether the objects of all rows show what was written, so that there is nothing to load; see below."""
+    if writes.kind is Kind.DELETED:
+        return True
+    if writes.plan.deferred:
+        return False
+    return not any(state.modified or state.expired_attributes or state.callables for state, _, _, _ in writes.rows)
 
 
 def keep_rows(session: Session, records: list[Record]) -> None:

@@ -10,10 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .failures import log_fields
-from .journal import Batch, Kind, Members, Record
 from .loading import detached_copy, populate
 from .muting import everything_muted
 from .plan import NO_VALUE, copy_value, plans, state_of
+from .records import Batch, Kind, Members, Record, Writes, show_last_row
 from .registry import Listener, registry
 from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
@@ -59,17 +59,51 @@ class Hook:
         self.listeners: tuple[Listener, ...] = (Listener(callback, frozenset(), frozenset()),)
 
 
-Delivery: TypeAlias = Record | Hook
+Delivery: TypeAlias = Record | Writes | Hook
+"""What waits to be told: the event of a row, or a flush's events of many rows as long as nothing tells them apart."""
 
 
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
+    if batch.phase is not _AFTER_COMMIT:
+        return cast("list[Delivery]", _told(batch, frame))
+    written = frame.writes
+    found: list[Delivery] = []
+    if written and not registry.recorders and all(map(_is_told_as_written, written)):
+        for writes in written:
+            if writes.plan.tells(_AFTER_COMMIT, EVENT_TYPES[writes.kind]):
+                writes.batch = batch
+                found.append(writes)
+    else:
+        found += _told(batch, frame)
+    if frame.on_commit:
+        found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
+    return found
+
+
+def _is_told_as_written(writes: Writes) -> bool:
+    return writes.kind is not _UPDATED or writes.plan.simple
+
+
+def unfolded(found: Iterable[Delivery]) -> list[Record | Hook]:
+    """Return the deliveries with a record for each row."""
+    items: list[Record | Hook] = []
+    for item in found:
+        if isinstance(item, Writes):
+            items += item.told_records()
+        else:
+            items.append(item)
+    return items
+
+
+def _told(batch: Batch, frame: Frame) -> list[Record]:
+    """Return the records of a frame that are told in a phase, in the order of their rows."""
     phase = batch.phase
     told: list[Record] = []
     plan: Any = None
     kind: Any = None
     is_heard = False
-    for record in (*frame.gone, *frame.rows.values()) if frame.gone else frame.rows.values():
+    for record in (*frame.gone, *frame.rows.values()):
         if record.plan is not plan or record.kind is not kind:  # looked up once where many alike follow each other
             plan, kind = record.plan, record.kind
             is_heard = plan.tells(phase, EVENT_TYPES[kind])
@@ -82,9 +116,7 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     if phase is _AFTER_ROLLBACK:
         for record in told:
             _show_copy(record)
-    if frame.on_commit and phase is _AFTER_COMMIT:
-        return [*told, *(Hook(batch, callback, arguments) for callback, arguments in frame.on_commit)]
-    return cast("list[Delivery]", told)
+    return told
 
 
 _position = attrgetter("position")
@@ -172,9 +204,9 @@ def make_event(record: Record) -> Event:
     )
 
 
-def observe(delivery: Delivery) -> None:
+def observe(delivery: Record | Hook | None) -> None:
     """Let recorders take note of a committed event that is about to be told, unless the context mutes everything."""
-    if isinstance(delivery, Hook) or delivery.batch.phase is not _AFTER_COMMIT or everything_muted():
+    if not isinstance(delivery, Record) or delivery.batch.phase is not _AFTER_COMMIT or everything_muted():
         return
     model = delivery.plan.mapper.class_
     recorders = [recorder for recorder in registry.recorders if recorder.follows(model)]
@@ -205,32 +237,30 @@ def _values_before(record: Record) -> dict[str, Any]:
 
 
 def take_snapshot(record: Record) -> None:
-    """Keep the object's column values, since a callback is about to use the session."""
+    """Keep the object's column values, since something is about to change or expire them."""
     if record.snapshot is None and not (isinstance(record, RowRecord) and not record.has_object):
-        loaded = record.state.dict
+        state = record.state
+        if record.kind is _DELETED and state.committed_state:
+            show_last_row(record.plan, state)
+        loaded = state.dict
         record.snapshot = {key: loaded[key] for key in record.plan.columns if key in loaded}
 
 
 def restore(record: Record) -> None:
-    """Give an object back what its snapshot has: another callback's rollback may have expired it since."""
+    """Give an object back what it showed: something may have assigned to it, or expired it, since."""
     snapshot, state = record.snapshot, record.state
-    if snapshot is None:
-        return
     if record.kind is _DELETED:
-        if state.committed_state or state.expired_attributes:  # assigned to, or expired by a cascade, since its DELETE
-            _show_last_row(record, snapshot)
+        if state.committed_state:  # since its DELETE
+            show_last_row(record.plan, state)
+        if state.expired_attributes and snapshot is not None:  # by a cascade
+            state.dict.update(snapshot)
+            state.expired_attributes.difference_update(snapshot)
         return
-    loaded = state.dict
-    missing = {key: value for key, value in snapshot.items() if key not in loaded}
-    if missing:
-        populate(state, missing)
-
-
-def _show_last_row(record: Record, snapshot: dict[str, Any]) -> None:
-    for key in record.plan.columns:
-        if key in snapshot:
-            record.state.dict[key] = snapshot[key]
-            record.state.expired_attributes.discard(key)
+    if snapshot is not None:
+        loaded = state.dict
+        missing = {key: value for key, value in snapshot.items() if key not in loaded}
+        if missing:
+            populate(state, missing)
 
 
 def subject_of(delivery: Delivery | None) -> tuple[str, ModelEvent] | tuple[None, None]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import logging
 import time
-from collections import deque
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,10 +22,10 @@ from .delivery import (
     restore,
 )
 from .failures import Failures
-from .journal import Kind, Record
 from .outliving import outlive
 from .plan import plans
 from .queue import Queue
+from .records import Kind, Record, Writes
 from .registry import Listener, registry
 from .types import Phase
 
@@ -148,11 +147,10 @@ class Dispatch(Queue):
 
     def _call(self, listener: Listener) -> object:
         """Call the callback and return what it returned, an awaitable if it is async."""
-        delivery = self._delivery
+        delivery = self._single()
         if not isinstance(delivery, Record):
             return listener.callback(*delivery.arguments) if isinstance(delivery, Hook) else None
-        if delivery.snapshot is not None:
-            restore(delivery)
+        restore(delivery)
         kind = delivery.kind
         changes = make_changes(delivery) if kind is _UPDATED else None
         if not (listener.wants_session or listener.wants_event):
@@ -187,16 +185,23 @@ class Dispatch(Queue):
     def _run_sync(self) -> None:
         """Call sync callbacks until an async one is due."""
         while (listener := self._listener) is not None and not listener.is_async:
-            is_plain = not (listener.wants_session or listener.wants_event or self._mutes)
-            if not is_plain or len(self._listeners) > 1 or registry.recorders:  # who records hears of each one first
-                ended = self._run_one(listener)
-            else:
-                ended = self._run_alike(listener)
-            if ended:
+            writes = self._alike(listener)
+            if self._run_one(listener) if writes is None else self._run_alike(listener, writes):
                 return
             self._advance()
             if self._stop is not None and not self._on_loop:
                 return
+
+    def _alike(self, listener: Listener) -> Writes | None:
+        """Return what is being told, where it is told to one callback that hears nothing but what a flush wrote."""
+        writes = self._delivery
+        if (
+            type(writes) is Writes
+            and len(self._listeners) == 1
+            and not (listener.wants_session or listener.wants_event or self._mutes or registry.recorders)
+        ):
+            return writes
+        return None
 
     def _run_one(self, listener: Listener) -> bool:
         """Call a sync callback; return whether that ended everything."""
@@ -211,39 +216,28 @@ class Dispatch(Queue):
             self._tidy(listener)
         return False
 
-    def _run_alike(self, listener: Listener) -> bool:
-        """Call a sync callback with this and what follows that has the same listeners, as most of a long queue has.
+    def _run_alike(self, listener: Listener, writes: Writes) -> bool:
+        """Call a sync callback with the rows of a flush, as most of a long queue are told.
 
         Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
         """
-        first = self._delivery
-        if type(first) is not Record:
-            return self._run_one(listener)
-        delivery: Record = first
-        plan, kind, batch = first.plan, first.kind, first.batch
-        callback, event_type, is_update = listener.callback, EVENT_TYPES[kind], kind is _UPDATED
-        waiting: deque[Any] = self._waiting
-        in_transaction = self._host.in_transaction
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        while True:
+        callback = listener.callback
+        for arguments in writes.arguments():
             try:
-                if delivery.snapshot is not None:
-                    restore(delivery)
-                result = callback(delivery.obj, event_type, make_changes(delivery) if is_update else None)
+                result = callback(*arguments)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
                 if self._caught_in_place(listener, error):
                     return True
-            if in_transaction():
-                self._tidy(listener)
-            if not waiting or self._stop is not None or plans.by_mapper is not by_mapper:
-                return False
-            following = waiting[0]
-            if following.plan is not plan or following.kind is not kind or following.batch is not batch:
-                return False
-            self._delivery = delivery = waiting.popleft()
-            batch.position += 1
+            if self._delivery is not writes:  # it has used the session
+                if self._host.in_transaction():
+                    self._tidy(listener)
+                break
+            if self._stop is not None or plans.by_mapper is not by_mapper:
+                break
+        return False
 
     def _caught_in_place(self, listener: Listener, error: BaseException) -> bool:
         """Take what a sync callback raised; return whether it ends everything."""
@@ -299,9 +293,13 @@ class Dispatch(Queue):
         in_transaction = self._host.in_transaction
         while (listener := self._listener) is not None and listener.is_async:
             try:
-                result = self._call(listener)
-                if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
-                    await result
+                writes = self._alike(listener)
+                if writes is not None:
+                    await self._await_alike(listener, writes)
+                else:
+                    result = self._call(listener)
+                    if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
+                        await result
             except (KeyboardInterrupt, SystemExit) as error:
                 # Out of here it would end the loop; the committer gets it.
                 self._stop = error
@@ -316,6 +314,17 @@ class Dispatch(Queue):
             if in_transaction():
                 await self._tidy_on_loop(listener)
             self._advance()
+
+    async def _await_alike(self, listener: Listener, writes: Writes) -> None:
+        """Await an async callback with the rows of a flush, until something else has to be looked at."""
+        by_mapper = plans.by_mapper
+        callback = listener.callback
+        for arguments in writes.arguments():
+            result = callback(*arguments)
+            if type(result) is CoroutineType or inspect.isawaitable(result):
+                await result
+            if self._delivery is not writes or plans.by_mapper is not by_mapper:
+                break
 
     async def _caught_on_loop(self, listener: Listener, error: BaseException) -> bool:
         """Take what an async callback raised; return whether it ends everything."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .before_commit import Round
 from .crossing import find_crossing, was_cancelled
-from .delivery import is_only_recorded, listeners_of, subject_of
+from .delivery import is_only_recorded, listeners_of, subject_of, unfolded
 from .dispatch import Dispatch, Host
 from .muting import is_muted
 from .observation import CallbackOutcome, ObservedCallback, ObservedDispatch, Observers
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from .crossing import Crossing
     from .delivery import Delivery
-    from .journal import Batch, Record
     from .observation import Ending
+    from .records import Batch, Record
     from .registry import Listener
     from .types import SessionOptions
 
@@ -38,7 +38,8 @@ class ObservingDispatch(Dispatch):
         self._begun: tuple[Delivery | None, Listener | None] = (None, None)
 
     def add(self, batch: Batch, found: list[Delivery]) -> None:
-        """Queue what a transaction has to tell; see :meth:`Dispatch.add`."""
+        """Queue what a transaction has to tell, each row by itself; see :meth:`Dispatch.add`."""
+        found = [*unfolded(found)]
         super().add(batch, found)
         if found and batch.generation > self._options.cascade_limit:
             calls = ((delivery, listener) for delivery in found for listener in listeners_of(delivery))
@@ -68,10 +69,6 @@ class ObservingDispatch(Dispatch):
 
         _run(run, self._observers.begin_callback(call), lambda: self._crossing)
         return None
-
-    def _run_alike(self, listener: Listener) -> bool:
-        """Call it as any other: the short cut for a long queue goes past ``_call``."""
-        return self._run_one(listener)
 
     def _take_rest(self, reason: str) -> list[tuple[Delivery, Listener]]:
         """Forget what is not called any more, and tell so; the callback that is due was perhaps not begun either."""

@@ -9,9 +9,9 @@ from sqlalchemy.orm import LoaderCallableStatus, PassiveFlag
 from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
-from .journal import Kind
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, plans, state_of
+from .records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +83,7 @@ class OldValues:
                 plan, reach = plans.get(mapper), plans.reach(mapper)
                 has_orphans = compatibility.may_have_orphans(mapper)
             if plan is not None:
-                if plan.follows_updates:
+                if plan.follows_updates and (plan.keeps_more or _loses_values(state)):
                     unknown = self._keep(state, plan)
                     if unknown:
                         to_load.setdefault(plan.mapper, {})[state] = unknown
@@ -215,6 +215,17 @@ class OldValues:
                 return None
             values.append(old)
         return tuple(values)
+
+
+def _loses_values(state: InstanceState[Any]) -> bool:
+    """Whether old values are not known, or the flush would throw them away: those of SQL expressions."""
+    instance = state.obj()
+    if instance is not None:
+        loaded = instance_dict(instance)
+        for key, old in state.committed_state.items():
+            if old is NO_VALUE or type(loaded.get(key)) not in ATOMS:
+                return True
+    return False
 
 
 def _reach(

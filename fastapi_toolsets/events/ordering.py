@@ -2,84 +2,105 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
-from typing import TYPE_CHECKING, TypeAlias
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .plan import plans
+from .records import Kind, Writes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .journal import Record
     from .plan import Plan
+    from .records import IdentityKey, Row
 
-Written: TypeAlias = "tuple[Plan, list[Record], list[Record], list[Record]]"
+Written: TypeAlias = "tuple[Plan, list[Row], list[Row], list[Row]]"
 """What a flush created, updated and deleted of one mapper's rows."""
 
+_KindAndRow: TypeAlias = "tuple[Kind, Row]"
+_CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 
-def in_order(found: list[Written]) -> list[Record]:
+
+def in_order(found: list[Written]) -> list[Writes]:
     """Order what one flush wrote: writes before deletes, parents before children, then as SQLAlchemy writes rows."""
-    if len(found) == 1:
-        _, created, updated, deleted = found[0]
-        if len(created) + len(updated) + len(deleted) == 1:
-            return created or updated or deleted
-    else:
+    if len(found) > 1:
         ranks = plans.ranks([plan.mapper for plan, _, _, _ in found])
         found = sorted(found, key=lambda written: ranks[written[0].mapper])
-    written: list[Record] = []
-    removed: list[Record] = []
+    written: list[Writes] = []
+    removed: list[Writes] = []
     for plan, created, updated, deleted in found:
         if len(created) > 1:
             created.sort(key=_insert_order)
-        rows = created + _by_key(updated) if updated else created
-        written += _parents_first(plan, rows) if plan.self_references else rows
+        _sort_by_key(updated)
+        _sort_by_key(deleted)
+        if plan.self_references:
+            rows = [(_CREATED, row) for row in created] + [(_UPDATED, row) for row in updated]
+            written += _parents_first(plan, rows)
+            removed += _parents_first(plan, [(_DELETED, row) for row in deleted])
+            continue
+        if created:
+            written.append(Writes(_CREATED, plan, created))
+        if updated:
+            written.append(Writes(_UPDATED, plan, updated))
         if deleted:
-            rows = _by_key(deleted)
-            removed += _parents_first(plan, rows) if plan.self_references else rows
+            removed.append(Writes(_DELETED, plan, deleted))
     return written + removed if removed else written
 
 
-_insert_order = attrgetter("state.insert_order")
+def _insert_order(row: Row) -> int:
+    return row[0].insert_order or 0
 
 
-def _by_key(records: list[Record]) -> list[Record]:
-    if len(records) < 2:  # noqa: PLR2004
-        return records
-    try:
-        if len(records[0].plan.primary_key) == 1:
-            return sorted(records, key=lambda record: record.key[1][0])
-        return sorted(records, key=lambda record: record.key[1])
-    except TypeError:  # keys that have no order of their own
-        return sorted(records, key=lambda record: repr(record.key[1]))
+def _sort_by_key(rows: list[Row]) -> None:
+    """Sort rows by their primary keys."""
+    if len(rows) > 1:
+        try:
+            rows.sort(key=_single_primary_key if len(_primary_key(rows[0])) == 1 else _primary_key)
+        except TypeError:  # keys that have no order of their own
+            rows.sort(key=lambda row: repr(_primary_key(row)))
 
 
-def _parents_first(plan: Plan, records: list[Record]) -> list[Record]:
+def _single_primary_key(row: Row) -> Any:  # noqa: ANN401 - whatever type the column has
+    return cast("IdentityKey", row[2])[1][0]
+
+
+def _primary_key(row: Row) -> tuple[Any, ...]:
+    key = row[2]
+    return () if key is None else key[1]
+
+
+def _parents_first(plan: Plan, rows: list[_KindAndRow]) -> Iterator[Writes]:
     """Put rows behind the rows of the same table that they refer to; otherwise keep the order."""
     by_value = {
-        (parent, record.state.dict.get(parent)): record for record in records for _, parent in plan.self_references
+        (parent, row[0].dict.get(parent)): index
+        for index, (_, row) in enumerate(rows)
+        for _, parent in plan.self_references
     }
 
-    def referred(record: Record) -> Iterator[Record]:
+    def referred(index: int) -> Iterator[int]:
+        loaded = rows[index][1][0].dict
         for child, parent in plan.self_references:
-            value = record.state.dict.get(child)
+            value = loaded.get(child)
             found = by_value.get((parent, value)) if value is not None else None
             if found is not None:
                 yield found
 
-    ordered: list[Record] = []
-    entered: set[Record] = set()
-    for record in records:
-        if record in entered:
+    ordered: list[_KindAndRow] = []
+    entered: set[int] = set()
+    for first in range(len(rows)):
+        if first in entered:
             continue
-        entered.add(record)
-        path = [(record, referred(record))]
+        entered.add(first)
+        path = [(first, referred(first))]
         while path:
             current, parents = path[-1]
             parent = next((parent for parent in parents if parent not in entered), None)
             if parent is None:
-                ordered.append(current)
+                ordered.append(rows[current])
                 path.pop()
             else:
                 entered.add(parent)
                 path.append((parent, referred(parent)))
-    return ordered
+    for kind, alike in groupby(ordered, key=itemgetter(0)):
+        yield Writes(kind, plan, [row for _, row in alike])

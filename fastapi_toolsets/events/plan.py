@@ -117,6 +117,10 @@ class Plan:
         primary_key: The keys of the attributes that make up the identity.
         self_references: Pairs of attributes by which a row refers to another row of the same table.
         foreign_keys: The column attributes that the unit of work sets for each many-to-one relationship.
+        keeps_more: Whether a flush that begins has more to look at than the columns that were assigned.
+        simple: Whether ``changes`` are what was recorded, as it was recorded.
+        comparisons: How to compare the values of each of ``watched_columns``.
+        compares_only: Whether comparing what was assigned with what was there tells all that a flush has changed.
     """
 
     def __init__(self, mapper: Mapper[Any], listeners: tuple[Listener, ...], *, observed: bool = False) -> None:
@@ -162,10 +166,17 @@ class Plan:
 
         self.passed_by = False
         self.keeps_more: bool = bool(self.volatile or self.relationships or self.foreign_keys)
+        copies = any(column.copies for column in self.watched_columns.values())
         self.simple: bool = (
-            not self.composites and not self.relationships and self.reported == self.watched_columns.keys()
+            not self.composites
+            and not self.relationships
+            and not copies
+            and self.reported == self.watched_columns.keys()
         )
-        self.simple = self.simple and not any(column.copies for column in self.watched_columns.values())
+        self.comparisons: dict[str, Callable[[Any, Any], bool]] = {
+            key: column.equal for key, column in self.watched_columns.items()
+        }
+        self.compares_only: bool = not copies and not self.volatile and not self.relationships
 
     def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
         """Whether anybody hears of events of this type in a phase; recorders do of what was committed."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .delivery import Hook, generation, is_only_recorded, listeners_of, observe, subject_of, take_snapshot
+from .delivery import Hook, generation, is_only_recorded, listeners_of, observe, subject_of, take_snapshot, unfolded
 from .failures import log_fields
-from .journal import Batch, Record
 from .muting import anything_muted, is_muted
+from .records import Batch, Record, Writes
 from .registry import registry
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Queue:
         if batch.generation <= self._cascade_limit:
             self._waiting.extend(found)
         else:
-            self.left_out += [(item, listener) for item in found for listener in listeners_of(item)]
+            self.left_out += [(item, listener) for item in unfolded(found) for listener in listeners_of(item)]
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
@@ -64,11 +64,31 @@ class Queue:
 
     def take_snapshots(self) -> None:
         """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
-        if isinstance(self._delivery, Record):
-            take_snapshot(self._delivery)
-        for item in self._waiting:
-            if isinstance(item, Record):
-                take_snapshot(item)
+        told = self._single()
+        newest: list[Delivery] = []
+        while self._waiting:  # what came since this was last done stands at the end
+            item = self._waiting.pop()
+            if isinstance(item, Record) and item.snapshot is not None:
+                self._waiting.append(item)
+                break
+            newest.append(item)
+        waiting = unfolded(reversed(newest))
+        self._waiting.extend(waiting)
+        for record in (told, *waiting):
+            if isinstance(record, Record):
+                take_snapshot(record)
+
+    def _single(self) -> Record | Hook | None:
+        """Return what is being told with a record of its own; what the same flush wrote besides waits again."""
+        delivery = self._delivery
+        if isinstance(delivery, Writes):
+            record = delivery.record(delivery.index)
+            record.batch = delivery.batch
+            if delivery.index + 1 < len(delivery.rows):
+                self._waiting.appendleft(delivery)
+            self._delivery = record
+            return record
+        return delivery
 
     def _advance(self, *, tell: bool = True) -> None:
         """Move on to the callback that is due next, or to name it only, where nothing is told any more."""
@@ -80,11 +100,15 @@ class Queue:
                     self._index, self._listener = index, listener
                     return
                 index += 1
-            if not self._waiting:
-                self._delivery = self._listener = None
-                self._listeners = ()
-                return
-            self._delivery = delivery = self._waiting.popleft()
+            delivery = self._delivery
+            if type(delivery) is not Writes or delivery.index + 1 == len(delivery.rows):
+                if not self._waiting:
+                    self._delivery = self._listener = None
+                    self._listeners = ()
+                    return
+                self._delivery = delivery = self._waiting.popleft()
+            if type(delivery) is Writes:
+                delivery.index += 1
             batch = delivery.batch
             batch.position += 1
             if batch is not self._batch:
@@ -92,7 +116,7 @@ class Queue:
                 generation.set(batch.generation + 1)
             self._listeners = listeners = listeners_of(delivery)
             if tell and registry.recorders:
-                observe(delivery)
+                observe(self._single())
             if not listeners and is_only_recorded(delivery):
                 batch.position -= 1
             index = 0

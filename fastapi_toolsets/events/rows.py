@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from .journal import PENDING, Kind, Members, Record, same
 from .loading import detached_copy, populate, read_values
 from .plan import NO_VALUE, state_of
+from .records import PENDING, Kind, Members, Record, same
 from .types import ModelEvent
 
 if TYPE_CHECKING:
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import InstanceState, Session
 
-    from .journal import Change, IdentityKey, Journal
+    from .journal import Journal
     from .plan import Plan
+    from .records import Change, IdentityKey
 
 
 class RowRecord(Record):

@@ -15,10 +15,11 @@ from .before_commit import Round, check_active
 from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
-from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of
+from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of, unfolded
 from .dispatch import Dispatch
-from .journal import Batch, Frame, Journal
+from .journal import Frame, Journal
 from .observing import ObservingDispatch, ObservingRound
+from .records import Batch
 from .registry import registry
 from .types import Phase
 from .warn import warn
@@ -130,7 +131,7 @@ class Tracker:
     def after_commit(self, session: Session) -> None:
         """Take note that a savepoint was released, or the root transaction really committed."""
         journal = self._journal
-        if not (journal.root.rows or journal):
+        if not journal:
             return
         nested = session.get_nested_transaction()
         if nested is not None:
@@ -371,7 +372,7 @@ def caller_of(session: Session) -> object:
 
 
 def _report_unfinished(frame: Frame) -> None:
-    found = deliveries(Batch(0), frame)
+    found = unfolded(deliveries(Batch(0), frame))
     items = [(item, listener) for item in found for listener in listeners_of(item)]
     logger.warning(
         "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "

@@ -13,8 +13,9 @@ from sqlalchemy import inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm.attributes import instance_state
 
-from fastapi_toolsets.events.journal import PENDING, Change, Frame, Journal, Kind, Members, Record, merge_changes
+from fastapi_toolsets.events.journal import Frame, Journal
 from fastapi_toolsets.events.plan import Plan
+from fastapi_toolsets.events.records import PENDING, Change, Kind, Members, Record, merge_changes
 
 
 class Base(DeclarativeBase): ...
@@ -35,10 +36,9 @@ Told: TypeAlias = tuple[str, int, dict[str, tuple[object, object]]]
 
 def record(journal: Journal, kind: Kind, key: int, *changes: Change, now: int | None = None) -> Record:
     """Make the record of one write; ``now`` is the row's key after it."""
-    made = Record(kind, (key,), PLAN, instance_state(Row(id=key)), changes)
-    made.key = (key if now is None else now,)
-    made.position = next(journal.positions)
-    return made
+    row = Row(id=key)
+    written = (instance_state(row), row, (key,), changes)
+    return Record(kind, (key if now is None else now,), PLAN, written, journal.take_positions())
 
 
 def write(journal: Journal, savepoint: object, *records: Record) -> None:

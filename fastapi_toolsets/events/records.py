@@ -1,0 +1,250 @@
+"""What happened to rows: all those that one flush wrote alike, or what became of a single one."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum, auto
+from typing import TYPE_CHECKING, Any, TypeAlias
+from uuid import UUID, uuid4
+
+from .plan import NO_VALUE
+from .types import ModelEvent, Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from sqlalchemy.orm import InstanceState
+
+    from .plan import Plan
+    from .types import Changes
+
+Change: TypeAlias = tuple[str, Any, Any]
+"""``(key, old, new)``. A tuple of atoms costs the garbage collector nothing, a dict for each would."""
+
+IdentityKey: TypeAlias = tuple[Any, ...]
+"""SQLAlchemy's key of a row: base class, primary key values, token."""
+
+Row: TypeAlias = "tuple[InstanceState[Any], object, IdentityKey | None, tuple[Change, ...]]"
+"""One row that a flush wrote: the state, its object, the key that the row had (none if it is new), what changed."""
+
+OnCommit: TypeAlias = tuple["Callable[..., object]", tuple[object, ...]]
+
+
+class Pending(Enum):
+    """Stands for a value that only the database knows yet."""
+
+    PENDING = auto()
+
+
+PENDING = Pending.PENDING
+
+
+class Kind(IntEnum):
+    """What a frame did to a row, as a whole. An ``IntEnum``, whose members are quick to look up by."""
+
+    CREATED = auto()
+    UPDATED = auto()
+    DELETED = auto()
+
+
+# Looking a member up in its enumeration takes longer than comparing with it.
+_CREATED, _UPDATED = Kind.CREATED, Kind.UPDATED
+_CREATE, _UPDATE, _DELETE = ModelEvent.CREATE, ModelEvent.UPDATE, ModelEvent.DELETE
+
+
+class Members:
+    """What left and what joined a watched collection; ``changes`` show it as ``old`` and ``new``."""
+
+    __slots__ = ("added", "removed")
+
+    def __init__(self, removed: list[object], added: list[object]) -> None:
+        """Keep both, in the order in which it happened."""
+        self.removed: list[object] = removed
+        self.added: list[object] = added
+
+    def then(self, later: Members) -> Members:
+        """Return the net of this and what came after: who left and came back did neither."""
+        removed = _without(self.removed, later.added) + _without(later.removed, self.added)
+        added = _without(self.added, later.removed) + _without(later.added, self.removed)
+        return Members(removed, added)
+
+    def __bool__(self) -> bool:
+        """Whether anything is left."""
+        return bool(self.removed or self.added)
+
+
+def _without(members: list[object], others: list[object]) -> list[object]:
+    gone = {id(other) for other in others}
+    return [member for member in members if id(member) not in gone]
+
+
+class Batch:
+    """What one transaction has to tell in one phase.
+
+    Attributes:
+        generation: How many commits of callbacks in a row have led to this one.
+        phase: The phase.
+        position: The place of the event that is being told.
+    """
+
+    __slots__ = ("_before", "_identifier", "generation", "phase", "position")
+
+    def __init__(self, generation: int, phase: Phase = Phase.AFTER_COMMIT, before: Batch | None = None) -> None:
+        """Begin a batch, with the id of an earlier batch of the same transaction where there was one."""
+        self.generation: int = generation
+        self.phase: Phase = phase
+        self.position: int = -1
+        self._before: Batch | None = before
+        self._identifier: UUID | None = None
+
+    @property
+    def identifier(self) -> UUID:
+        """The transaction's id, made when the first callback asks for it."""
+        if self._before is not None:
+            return self._before.identifier
+        if self._identifier is None:
+            self._identifier = uuid4()
+        return self._identifier
+
+
+class Record:
+    """What one frame did to one row.
+
+    Attributes:
+        kind: The net of it.
+        origin: The identity key under which the frame found the row.
+        key: The identity key that the row has now.
+        plan: The plan of the row's mapper.
+        state: The state of the object that has the row now, or had it last.
+        obj: That object, held so that it outlives being expunged.
+        changes: What was updated, oldest old and newest new; empty for a row that is new.
+        position: When the transaction first touched the row, for the order of events.
+        batch: The batch that it is told with.
+        row: The row's values as last flushed, where somebody hears of a rollback.
+        snapshot: The object's values, kept where something is about to change or expire them.
+    """
+
+    __slots__ = (
+        "batch", "changes", "key", "kind", "obj", "origin", "plan", "position", "row", "snapshot",
+        "state",
+    )  # fmt: skip
+
+    batch: Batch
+    row: dict[str, Any]
+
+    def __init__(self, kind: Kind, key: IdentityKey, plan: Plan, row: Row, position: int = 0) -> None:
+        """Record one write."""
+        self.kind: Kind = kind
+        state, instance, origin, changes = row
+        self.key: IdentityKey = key
+        self.origin: IdentityKey = key if origin is None else origin
+        self.plan: Plan = plan
+        self.state: InstanceState[Any] = state
+        self.obj: object = instance
+        self.changes: tuple[Change, ...] = changes
+        self.position: int = position
+        self.snapshot: dict[str, Any] | None = None
+
+
+class Writes:
+    """What one flush did in one way to rows of one mapper. Most are told as they are, and no row needs a record.
+
+    Attributes:
+        kind: What was done.
+        plan: The plan of the mapper.
+        rows: The rows in the order of their events.
+        keys: The identity keys that they have after the flush.
+        position: When the transaction first touched the first of them; the others follow.
+        batch: The batch that they are told with.
+        index: The row that is being told, one before the first where none was yet.
+    """
+
+    __slots__ = ("batch", "index", "keys", "kind", "plan", "position", "rows")
+
+    batch: Batch
+
+    def __init__(self, kind: Kind, plan: Plan, rows: list[Row]) -> None:
+        """Keep the rows; they have no keys nor positions yet."""
+        self.kind: Kind = kind
+        self.plan: Plan = plan
+        self.rows: list[Row] = rows
+        self.keys: list[IdentityKey] = []
+        self.position: int = 0
+        self.index: int = -1
+
+    def finalize(self, position: int) -> None:
+        """Take note of the keys, now that new objects have theirs."""
+        self.keys = [row[0].key or () for row in self.rows]
+        self.position = position
+
+    def arguments(self) -> Iterator[tuple[object, ModelEvent, Changes | None]]:
+        """Iterate over what a callback is told of the current row and of each that follows, moving on with them."""
+        kind, plan, rows, batch = self.kind, self.plan, self.rows, self.batch
+        for index in range(self.index, len(rows)):
+            if index != self.index:
+                self.index = index
+                batch.position += 1
+            state, instance, _, changes = rows[index]
+            if kind is _UPDATED:
+                yield instance, _UPDATE, {key: {"old": old, "new": new} for key, old, new in changes}
+            elif kind is _CREATED:
+                yield instance, _CREATE, None
+            else:
+                if state.committed_state:
+                    show_last_row(plan, state)
+                yield instance, _DELETE, None
+
+    def record(self, index: int) -> Record:
+        """Make the record of one row."""
+        return Record(self.kind, self.keys[index], self.plan, self.rows[index], self.position + index)
+
+    def records(self) -> list[Record]:
+        """Make the records of the rows that were not told yet."""
+        return [self.record(index) for index in range(self.index + 1, len(self.rows))]
+
+    def told_records(self) -> list[Record]:
+        """Make the records of the rows that were not told yet, to be told with the batch."""
+        records = self.records()
+        for record in records:
+            record.batch = self.batch
+        return records
+
+
+def show_last_row(plan: Plan, state: InstanceState[Any]) -> None:
+    """Give a deleted object the values again that its row had last, where something was assigned to it since."""
+    loaded = state.dict
+    for key, old in state.committed_state.items():
+        if key in plan.columns and old is not NO_VALUE:
+            loaded[key] = old
+
+
+def merge_changes(plan: Plan, first: tuple[Change, ...], then: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Return first olds with last news, without what ended where it began."""
+    if not first:
+        return then
+    merged = {change[0]: change for change in first}
+    for change in then:
+        key, old, new = change
+        earlier = merged.get(key)
+        if earlier is None:
+            merged[key] = change
+        elif isinstance(new, Members):
+            members = earlier[2].then(new)
+            if members:
+                merged[key] = (key, None, members)
+            else:
+                del merged[key]
+        else:
+            old = earlier[1]
+            if new is not PENDING and same(plan, key, old, new):
+                del merged[key]
+            else:
+                merged[key] = (key, old, new)
+    return tuple(merged.values())
+
+
+def same(plan: Plan, key: str, old: object, new: object) -> bool:
+    """Whether two values of an attribute are equal to its column's type; related objects are compared by identity."""
+    column = plan.columns.get(key)
+    if column is None:
+        return old is new
+    return old is new or column.equal(old, new) is True
