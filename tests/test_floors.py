@@ -22,6 +22,7 @@ FLOORS = {
     "fastapi_toolsets.events.muting": 1,
     "fastapi_toolsets.events.observation": 1,
     "fastapi_toolsets.events.plan": 1,
+    "fastapi_toolsets.events.plans": 1,
     "fastapi_toolsets.events.records": 1,
     "fastapi_toolsets.events.registry": 1,
     "fastapi_toolsets.events.warn": 1,

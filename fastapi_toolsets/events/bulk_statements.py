@@ -12,7 +12,7 @@ from sqlalchemy.orm.exc import UnmappedClassError
 
 from ..errors import BulkEventsError, BulkWriteError, BulkWriteWarning
 from . import compatibility
-from .plan import plans
+from .plans import plans
 from .registry import registry
 from .types import ModelEvent
 from .warn import warn

@@ -12,7 +12,8 @@ from .completion import keep_rows
 from .loading import populate, read_rows
 from .old_values import NO_VALUES, OldValues
 from .ordering import in_order
-from .plan import NO_VALUE, copy_value, plans
+from .plan import NO_VALUE, copy_value
+from .plans import plans
 from .records import PENDING, Kind, Members, same
 from .registry import registry
 from .types import Phase
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
-    from .journal import Journal
+    from .journal import Frame, Journal
     from .ordering import Written
     from .plan import Plan
     from .records import Change, IdentityKey, Record, Row, Writes
@@ -36,32 +37,38 @@ _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTAT
 
 
 class Capture:
-    """Follows the flushes of one session. Runs inside them, on the thread or greenlet of whoever flushes."""
+    """Follows the flushes of one session. Runs inside them, on the thread or greenlet of whoever flushes.
 
-    __slots__ = ("_journal", "_olds", "_switched", "_written")
+    Attributes:
+        written: What a flush has written that is not in the journal yet.
+    """
+
+    __slots__ = ("_journal", "_olds", "_savepoint", "_switched", "written")
 
     def __init__(self, journal: Journal) -> None:
         """Write to ``journal``."""
         self._journal = journal
         self._olds = OldValues(journal)
-        self._written: list[Writes] = []
+        self.written: list[Writes] = []
+        self._savepoint: Hashable | None = None
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
         self._olds.clear()
-        if self._written:
-            self._written = []
+        if self.written:
+            self.written = []
         if self._switched:
             self._switched.clear()
 
     def before_flush(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush."""
-        if self._written or self._switched or self._olds:
+        olds = self._olds
+        if self.written or self._switched or olds.of or olds.related_unknown:
             self.clear()  # an interrupted flush has left something behind
-        self._olds.read(session)
+        olds.read(session)
 
-    def after_flush(self, flush_context: UOWTransaction) -> None:
+    def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
         found: list[Written] = []
         known = plans.by_mapper
@@ -70,7 +77,8 @@ class Capture:
             if plan is not None:
                 self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
         if found:
-            self._written = in_order(found)
+            self.written = in_order(found)
+            self._savepoint = session.get_nested_transaction()
         if self._olds.of:
             self._olds.of.clear()
 
@@ -192,18 +200,17 @@ class Capture:
                 if old is not new:
                     yield key, old, new
 
-    def after_finalized(self, session: Session, savepoint: Hashable | None) -> None:
+    def after_finalized(self, session: Session) -> None:
         """Write the flush into the journal, now that new objects have their identity."""
-        written, switched = self._written, self._switched
-        if written:
-            self._written = []
-            if switched or _AFTER_ROLLBACK in registry.phases or any(writes.plan.misread for writes in written):
-                self._write_records(session, savepoint, written)
-            else:
-                self._finalize(written)
-                self._journal.frame(savepoint).write(written)
-        if switched or self._olds.related_unknown:
+        written, switched = self.written, self._switched
+        self.written = []
+        frame = self._journal.frame(self._savepoint)
+        if switched or _AFTER_ROLLBACK in registry.phases or any(writes.plan.misread for writes in written):
+            self._write_records(session, frame, written)
             self.clear()
+        else:
+            self._finalize(written)
+            frame.write(written)
 
     def _finalize(self, written: list[Writes]) -> None:
         for writes in written:
@@ -212,7 +219,7 @@ class Capture:
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
 
-    def _write_records(self, session: Session, savepoint: Hashable | None, written: list[Writes]) -> None:
+    def _write_records(self, session: Session, frame: Frame, written: list[Writes]) -> None:
         """Write a record of each row, since some of them need more than what the flush says by itself."""
         switched = self._switched
         self._finalize(written)
@@ -228,7 +235,6 @@ class Capture:
             _read_again(session, misread)
         if _AFTER_ROLLBACK in registry.phases:
             keep_rows(session, [record for record in records if record.plan.follows_rollback])
-        frame = self._journal.frame(savepoint)
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
         frame.absorb(records, [record for record in records if record.key != record.origin])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from sqlalchemy import Delete, Insert, Update
-    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine import Connection, Transaction
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
     from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -137,6 +137,11 @@ def transaction_connections(transaction: SessionTransaction) -> set[Connection]:
     return {entry[0] for entry in transaction._connections.values()}  # noqa: SLF001
 
 
+def begun_transactions(transaction: SessionTransaction) -> set[Transaction]:
+    """Return the database transactions that a root transaction began (:func:`transaction_connections`), also ended."""
+    return {entry[1] for entry in transaction._connections.values()}  # noqa: SLF001
+
+
 def is_orphan(state: InstanceState[Any]) -> bool:
     """Whether the next flush deletes a modified object of such a mapper (``Mapper._is_orphan``, as it asks)."""
     return bool(state.manager.mapper._is_orphan(state))  # noqa: SLF001
@@ -158,8 +163,8 @@ def all_mappers() -> list[Mapper[Any]]:
 
 
 def is_clean(session: Session) -> bool:
-    """Whether the session has nothing to flush (``Session._is_clean``; public attributes build sets to tell)."""
-    return session._is_clean()  # noqa: SLF001
+    """Whether the session has nothing to flush, as ``Session._is_clean`` asks; public attributes build sets to tell."""
+    return not (session.identity_map._modified or session._deleted or session._new)  # noqa: SLF001
 
 
 def expirable_states(session: Session, transaction: SessionTransaction) -> list[InstanceState[Any]]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from .failures import log_fields
 from .loading import detached_copy, populate
 from .muting import everything_muted
-from .plan import NO_VALUE, copy_value, plans, state_of
+from .plan import NO_VALUE, copy_value, state_of
+from .plans import plans
 from .records import Batch, Kind, Members, Record, Writes, show_last_row
 from .registry import Listener, registry
 from .rows import RowRecord

@@ -23,7 +23,7 @@ from .delivery import (
 )
 from .failures import Failures
 from .outliving import outlive
-from .plan import plans
+from .plans import plans
 from .queue import Queue
 from .records import Kind, Record, Writes
 from .registry import Listener, registry
@@ -32,7 +32,7 @@ from .types import Phase
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from sqlalchemy.orm import InstanceState
+    from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
     from .types import SessionOptions
@@ -44,17 +44,19 @@ _GRACE_OVER = "the grace after a cancellation was over (callback_grace on the se
 
 
 class Host(Protocol):
-    """The session's side of a dispatch."""
+    """Whoever follows the session that has committed.
 
-    def caller(self) -> object:
+    Attributes:
+        options: What the session factory was told.
+    """
+
+    options: SessionOptions
+
+    def caller(self, session: Session) -> object:
         """Return the session that committed, of the caller's kind."""
         ...
 
-    def in_transaction(self) -> bool:
-        """Whether a callback left the session in a transaction."""
-        ...
-
-    def tidy(self, callback: str) -> None:
+    def tidy(self, session: Session, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
         ...
 
@@ -74,12 +76,13 @@ class Dispatch(Queue):
     _grace_ends: float | None = None
     _on_loop = False
 
-    def __init__(self, options: SessionOptions, host: Host, states: list[InstanceState[Any]]) -> None:
+    def __init__(self, host: Host, session: Session, states: list[InstanceState[Any]]) -> None:
         """Begin with nothing to tell."""
-        super().__init__(options.cascade_limit)
+        self._options = host.options
+        super().__init__(host.options.cascade_limit)
         self.states = states
         self._host = host
-        self._options = options
+        self._session = session
 
     @property
     def _crossing(self) -> Crossing:
@@ -157,7 +160,7 @@ class Dispatch(Queue):
             return listener.callback(delivery.obj, EVENT_TYPES[kind], changes)
         keywords: dict[str, object] = {}
         if listener.wants_session:
-            keywords["session"] = self._host.caller()
+            keywords["session"] = self._host.caller(self._session)
         if listener.wants_event:
             keywords["event"] = make_event(delivery)
         return listener.callback(delivery.obj, EVENT_TYPES[kind], changes, **keywords)
@@ -212,7 +215,7 @@ class Dispatch(Queue):
         except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
             if self._caught_in_place(listener, error):
                 return True
-        if self._host.in_transaction():
+        if self._session.in_transaction():
             self._tidy(listener)
         return False
 
@@ -232,7 +235,7 @@ class Dispatch(Queue):
                 if self._caught_in_place(listener, error):
                     return True
             if self._delivery is not writes:  # it has used the session
-                if self._host.in_transaction():
+                if self._session.in_transaction():
                     self._tidy(listener)
                 break
             if self._stop is not None or plans.by_mapper is not by_mapper:
@@ -275,7 +278,7 @@ class Dispatch(Queue):
     def _tidy(self, listener: Listener) -> None:
         """Leave the session as the next callback and the caller expect it."""
         try:
-            self._host.tidy(listener.name)
+            self._host.tidy(self._session, listener.name)
         except Exception as error:
             # A warning made an error, or a connection that is gone.
             logger.error(  # noqa: TRY400 - the error is at hand
@@ -290,7 +293,7 @@ class Dispatch(Queue):
     async def _run_async(self) -> None:
         """Await async callbacks until a sync one is due."""
         self._enter_generation()
-        in_transaction = self._host.in_transaction
+        in_transaction = self._session.in_transaction
         while (listener := self._listener) is not None and listener.is_async:
             try:
                 writes = self._alike(listener)

@@ -131,7 +131,7 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("_position", "bulk", "nested", "root", "told", "unsure")
+    __slots__ = ("_position", "bulk", "nested", "root", "told", "touched", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -140,12 +140,13 @@ class Journal:
         """What ``BEFORE_COMMIT`` callbacks have been told: one frame for each time that something new came up."""
         self.nested: dict[Hashable, Frame] = {}
         self._position = 0
+        self.touched: bool = False  # whether any frame was asked for in the current transaction: quick to see
         self.unsure: bool = False  # whether a change has a value that only the database knows
         self.bulk: bool = False  # whether a bulk statement wrote any of the rows
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
-        return bool(self.root or self.nested or self.told)
+        return self.touched and bool(self.root.writes or self.root or self.nested or self.told)
 
     def take_positions(self, count: int = 1) -> int:
         """Return the first of so many places in the order of events."""
@@ -155,6 +156,7 @@ class Journal:
 
     def frame(self, savepoint: Hashable | None) -> Frame:
         """Return the frame of a savepoint, made on first use; the root's for ``None``."""
+        self.touched = True
         if savepoint is None:
             return self.root
         frame = self.nested.get(savepoint)
@@ -190,20 +192,19 @@ class Journal:
         """Return the root's frame and begin again empty."""
         self.take_back()
         frame = self.root
-        self.root = Frame()
-        if self.nested:
-            self.nested.clear()
-        self.unsure = self.bulk = False
+        self.clear()
         return frame
 
     def clear(self) -> None:
         """Forget everything."""
-        if self.root:
+        if self.touched:
             self.root = Frame()
-        if self.told:
-            self.told = []
-        self.nested.clear()
-        self.unsure = self.bulk = False
+            if self.told:
+                self.told = []
+            if self.nested:
+                self.nested.clear()
+            self.touched = self.bulk = False
+        self.unsure = False
 
     def frames(self) -> Iterator[Frame]:
         """Iterate over all frames, outermost first."""

@@ -16,7 +16,7 @@ from .types import Phase
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from sqlalchemy.orm import InstanceState
+    from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
     from .delivery import Delivery
@@ -29,19 +29,17 @@ if TYPE_CHECKING:
 class ObservingDispatch(Dispatch):
     """Tells observers of the whole dispatch and of each callback, where these run."""
 
-    def __init__(
-        self, options: SessionOptions, host: Host, states: list[InstanceState[Any]], observers: Observers
-    ) -> None:
+    def __init__(self, host: Host, session: Session, states: list[InstanceState[Any]], observers: Observers) -> None:
         """Begin with nothing to tell."""
-        super().__init__(options, host, states)
+        super().__init__(host, session, states)
         self._observers = observers
         self._begun: tuple[Delivery | None, Listener | None] = (None, None)
 
-    def add(self, batch: Batch, found: list[Delivery]) -> None:
+    def _add(self, batch: Batch, found: list[Delivery]) -> None:
         """Queue what a transaction has to tell, each row by itself; see :meth:`Dispatch.add`."""
         found = [*unfolded(found)]
-        super().add(batch, found)
-        if found and batch.generation > self._options.cascade_limit:
+        super()._add(batch, found)
+        if batch.generation > self._options.cascade_limit:
             calls = ((delivery, listener) for delivery in found for listener in listeners_of(delivery))
             self._tell_not_called(calls, "callbacks have committed too many times in a row")
 

@@ -10,7 +10,8 @@ from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
 from .loading import populate, read_objects, read_rows, unloaded_columns
-from .plan import ATOMS, NO_VALUE, plans, state_of
+from .plan import ATOMS, NO_VALUE, state_of
+from .plans import plans
 from .records import Kind
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm.instrumentation import ClassManager
 
     from .journal import Journal
-    from .plan import Plan, Reach
+    from .plan import Plan
+    from .plans import Reach, Route
 
 _UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
 _UPDATED = Kind.UPDATED
@@ -46,10 +48,6 @@ class OldValues:
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
         self.related_unknown: list[tuple[InstanceState[Any], str]] = []
 
-    def __bool__(self) -> bool:
-        """Whether anything is known."""
-        return bool(self.of or self.related_unknown)
-
     def clear(self) -> None:
         """Forget the flush."""
         if self.of:
@@ -59,8 +57,8 @@ class OldValues:
 
     def read(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush that begins."""
-        to_load: ToLoad = {}
         modified, deleted = compatibility.modified_states(session), compatibility.deleted_states(session)
+        to_load: ToLoad = {}
         if modified:
             self._read_modified(list(modified), to_load)
         if deleted:
@@ -73,15 +71,15 @@ class OldValues:
 
     def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: ClassManager[Any] | None = None
-        plan: Plan | None = None
-        reach: tuple[Reach, ...] = ()
-        has_orphans = False
+        route: Route | None = None
+        routes = plans.routes
         for state in states:
             if state.manager is not manager:  # looked up once where many of one mapper follow each other
                 manager = state.manager
-                mapper = manager.mapper
-                plan, reach = plans.get(mapper), plans.reach(mapper)
-                has_orphans = compatibility.may_have_orphans(mapper)
+                route = routes[manager] if manager in routes else plans.route(manager)
+            if route is None:
+                continue
+            plan, reach, has_orphans = route
             if plan is not None:
                 if plan.follows_updates and (plan.keeps_more or _loses_values(state)):
                     unknown = self._keep(state, plan)
@@ -94,14 +92,17 @@ class OldValues:
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: ClassManager[Any] | None = None
-        plan: Plan | None = None
-        reach: tuple[Reach, ...] = ()
+        route: Route | None = None
+        routes = plans.routes
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                plan, reach = plans.get(manager.mapper), plans.reach(manager.mapper)
+                route = routes[manager] if manager in routes else plans.route(manager)
+            if route is None:
+                continue
+            plan, reach, _ = route
             if plan is not None and (
-                state.committed_state or state.expired_attributes or plan.deferred or state.callables
+                state.committed_state or state.expired_attributes or state.callables or plan.deferred
             ):
                 _want_last_row(state, plan, to_load)
             if reach:

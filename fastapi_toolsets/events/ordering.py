@@ -6,7 +6,7 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from .plan import plans
+from .plans import plans
 from .records import Kind, Writes
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from . import compatibility
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy.engine import Connection, ExceptionContext, RootTransaction
+    from sqlalchemy.engine import Connection, ExceptionContext, RootTransaction, Transaction
 
 # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
 _POSTGRESQL_IN_ERROR = 3
@@ -55,7 +55,7 @@ def is_lost(connections: Iterable[Connection]) -> bool:
     return False
 
 
-def is_unknown(transactions: Iterable[RootTransaction]) -> bool:
+def is_unknown(transactions: Iterable[Transaction]) -> bool:
     """Whether nobody can tell if a COMMIT that raised was carried out: its connection broke, or it was interrupted."""
     return bool(_cut_off) and any(transaction in _cut_off for transaction in transactions)
 

@@ -15,17 +15,16 @@ from sqlalchemy import Column, event, inspect, types
 from sqlalchemy.orm import ColumnProperty, CompositeProperty, LoaderCallableStatus, Mapper, RelationshipDirection
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import UnmappedClassError
-from sqlalchemy.schema import sort_tables_and_constraints  # pyright: ignore[reportUnknownVariableType] - untyped
 
 from ..errors import WatchedFieldsError
 from .registry import Listener, registry
 from .types import ONE_VALUE_PER_STATEMENT, ModelEvent, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from sqlalchemy import ColumnElement, Table
-    from sqlalchemy.orm import InstanceState, RelationshipProperty
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import InstanceState
 
 NO_VALUE = LoaderCallableStatus.NO_VALUE
 ATOMS = frozenset((str, bytes, int, float, bool, Decimal, date, datetime, time, timedelta, UUID, type(None)))
@@ -159,7 +158,7 @@ class Plan:
         )
         self.self_references: tuple[tuple[str, str], ...] = _self_references(mapper)
         self.foreign_keys: dict[str, tuple[str, ...]] = {
-            prop.key: _mapped_keys(mapper, (local for local, _ in prop.local_remote_pairs or ()))
+            prop.key: mapped_keys(mapper, (local for local, _ in prop.local_remote_pairs or ()))
             for prop in mapper.relationships
             if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
         }
@@ -203,78 +202,6 @@ class Plan:
         }
 
 
-class Reach:
-    """A relationship through which writing one object changes the rows of others."""
-
-    __slots__ = ("_remote", "key", "loads_on_delete", "orphans")
-
-    def __init__(self, prop: RelationshipProperty[Any]) -> None:
-        """Resolve which columns of the members are set, and whether members that leave are deleted."""
-        self.key: str = prop.key
-        self.orphans: bool = prop.cascade.delete_orphan
-        self.loads_on_delete: bool = not prop.passive_deletes
-        self._remote = tuple(remote for _, remote in prop.local_remote_pairs or ())
-
-    def foreign_keys(self, member: Mapper[Any]) -> tuple[str, ...]:
-        """Return the member's column attributes that the unit of work sets."""
-        return _mapped_keys(member, self._remote)
-
-
-class Plans:
-    """The plan of each mapper, made at its first flush and dropped whenever a registration changes anything."""
-
-    def __init__(self) -> None:
-        """Begin empty and follow the registry."""
-        self.by_mapper: dict[Mapper[Any], Plan | None] = {}
-        self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self._reach: dict[Mapper[Any], tuple[Reach, ...]] = {}
-        registry.subscribe(self.clear)
-
-    def clear(self) -> None:
-        """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
-        self._ranks = {}
-        self._reach = {}
-        self.by_mapper = {}
-
-    def get(self, mapper: Mapper[Any]) -> Plan | None:
-        """Return the mapper's plan, ``None`` where nobody listens or observes."""
-        by_mapper = self.by_mapper
-        try:
-            return by_mapper[mapper]
-        except KeyError:
-            listeners = registry.resolve(mapper.class_)
-            observed = bool(registry.recorders) and registry.is_recorded(mapper.class_)
-            plan = Plan(mapper, listeners, observed=observed) if listeners or observed else None
-            by_mapper[mapper] = plan
-            return plan
-
-    def reach(self, mapper: Mapper[Any]) -> tuple[Reach, ...]:
-        """Return the relationships through which the mapper's objects change rows that somebody listens to."""
-        found = self._reach
-        try:
-            return found[mapper]
-        except KeyError:
-            reach = found[mapper] = tuple(
-                Reach(prop)
-                for prop in mapper.relationships
-                if prop.direction is RelationshipDirection.ONETOMANY
-                and not prop.viewonly
-                and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
-            )
-            return reach
-
-    def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
-        """Return where each mapper stands when tables are ordered parents first, then in order of definition."""
-        key = frozenset(mappers)
-        ranks = self._ranks.get(key)
-        if ranks is None:
-            ranks = self._ranks[key] = _table_ranks(mappers)
-        return ranks
-
-
-plans: Plans = Plans()
-
-
 def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:
     """Return the names in ``__watched_fields__`` of the mapper's class, ``None`` where it has none.
 
@@ -313,7 +240,7 @@ def state_of(obj: object) -> InstanceState[Any]:
     return instance_state(obj)
 
 
-def _mapped_keys(mapper: Mapper[Any], columns: Iterable[ColumnElement[Any]]) -> tuple[str, ...]:
+def mapped_keys(mapper: Mapper[Any], columns: Iterable[ColumnElement[Any]]) -> tuple[str, ...]:
     """Return the attributes of those of the columns that the mapper maps."""
     wanted = set(columns)
     return tuple(prop.key for prop in mapper.column_attrs if any(column in wanted for column in prop.columns))
@@ -361,26 +288,8 @@ def _self_references(mapper: Mapper[Any]) -> tuple[tuple[str, str], ...]:
         for key in getattr(table, "foreign_keys", ()):
             child, parent = key.parent, key.column
             if parent.table in mapper.tables and child is not parent and not child.primary_key:
-                pairs += zip(_mapped_keys(mapper, [child]), _mapped_keys(mapper, [parent]), strict=False)
+                pairs += zip(mapped_keys(mapper, [child]), mapped_keys(mapper, [parent]), strict=False)
     return tuple(sorted(pairs))
-
-
-def _table_ranks(mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
-    tables: dict[Table, None] = {}
-    for mapper in mappers:
-        for table in mapper.tables:
-            metadata = getattr(table, "metadata", None)
-            if metadata is not None:
-                tables.update(dict.fromkeys(metadata.tables.values()))
-    order: dict[object, int] = {}
-    for table, _ in sort_tables_and_constraints(tables):  # type: ignore[no-untyped-call]
-        if table is not None:
-            order[table] = len(order)
-    positions = {
-        mapper: (max((order.get(table, 0) for table in mapper.tables), default=0), mapper.class_.__qualname__)
-        for mapper in mappers
-    }
-    return {mapper: rank for rank, mapper in enumerate(sorted(mappers, key=positions.__getitem__))}
 
 
 def _check_configured(target: type) -> None:

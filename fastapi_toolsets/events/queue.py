@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from .delivery import Hook, generation, is_only_recorded, listeners_of, observe, subject_of, take_snapshot, unfolded
+from .delivery import (
+    Hook,
+    deliveries,
+    generation,
+    is_only_recorded,
+    listeners_of,
+    observe,
+    subject_of,
+    take_snapshot,
+    unfolded,
+)
 from .failures import log_fields
 from .muting import anything_muted, is_muted
 from .records import Batch, Record, Writes
@@ -15,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .delivery import Delivery
+    from .journal import Frame
     from .registry import Listener
     from .types import Phase
 
@@ -44,14 +55,21 @@ class Queue:
         self._waiting: deque[Delivery] = deque()
         self._mutes = anything_muted()
 
-    def new_batch(self, phase: Phase, before: Batch | None) -> Batch:
-        """Begin the batch of a transaction that ends now, the first committer's or a callback's."""
-        return Batch(generation.get() if self._batch is None else self._batch.generation + 1, phase, before)
+    def add(self, phase: Phase, before: Batch | None, frame: Frame) -> None:
+        """Queue what a transaction that ends now has to tell: the first committer's or a callback's.
 
-    def add(self, batch: Batch, found: list[Delivery]) -> None:
-        """Queue what a commit has to tell behind what waits, unless callbacks have fed themselves for too long."""
-        if not found:
-            return
+        Args:
+            phase: When callbacks are called for it.
+            before: The batch of an earlier phase of the same transaction, where there was one.
+            frame: What the transaction did.
+        """
+        batch = Batch(generation.get() if self._batch is None else self._batch.generation + 1, phase, before)
+        found = deliveries(batch, frame)
+        if found:
+            self._add(batch, found)
+
+    def _add(self, batch: Batch, found: list[Delivery]) -> None:
+        """Queue it behind what waits, unless callbacks have fed themselves for too long."""
         if batch.generation <= self._cascade_limit:
             self._waiting.extend(found)
         else:

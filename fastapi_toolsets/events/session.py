@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransactionOrigin
 
 from ..errors import PlainSessionWarning, SessionClassError, SessionOptionError
 from . import compatibility, outcome
 from .crossing import checked_backend
-from .plan import plans
+from .plans import plans
 from .registry import check_callable, registry
 from .tracker import Tracker, caller_of
 from .types import SessionOptions
@@ -163,7 +163,9 @@ class SyncEventSession(Session):
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
         super().flush(objects)
-        self._tracker.flushed(self)
+        tracker = self._tracker
+        if tracker.follows:
+            tracker.flushed(self)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.
@@ -208,6 +210,7 @@ def _is_number(value: object, kind: type) -> bool:
 # exactly what a plain session costs. They are on our own class, so that other sessions never pay, except for the one
 # look per flush that notices a model whose listeners a plain session passes by.
 
+_SUBTRANSACTION = SessionTransactionOrigin.SUBTRANSACTION
 _installing = threading.Lock()
 _installed = False
 _passed_by: WeakKeyDictionary[Mapper[Any], list[object]] = WeakKeyDictionary()
@@ -223,14 +226,12 @@ def install() -> None:
         _installed = True
         for name in _HOOKS:
             event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"))
-        event.listen(Session, "after_flush", _notice_plain_session)
+        event.listen(Session, "after_flush", _after_flush)
         outcome.install()
 
 
 _HOOKS = (
     "before_flush",
-    "after_flush",
-    "after_flush_postexec",
     "do_orm_execute",
     "before_commit",
     "after_commit",
@@ -243,12 +244,11 @@ def _before_flush(session: SyncEventSession, flush_context: UOWTransaction, inst
     session._tracker.capture.before_flush(session)
 
 
-def _after_flush(session: SyncEventSession, flush_context: UOWTransaction) -> None:
-    session._tracker.capture.after_flush(flush_context)
-
-
-def _after_flush_postexec(session: SyncEventSession, flush_context: UOWTransaction) -> None:  # noqa: ARG001
-    session._tracker.after_flush_postexec(session)
+def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
+    if isinstance(session, SyncEventSession):
+        session._tracker.after_flush(session, flush_context)
+    else:
+        _notice_plain_session(session, flush_context)
 
 
 def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
@@ -269,14 +269,12 @@ def _after_transaction_create(session: SyncEventSession, transaction: SessionTra
 
 
 def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:
-    if transaction.nested or transaction.parent is None:  # not the one that a flush is
+    if transaction.origin is not _SUBTRANSACTION:  # not the one that a flush is
         session._tracker.after_transaction_end(session, transaction)
 
 
 def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:
     """Warn once for each model that has listeners and was flushed by a session that calls none."""
-    if isinstance(session, SyncEventSession):
-        return
     for mapper in compatibility.flushed_states(flush_context):
         plan = plans.get(mapper)
         if plan is None or plan.passed_by:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Result
-    from sqlalchemy.engine import Connection, RootTransaction
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
+    from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .delivery import Delivery
     from .types import SessionOptions
@@ -50,6 +50,7 @@ class Tracker:
         options: What the session factory was told.
         capture: What reads the session's flushes.
         wrote: Whether anything was written in the current transaction, listened to or not.
+        follows: Whether there is anything to do when a flush is over.
     """
 
     def __init__(self, options: SessionOptions) -> None:
@@ -70,13 +71,12 @@ class Tracker:
         self._committing = False
         self._committed = False
         self._prepared = False
-        self._connections: set[Connection] | None = None
-        self._transactions: list[RootTransaction] = []
         self._told: Batch | None = None
         self._telling = False
         self._lost = False
         self._expires = False
         self.wrote: bool = False
+        self.follows: bool = False
         self._wrote_past_flush = False
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
@@ -90,15 +90,20 @@ class Tracker:
 
     # What the session's events call.
 
-    def after_flush_postexec(self, session: Session) -> None:
-        """Write it into the journal."""
-        self.capture.after_finalized(session, session.get_nested_transaction())
-        self.wrote = True
+    def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
+        """Read what was written."""
+        self.follows = self.wrote = True
+        self.capture.after_flush(session, flush_context)
 
     def flushed(self, session: Session) -> None:
-        """Prepare for COMMIT once its last flush is over, whether or not that has found anything to write."""
-        if self._committing and not self._telling and compatibility.is_clean(session):
-            self._prepare(session, votes=_BEFORE_COMMIT in registry.phases and self._is_ending(session))
+        """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
+        capture = self.capture
+        if capture.written:
+            capture.after_finalized(session)
+        if self._committing and not self._telling:
+            votes = _BEFORE_COMMIT in registry.phases
+            if (self._journal.touched or votes) and compatibility.is_clean(session):
+                self._prepare(session, votes=votes and self._is_ending(session))
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
@@ -114,6 +119,8 @@ class Tracker:
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
+        if self.capture.written:
+            self.capture.after_finalized(session)  # somebody commits right after a flush, while it is not left yet
         nested = session.get_nested_transaction()
         if nested is not None:
             # This fires for a savepoint's release too, and names no transaction. Twice for the same savepoint: the
@@ -122,8 +129,8 @@ class Tracker:
             self._announced = nested
             return
         self._outer_commit = False
-        self._committing = True
-        if compatibility.is_clean(session) or _BEFORE_COMMIT in registry.phases:
+        self._committing = self.follows = True
+        if _BEFORE_COMMIT in registry.phases or (self._journal.touched and compatibility.is_clean(session)):
             self._prepare(session, votes=True)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
@@ -131,7 +138,7 @@ class Tracker:
     def after_commit(self, session: Session) -> None:
         """Take note that a savepoint was released, or the root transaction really committed."""
         journal = self._journal
-        if not journal:
+        if not (journal.touched and journal):
             return
         nested = session.get_nested_transaction()
         if nested is not None:
@@ -158,11 +165,13 @@ class Tracker:
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""
         if transaction.nested:
+            if self.capture.written:
+                self.capture.after_finalized(session)  # as above
             self._end_savepoint(session, transaction)
         elif self._committed:
             self._deliver(session, transaction)
         else:
-            self._forget(session)
+            self._forget(session, transaction)
 
     # How transactions end.
 
@@ -176,7 +185,7 @@ class Tracker:
         if self._announced is not savepoint:
             self._outer_commit = False  # it was this savepoint's own commit() that released another one first
         elif parent is None and self._outer_commit:
-            self._committing = True
+            self._committing = self.follows = True
             self._prepare(session, votes=True)
 
     def _is_ending(self, session: Session) -> bool:
@@ -239,9 +248,7 @@ class Tracker:
         root = session.get_transaction()
         if root is None:
             return
-        self._connections = compatibility.transaction_connections(root)
-        self._transactions = [begun for item in self._connections if (begun := item.get_transaction()) is not None]
-        self._lost = outcome.is_lost(self._connections)
+        self._lost = outcome.is_lost(compatibility.transaction_connections(root))
         if self._lost:
             warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
@@ -257,8 +264,7 @@ class Tracker:
         """Whether the session's commit was the real one."""
         if self.options.dispatch_on_joined_commit:
             return True
-        connections = self._connections or compatibility.transaction_connections(root)
-        for connection in connections:
+        for connection in compatibility.transaction_connections(root):
             if connection.in_transaction():
                 break
         else:
@@ -274,17 +280,18 @@ class Tracker:
             )
         return False
 
-    def _forget(self, session: Session) -> None:
+    def _forget(self, session: Session, root: SessionTransaction) -> None:
         """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
         journal = self._journal
-        if journal:
+        if journal.touched and journal:
             unfinished = self._prepared and not self._lost
-            unknown = unfinished and outcome.is_unknown(self._transactions)
+            unknown = unfinished and outcome.is_unknown(compatibility.begun_transactions(root))
             frame = journal.take()
             if unfinished:
                 _report_unfinished(frame)
             if _AFTER_ROLLBACK in registry.phases and not unknown:
                 self._tell(session, frame, _AFTER_ROLLBACK, [])
+        journal.clear()
         self.capture.clear()
         self._begin_again()
 
@@ -304,18 +311,16 @@ class Tracker:
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.
             dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
-            batch = dispatch.new_batch(phase, told)
-            dispatch.add(batch, deliveries(batch, frame))
+            dispatch.add(phase, told, frame)
             return
-        host, observers = _Host(self, session), observation.current
+        observers = observation.current
         if observers is None:
-            dispatch = Dispatch(self.options, host, states)
+            dispatch = Dispatch(self, session, states)
         else:
-            dispatch = ObservingDispatch(self.options, host, states, observers)
+            dispatch = ObservingDispatch(self, session, states, observers)
         self._dispatch = dispatch
         try:
-            batch = dispatch.new_batch(phase, told)
-            dispatch.add(batch, deliveries(batch, frame))
+            dispatch.add(phase, told, frame)
             del frame  # the dispatch lets go of each event once it is told
             if compatibility.begin_block(session) is None:
                 dispatch.run(raises=phase is _AFTER_COMMIT)
@@ -327,31 +332,15 @@ class Tracker:
             if dispatch.states:
                 compatibility.expire(session, dispatch.states)
 
+    # What a dispatch asks of whoever follows the session.
 
-class _RefusedError(Exception):
-    """Carries what a ``BEFORE_COMMIT`` callback raised to where the transaction can be rolled back."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
-class _Host:
-    """What a dispatch asks of the session that committed."""
-
-    def __init__(self, tracker: Tracker, session: Session) -> None:
-        self.in_transaction = session.in_transaction
-        self._tracker = tracker
-        self._session = session
-
-    def caller(self) -> object:
+    def caller(self, session: Session) -> object:
         """Return the session that the user has."""
-        return caller_of(self._session)
+        return caller_of(session)
 
-    def tidy(self, callback: str) -> None:
+    def tidy(self, session: Session, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
-        session = self._session
-        if self._tracker.wrote or session.new or session.dirty or session.deleted:
+        if self.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
             warn(
                 f"{callback} returned with changes in its session that it did not commit: they were rolled back. "
@@ -362,6 +351,14 @@ class _Host:
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := session.get_nested_transaction() or session.get_transaction()) is not None:
             transaction.close()
+
+
+class _RefusedError(Exception):
+    """Carries what a ``BEFORE_COMMIT`` callback raised to where the transaction can be rolled back."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
 
 def caller_of(session: Session) -> object:
