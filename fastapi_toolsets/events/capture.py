@@ -43,19 +43,21 @@ class Capture:
         written: What a flush has written that is not in the journal yet.
     """
 
-    __slots__ = ("_journal", "_olds", "_savepoint", "_switched", "written")
+    __slots__ = ("_journal", "_misread", "_olds", "_savepoint", "_switched", "written")
 
     def __init__(self, journal: Journal) -> None:
         """Write to ``journal``."""
         self._journal = journal
         self._olds = OldValues(journal)
         self.written: list[Writes] = []
+        self._misread = False  # whether objects may show other rows' values
         self._savepoint: Hashable | None = None
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
         self._olds.clear()
+        self._misread = False
         if self.written:
             self.written = []
         if self._switched:
@@ -64,7 +66,7 @@ class Capture:
     def before_flush(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush."""
         olds = self._olds
-        if self.written or self._switched or olds.of or olds.related_unknown:
+        if self.written or self._switched or self._misread or olds.of or olds.related_unknown:
             self.clear()  # an interrupted flush has left something behind
         olds.read(session)
 
@@ -107,40 +109,36 @@ class Capture:
                 created.append((state, state.obj(), None, ()))
             else:
                 updated.append(state)
-        changed: Iterable[Row] = ()
-        if updated and plan.follows_updates:
-            changed = (self._compared if plan.compares_only and not self._olds.of else self._changed)(plan, updated)
-        rows = [*changed]
-        if created or rows or deleted:
-            found.append((plan, created, rows, deleted))
+        changed = self._changed(plan, updated) if updated and plan.follows_updates else []
+        if created or changed or deleted:
+            found.append((plan, created, changed, deleted))
 
-    def _compared(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> Iterator[Row]:
-        """Compare what was assigned with what was there, where nothing else can have changed."""
-        comparisons = plan.comparisons
+    def _changed(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> list[Row]:
+        """Return the rows that an UPDATE has changed."""
+        if plan.misread:
+            self._misread = True
+        changed: list[Row] = []
+        compares_only, comparisons = plan.compares_only and not self._olds.of, plan.comparisons
         for state in states:
             instance = state.obj()
             if instance is None:
                 continue
             loaded = instance_dict(instance)
             changes: tuple[Change, ...] = ()
-            for key, old in state.committed_state.items():
-                equal = comparisons.get(key)
-                if equal is not None:
-                    new = loaded.get(key, PENDING)
-                    if old is NO_VALUE or new is PENDING:
-                        self._journal.unsure = True
-                    elif old is new or equal(old, new) is True:
-                        continue
-                    changes += ((key, old, new),)
+            if not compares_only:
+                changes = self._changes(plan, state, loaded)
+            else:
+                for key, old in state.committed_state.items():
+                    if key in comparisons:
+                        new = loaded.get(key, PENDING)
+                        if old is NO_VALUE or new is PENDING:
+                            self._journal.unsure = True
+                        elif old is new or comparisons[key](old, new) is True:
+                            continue
+                        changes += ((key, old, new),)
             if changes:
-                yield state, instance, state.key, changes
-
-    def _changed(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> Iterator[Row]:
-        for state in states:
-            instance = state.obj()
-            changes = () if instance is None else self._changes(plan, state, instance_dict(instance))
-            if changes:
-                yield state, instance, state.key, changes
+                changed.append((state, instance, state.key, changes))
+        return changed
 
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
@@ -202,27 +200,25 @@ class Capture:
 
     def after_finalized(self, session: Session) -> None:
         """Write the flush into the journal, now that new objects have their identity."""
-        written, switched = self.written, self._switched
-        self.written = []
+        written, self.written = self.written, []
         frame = self._journal.frame(self._savepoint)
-        if switched or _AFTER_ROLLBACK in registry.phases or any(writes.plan.misread for writes in written):
+        self._finalize(written)
+        if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
             self._write_records(session, frame, written)
             self.clear()
         else:
-            self._finalize(written)
             frame.write(written)
 
     def _finalize(self, written: list[Writes]) -> None:
         for writes in written:
-            rows = writes.rows
-            writes.finalize(self._journal.take_positions(len(rows)))
+            writes.keys = [row[0].key or () for row in writes.rows]
+            writes.position = self._journal.take_positions(len(writes.rows))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
 
     def _write_records(self, session: Session, frame: Frame, written: list[Writes]) -> None:
         """Write a record of each row, since some of them need more than what the flush says by itself."""
         switched = self._switched
-        self._finalize(written)
         records = [record for writes in written for record in writes.records()]
         misread: list[Record] = []
         for record in records:

@@ -13,7 +13,7 @@ from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import concurrency
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from types import FrameType
 
@@ -115,17 +115,13 @@ def flush_fate(flush_context: UOWTransaction) -> Mapping[InstanceState[Any], tup
     return flush_context.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
 
 
-def modified_states(session: Session) -> Iterable[InstanceState[Any]]:
-    """Return the persistent states with changes that await a flush.
+def unflushed_states(session: Session) -> tuple[Collection[InstanceState[Any]], Collection[InstanceState[Any]]]:
+    """Return the persistent states with changes, and those to be deleted, that await a flush.
 
-    ``IdentityMap._modified``: ``session.dirty`` gives the same as objects, at the price of two sets per call.
+    ``IdentityMap._modified`` and ``Session._deleted``: ``session.dirty`` and ``deleted`` give the same as objects, at
+    the price of sets that are made at each call.
     """
-    return session.identity_map._modified  # noqa: SLF001
-
-
-def deleted_states(session: Session) -> Iterable[InstanceState[Any]]:
-    """Return the states that the next flush deletes (``Session._deleted``: ``session.deleted`` without the copy)."""
-    return session._deleted  # noqa: SLF001
+    return session.identity_map._modified, session._deleted  # noqa: SLF001
 
 
 def transaction_connections(transaction: SessionTransaction) -> set[Connection]:
@@ -273,7 +269,7 @@ def is_ending(root: SessionTransaction) -> bool:
     return root._current_fn is not None  # noqa: SLF001
 
 
-def after_close(transaction: SessionTransaction, settle: Callable[[], None]) -> None:
+def after_close(transaction: SessionTransaction, settle: Callable[[SessionTransaction], None]) -> None:
     """Call ``settle`` when closing ``transaction`` is interrupted, after what was begun has been tidied up.
 
     After COMMIT ``SessionTransaction.commit`` calls ``self.close()``, which gives the connection back. A driver that
@@ -286,7 +282,7 @@ def after_close(transaction: SessionTransaction, settle: Callable[[], None]) -> 
         try:
             transaction.close(invalidate)
         except BaseException:
-            settle()
+            settle(transaction)
             raise
 
     transaction.__dict__["close"] = guarded_close

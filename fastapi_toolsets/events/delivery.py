@@ -7,7 +7,7 @@ from collections import Counter
 from contextvars import ContextVar
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .failures import log_fields
 from .loading import detached_copy, populate
@@ -67,7 +67,7 @@ Delivery: TypeAlias = Record | Writes | Hook
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
     if batch.phase is not _AFTER_COMMIT:
-        return cast("list[Delivery]", _told(batch, frame))
+        return [*_told(batch, frame)]
     written = frame.writes
     found: list[Delivery] = []
     if written and not registry.recorders and all(map(_is_told_as_written, written)):

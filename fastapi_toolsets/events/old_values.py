@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.orm import InstanceState, Mapper, Session
-    from sqlalchemy.orm.instrumentation import ClassManager
 
     from .journal import Journal
     from .plan import Plan
@@ -57,7 +56,7 @@ class OldValues:
 
     def read(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush that begins."""
-        modified, deleted = compatibility.modified_states(session), compatibility.deleted_states(session)
+        modified, deleted = compatibility.unflushed_states(session)
         to_load: ToLoad = {}
         if modified:
             self._read_modified(list(modified), to_load)
@@ -70,13 +69,13 @@ class OldValues:
             self._load_related(session)
 
     def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        manager: ClassManager[Any] | None = None
+        mapper: Mapper[Any] | None = None
         route: Route | None = None
         routes = plans.routes
         for state in states:
-            if state.manager is not manager:  # looked up once where many of one mapper follow each other
-                manager = state.manager
-                route = routes[manager] if manager in routes else plans.route(manager)
+            if state.mapper is not mapper:  # looked up once where many of one mapper follow each other
+                mapper = state.mapper
+                route = routes[mapper] if mapper in routes else plans.route(mapper)
             if route is None:
                 continue
             plan, reach, has_orphans = route
@@ -91,13 +90,13 @@ class OldValues:
                 _reach(state, reach, to_load, self.of, is_delete=False)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        manager: ClassManager[Any] | None = None
+        mapper: Mapper[Any] | None = None
         route: Route | None = None
         routes = plans.routes
         for state in states:
-            if state.manager is not manager:
-                manager = state.manager
-                route = routes[manager] if manager in routes else plans.route(manager)
+            if state.mapper is not mapper:
+                mapper = state.mapper
+                route = routes[mapper] if mapper in routes else plans.route(mapper)
             if route is None:
                 continue
             plan, reach, _ = route

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .plans import plans
 from .records import Kind, Writes
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from .plan import Plan
-    from .records import IdentityKey, Row
+    from .records import Row
 
 Written: TypeAlias = "tuple[Plan, list[Row], list[Row], list[Row]]"
 """What a flush created, updated and deleted of one mapper's rows."""
@@ -32,8 +32,10 @@ def in_order(found: list[Written]) -> list[Writes]:
     for plan, created, updated, deleted in found:
         if len(created) > 1:
             created.sort(key=_insert_order)
-        _sort_by_key(updated)
-        _sort_by_key(deleted)
+        if len(updated) > 1:
+            _sort_by_key(updated)
+        if len(deleted) > 1:
+            _sort_by_key(deleted)
         if plan.self_references:
             rows = [(_CREATED, row) for row in created] + [(_UPDATED, row) for row in updated]
             written += _parents_first(plan, rows)
@@ -54,15 +56,14 @@ def _insert_order(row: Row) -> int:
 
 def _sort_by_key(rows: list[Row]) -> None:
     """Sort rows by their primary keys."""
-    if len(rows) > 1:
-        try:
-            rows.sort(key=_single_primary_key if len(_primary_key(rows[0])) == 1 else _primary_key)
-        except TypeError:  # keys that have no order of their own
-            rows.sort(key=lambda row: repr(_primary_key(row)))
+    try:
+        rows.sort(key=_single_primary_key if len(_primary_key(rows[0])) == 1 else _primary_key)
+    except TypeError:  # keys that have no order of their own
+        rows.sort(key=lambda row: repr(_primary_key(row)))
 
 
-def _single_primary_key(row: Row) -> Any:  # noqa: ANN401 - whatever type the column has
-    return cast("IdentityKey", row[2])[1][0]
+def _single_primary_key(row: Any) -> Any:  # noqa: ANN401 - a row; its key is of whatever type the column has
+    return row[2][1][0]
 
 
 def _primary_key(row: Row) -> tuple[Any, ...]:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
     from sqlalchemy.orm import Mapper, RelationshipProperty
-    from sqlalchemy.orm.instrumentation import ClassManager
 
 
 class Reach:
@@ -57,7 +56,7 @@ class Plans:
         """Begin empty and follow the registry."""
         self.by_mapper: dict[Mapper[Any], Plan | None] = {}
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self.routes: dict[ClassManager[Any], Route | None] = {}
+        self.routes: dict[Mapper[Any], Route | None] = {}
         registry.subscribe(self.clear)
 
     def clear(self) -> None:
@@ -78,10 +77,9 @@ class Plans:
             by_mapper[mapper] = plan
             return plan
 
-    def route(self, manager: ClassManager[Any]) -> Route | None:
+    def route(self, mapper: Mapper[Any]) -> Route | None:
         """Return what a flush that begins has to look at in objects of a class, ``None`` where it is nothing."""
-        routes, mapper = self.routes, manager.mapper
-        plan = self.get(mapper)
+        routes, plan = self.routes, self.get(mapper)
         reach = tuple(
             Reach(prop)
             for prop in mapper.relationships
@@ -90,7 +88,7 @@ class Plans:
             and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
         )
         has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-        route = routes[manager] = Route(plan, reach, has_orphans) if plan is not None or reach else None
+        route = routes[mapper] = Route(plan, reach, has_orphans) if plan is not None or reach else None
         return route
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:

@@ -171,11 +171,6 @@ class Writes:
         self.position: int = 0
         self.index: int = -1
 
-    def finalize(self, position: int) -> None:
-        """Take note of the keys, now that new objects have theirs."""
-        self.keys = [row[0].key or () for row in self.rows]
-        self.position = position
-
     def arguments(self) -> Iterator[tuple[object, ModelEvent, Changes | None]]:
         """Iterate over what a callback is told of the current row and of each that follows, moving on with them."""
         kind, plan, rows, batch = self.kind, self.plan, self.rows, self.batch

@@ -164,7 +164,7 @@ class SyncEventSession(Session):
         """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
         super().flush(objects)
         tracker = self._tracker
-        if tracker.follows:
+        if tracker.now.follows:
             tracker.flushed(self)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:

@@ -26,8 +26,10 @@ from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import Result
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
@@ -40,6 +42,42 @@ logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 _BEFORE_COMMIT, _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
 
 
+class _Transaction:
+    """What is known of one root transaction. Its values are the class's until they are known better.
+
+    Attributes:
+        released: The savepoint that was released and has not ended yet.
+        announced: The savepoint whose release was announced last.
+        outer_commit: Whether that was done by the commit of an enclosing transaction.
+        committing: Whether the transaction's own commit is under way.
+        connections: Those that it commits on.
+        prepared: Whether all that callbacks will read is there.
+        lost: Whether the server has rolled it back although nobody asked it to.
+        committed: Whether COMMIT has succeeded.
+        expires: Whether objects are to be expired once all callbacks have run.
+        told: The batch of its ``BEFORE_COMMIT`` callbacks.
+        telling: Whether they are being called.
+        wrote: Whether anything was written, listened to or not.
+        wrote_past_flush: Whether any of it was written by something else than a flush.
+        follows: Whether there is anything to do when a flush is over.
+    """
+
+    released: SessionTransaction | None = None
+    announced: SessionTransaction | None = None
+    outer_commit = False
+    committing = False
+    connections: AbstractSet[Connection] = frozenset()
+    prepared = False
+    lost = False
+    committed = False
+    expires = False
+    told: Batch | None = None
+    telling = False
+    wrote = False
+    wrote_past_flush = False
+    follows = False
+
+
 class Tracker:
     """Follows one session through its transactions. Every method runs where the session's own work runs.
 
@@ -49,8 +87,7 @@ class Tracker:
     Attributes:
         options: What the session factory was told.
         capture: What reads the session's flushes.
-        wrote: Whether anything was written in the current transaction, listened to or not.
-        follows: Whether there is anything to do when a flush is over.
+        now: The current transaction.
     """
 
     def __init__(self, options: SessionOptions) -> None:
@@ -61,23 +98,7 @@ class Tracker:
         self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
-        self._begin_again()
-
-    def _begin_again(self) -> None:
-        """Forget the transaction that has ended; its frames are the journal's to forget."""
-        self._released: SessionTransaction | None = None
-        self._announced: SessionTransaction | None = None
-        self._outer_commit = False
-        self._committing = False
-        self._committed = False
-        self._prepared = False
-        self._told: Batch | None = None
-        self._telling = False
-        self._lost = False
-        self._expires = False
-        self.wrote: bool = False
-        self.follows: bool = False
-        self._wrote_past_flush = False
+        self.now: _Transaction = _Transaction()
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
@@ -92,7 +113,8 @@ class Tracker:
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written."""
-        self.follows = self.wrote = True
+        now = self.now
+        now.follows = now.wrote = True
         self.capture.after_flush(session, flush_context)
 
     def flushed(self, session: Session) -> None:
@@ -100,7 +122,8 @@ class Tracker:
         capture = self.capture
         if capture.written:
             capture.after_finalized(session)
-        if self._committing and not self._telling:
+        now = self.now
+        if now.committing and not now.telling:
             votes = _BEFORE_COMMIT in registry.phases
             if (self._journal.touched or votes) and compatibility.is_clean(session):
                 self._prepare(session, votes=votes and self._is_ending(session))
@@ -109,27 +132,28 @@ class Tracker:
         """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
         if execution.is_select or not _may_write(execution.statement):
             return None
-        self.wrote = self._wrote_past_flush = True
+        self.now.wrote = self.now.wrote_past_flush = True
         return self._bulk.execute(execution)
 
     def bulk(self) -> BulkWrites:
         """Note that one of the session's bulk methods writes rows, and return who tells of them."""
-        self.wrote = self._wrote_past_flush = True
+        self.now.wrote = self.now.wrote_past_flush = True
         return self._bulk
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
         if self.capture.written:
             self.capture.after_finalized(session)  # somebody commits right after a flush, while it is not left yet
+        now = self.now
         nested = session.get_nested_transaction()
         if nested is not None:
             # This fires for a savepoint's release too, and names no transaction. Twice for the same savepoint: the
             # first time it was for an enclosing transaction, whose commit() releases what is open before its own.
-            self._outer_commit = self._outer_commit or self._announced is nested
-            self._announced = nested
+            now.outer_commit = now.outer_commit or now.announced is nested
+            now.announced = nested
             return
-        self._outer_commit = False
-        self._committing = self.follows = True
+        now.outer_commit = False
+        now.committing = now.follows = True
         if _BEFORE_COMMIT in registry.phases or (self._journal.touched and compatibility.is_clean(session)):
             self._prepare(session, votes=True)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
@@ -138,24 +162,28 @@ class Tracker:
     def after_commit(self, session: Session) -> None:
         """Take note that a savepoint was released, or the root transaction really committed."""
         journal = self._journal
-        if not (journal.touched and journal):
+        if not journal.touched:
             return
+        now = self.now
         nested = session.get_nested_transaction()
         if nested is not None:
-            self._released = nested
+            now.released = nested
             return
         root = session.get_transaction()
-        if self._lost:
+        if now.lost or not journal:
             return  # rolled back, whatever the server called it
         if root is None or not self._counts(root):
-            self._journal.clear()
+            journal.clear()
             return
-        self._committed = True
+        now.committed = True
         if session.expire_on_commit:
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
             session.expire_on_commit = False
-            self._expires = True
-        compatibility.after_close(root, lambda: self.after_transaction_end(session, root))
+            now.expires = True
+        compatibility.after_close(root, self._settle)
+
+    def _settle(self, root: SessionTransaction) -> None:
+        self.after_transaction_end(root.session, root)
 
     def before_use(self) -> None:
         """Keep what is being told and what waits: a callback begins to use the session, and may roll back or expire."""
@@ -168,7 +196,7 @@ class Tracker:
             if self.capture.written:
                 self.capture.after_finalized(session)  # as above
             self._end_savepoint(session, transaction)
-        elif self._committed:
+        elif self.now.committed:
             self._deliver(session, transaction)
         else:
             self._forget(session, transaction)
@@ -176,16 +204,16 @@ class Tracker:
     # How transactions end.
 
     def _end_savepoint(self, session: Session, savepoint: SessionTransaction) -> None:
-        if self._released is not savepoint:
+        if self.now.released is not savepoint:
             self._journal.drop(savepoint)
             return
-        self._released = None
+        self.now.released = None
         parent = session.get_nested_transaction()
         self._journal.release(savepoint, parent)
-        if self._announced is not savepoint:
-            self._outer_commit = False  # it was this savepoint's own commit() that released another one first
-        elif parent is None and self._outer_commit:
-            self._committing = self.follows = True
+        if self.now.announced is not savepoint:
+            self.now.outer_commit = False  # it was this savepoint's own commit() that released another one first
+        elif parent is None and self.now.outer_commit:
+            self.now.committing = self.now.follows = True
             self._prepare(session, votes=True)
 
     def _is_ending(self, session: Session) -> bool:
@@ -194,7 +222,7 @@ class Tracker:
 
     def _vote(self, session: Session) -> None:
         """Let ``BEFORE_COMMIT`` callbacks write and refuse: what one raises rolls everything back."""
-        self._telling = True
+        self.now.telling = True
         try:
             with compatibility.usable_in_begin_block(session):
                 if not compatibility.is_clean(session):
@@ -207,15 +235,15 @@ class Tracker:
                 compatibility.roll_back_in_commit(root)
             raise refused.error  # noqa: B904 - as the callback raised it
         finally:
-            self._telling = False
+            self.now.telling = False
 
     def _tell_before_commit(self, session: Session) -> None:
         """Call ``BEFORE_COMMIT`` callbacks, then for what they wrote, until nothing new has come up."""
         journal, limit = self._journal, self.options.cascade_limit
-        self._told = batch = self._told or Batch(generation.get(), _BEFORE_COMMIT)
+        self.now.told = batch = self.now.told or Batch(generation.get(), _BEFORE_COMMIT)
         try:
             for number in range(limit + 2):
-                complete(session, journal, reload=self._wrote_past_flush)
+                complete(session, journal, reload=self.now.wrote_past_flush)
                 found = deliveries(batch, journal.root)
                 journal.set_aside()
                 if not found:
@@ -243,13 +271,12 @@ class Tracker:
         """
         if votes and _BEFORE_COMMIT in registry.phases:
             self._vote(session)
-        if not self._journal:
+        now, root = self.now, session.get_transaction()
+        if root is None or not self._journal:
             return
-        root = session.get_transaction()
-        if root is None:
-            return
-        self._lost = outcome.is_lost(compatibility.transaction_connections(root))
-        if self._lost:
+        now.connections = compatibility.transaction_connections(root)
+        now.lost = outcome.is_lost(now.connections)
+        if now.lost:
             warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
                 "rollback(): its COMMIT commits nothing, and no event is delivered. Call session.rollback() after an "
@@ -257,14 +284,14 @@ class Tracker:
                 RolledBackCommitWarning,
             )
         else:
-            complete(session, self._journal, reload=self._wrote_past_flush)
-            self._prepared = True
+            complete(session, self._journal, reload=now.wrote_past_flush)
+            now.prepared = True
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
         if self.options.dispatch_on_joined_commit:
             return True
-        for connection in compatibility.transaction_connections(root):
+        for connection in self.now.connections or compatibility.transaction_connections(root):
             if connection.in_transaction():
                 break
         else:
@@ -284,7 +311,7 @@ class Tracker:
         """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
         journal = self._journal
         if journal.touched and journal:
-            unfinished = self._prepared and not self._lost
+            unfinished = self.now.prepared and not self.now.lost
             unknown = unfinished and outcome.is_unknown(compatibility.begun_transactions(root))
             frame = journal.take()
             if unfinished:
@@ -293,20 +320,19 @@ class Tracker:
                 self._tell(session, frame, _AFTER_ROLLBACK, [])
         journal.clear()
         self.capture.clear()
-        self._begin_again()
+        self.now = _Transaction()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
-        expires = self._expires
         states: list[InstanceState[Any]] = []
-        if expires:
+        if self.now.expires:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
         self._tell(session, self._journal.take(), _AFTER_COMMIT, states)
 
     def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
-        told = self._told
-        self._begin_again()
+        told = self.now.told
+        self.now = _Transaction()
         dispatch = self._dispatch
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.
@@ -340,7 +366,7 @@ class Tracker:
 
     def tidy(self, session: Session, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
-        if self.wrote or session.new or session.dirty or session.deleted:
+        if self.now.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
             warn(
                 f"{callback} returned with changes in its session that it did not commit: they were rolled back. "

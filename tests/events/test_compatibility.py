@@ -253,18 +253,22 @@ def test_modified_and_deleted_states(session: Session) -> None:
     """``IdentityMap._modified`` and ``Session._deleted`` are ``session.dirty`` and ``session.deleted`` as states."""
     parents = [Parent(id=key) for key in (1, 2, 3)]
     session.add_all(parents)
-    assert (compatibility.is_clean(session), list(compatibility.modified_states(session))) == (False, [])
+    modified, deleted = compatibility.unflushed_states(session)
+    assert (compatibility.is_clean(session), [*modified], [*deleted]) == (False, [], [])
     session.commit()
     assert compatibility.is_clean(session) is True
     parents[0].name = "x"
-    session.delete(parents[1])
     assert compatibility.is_clean(session) is False
-    assert set(compatibility.modified_states(session)) == {instance_state(parents[0])}
-    assert {state.obj() for state in compatibility.modified_states(session)} == set(session.dirty)
-    assert set(compatibility.deleted_states(session)) == {instance_state(parents[1])}
-    assert {state.obj() for state in compatibility.deleted_states(session)} == set(session.deleted)
+    session.delete(parents[1])
+    modified, deleted = compatibility.unflushed_states(session)
+    assert (set(modified), set(deleted)) == ({instance_state(parents[0])}, {instance_state(parents[1])})
+    assert {state.obj() for state in modified} == set(session.dirty)
+    assert {state.obj() for state in deleted} == set(session.deleted)
     session.flush()
-    assert list(compatibility.modified_states(session)) == list(compatibility.deleted_states(session)) == []
+    modified, deleted = compatibility.unflushed_states(session)
+    assert (compatibility.is_clean(session), [*modified], [*deleted]) == (True, [], [])
+    session.delete(parents[0])
+    assert compatibility.is_clean(session) is False
 
 
 def test_in_place_changes_are_modifications(session: Session) -> None:
@@ -274,7 +278,7 @@ def test_in_place_changes_are_modifications(session: Session) -> None:
     session.commit()
     assert parent.settings is not None
     parent.settings["b"] = 2
-    assert set(compatibility.modified_states(session)) == {instance_state(parent)}
+    assert set(compatibility.unflushed_states(session)[0]) == {instance_state(parent)}
 
 
 # Transactions
@@ -578,7 +582,7 @@ class Interrupted(BaseException):
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_a_commit_closes_its_transaction_by_its_own_close(session: Session, *, interrupted: bool) -> None:
     """``SessionTransaction.commit`` calls ``self.close()``; ``settle`` runs when that is interrupted, and only then."""
-    happened: list[str] = []
+    happened: list[object] = []
 
     def end(_: Session, transaction: SessionTransaction) -> None:
         if transaction.parent is None:
@@ -591,14 +595,14 @@ def test_a_commit_closes_its_transaction_by_its_own_close(session: Session, *, i
     transaction = session.get_transaction()
     assert transaction is not None
     event.listen(session, "after_transaction_end", end)
-    compatibility.after_close(transaction, lambda: happened.append("settle"))
+    compatibility.after_close(transaction, happened.append)
     commit: Callable[[], None] = session.commit
     if interrupted:
         with pytest.raises(Interrupted):
             commit()
     else:
         commit()
-    assert happened == (["end", "settle"] if interrupted else ["end"])
+    assert happened == (["end", transaction] if interrupted else ["end"])
     assert "close" not in vars(transaction)
 
 
