@@ -25,6 +25,7 @@ FLOORS = {
     "fastapi_toolsets.events.plans": 1,
     "fastapi_toolsets.events.records": 1,
     "fastapi_toolsets.events.registry": 1,
+    "fastapi_toolsets.events.transaction": 2,
     "fastapi_toolsets.events.warn": 1,
     "fastapi_toolsets.events.before_commit": 2,
     "fastapi_toolsets.events.bulk": 2,

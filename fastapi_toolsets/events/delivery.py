@@ -251,9 +251,9 @@ def restore(record: Record) -> None:
     """Give an object back what it showed: something may have assigned to it, or expired it, since."""
     snapshot, state = record.snapshot, record.state
     if record.kind is _DELETED:
-        if state.committed_state:  # since its DELETE
+        if snapshot is None:
             show_last_row(record.plan, state)
-        if state.expired_attributes and snapshot is not None:  # by a cascade
+        elif state.committed_state or state.expired_attributes:  # by a cascade
             state.dict.update(snapshot)
             state.expired_attributes.difference_update(snapshot)
         return

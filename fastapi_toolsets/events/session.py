@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Result
     from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
+    from sqlalchemy.sql.selectable import ForUpdateParameter
 
     from .types import Backend, BulkPolicy, ErrorPolicy
 
@@ -99,8 +100,18 @@ class SyncEventSession(Session):
 
     def expire(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
         """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
-        self._tracker.before_use()
+        self._tracker.before_expiry()
         super().expire(instance, attribute_names)
+
+    def refresh(
+        self,
+        instance: object,
+        attribute_names: Iterable[str] | None = None,
+        with_for_update: ForUpdateParameter = None,
+    ) -> None:
+        """Refresh an object as ``Session.refresh`` does; see :meth:`expire`."""
+        self._tracker.before_expiry()
+        super().refresh(instance, attribute_names, with_for_update)
 
     def expire_all(self) -> None:
         """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""

@@ -15,21 +15,20 @@ from .before_commit import Round, check_active
 from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
-from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of, unfolded
+from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of, take_snapshot, unfolded
 from .dispatch import Dispatch
 from .journal import Frame, Journal
 from .observing import ObservingDispatch, ObservingRound
 from .records import Batch
 from .registry import registry
+from .transaction import Transaction
 from .types import Phase
 from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from collections.abc import Set as AbstractSet
 
     from sqlalchemy import Result
-    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
@@ -40,42 +39,6 @@ logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
 # Looking a member up in its enumeration takes longer than asking for it.
 _BEFORE_COMMIT, _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
-
-
-class _Transaction:
-    """What is known of one root transaction. Its values are the class's until they are known better.
-
-    Attributes:
-        released: The savepoint that was released and has not ended yet.
-        announced: The savepoint whose release was announced last.
-        outer_commit: Whether that was done by the commit of an enclosing transaction.
-        committing: Whether the transaction's own commit is under way.
-        connections: Those that it commits on.
-        prepared: Whether all that callbacks will read is there.
-        lost: Whether the server has rolled it back although nobody asked it to.
-        committed: Whether COMMIT has succeeded.
-        expires: Whether objects are to be expired once all callbacks have run.
-        told: The batch of its ``BEFORE_COMMIT`` callbacks.
-        telling: Whether they are being called.
-        wrote: Whether anything was written, listened to or not.
-        wrote_past_flush: Whether any of it was written by something else than a flush.
-        follows: Whether there is anything to do when a flush is over.
-    """
-
-    released: SessionTransaction | None = None
-    announced: SessionTransaction | None = None
-    outer_commit = False
-    committing = False
-    connections: AbstractSet[Connection] = frozenset()
-    prepared = False
-    lost = False
-    committed = False
-    expires = False
-    told: Batch | None = None
-    telling = False
-    wrote = False
-    wrote_past_flush = False
-    follows = False
 
 
 class Tracker:
@@ -98,7 +61,7 @@ class Tracker:
         self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self._dispatch: Dispatch | None = None
         self._warned_joined = False
-        self.now: _Transaction = _Transaction()
+        self.now: Transaction = Transaction()
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
@@ -189,6 +152,14 @@ class Tracker:
         """Keep what is being told and what waits: a callback begins to use the session, and may roll back or expire."""
         if self._dispatch is not None:
             self._dispatch.take_snapshots()
+
+    def before_expiry(self) -> None:
+        """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them."""
+        self.before_use()
+        if self._journal.touched:
+            for frame in (*self._journal.told, *self._journal.frames()):
+                for record in frame.gone:
+                    take_snapshot(record)
 
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""
@@ -320,7 +291,7 @@ class Tracker:
                 self._tell(session, frame, _AFTER_ROLLBACK, [])
         journal.clear()
         self.capture.clear()
-        self.now = _Transaction()
+        self.now = Transaction()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
         states: list[InstanceState[Any]] = []
@@ -332,7 +303,7 @@ class Tracker:
     def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
         told = self.now.told
-        self.now = _Transaction()
+        self.now = Transaction()
         dispatch = self._dispatch
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.

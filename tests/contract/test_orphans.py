@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import Column, ForeignKey, Integer, Table, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
@@ -337,3 +338,26 @@ async def test_many_to_many_changes_no_row_of_either_side(front: FrontEnd, recor
     await front.delete(tags[1])
     await front.commit()
     assert recorder.take() == [deleted(Tag, 2)]
+
+
+@pytest.mark.parametrize("how", ["expire", "refresh"])
+@scenario(OneWayBase.metadata)
+async def test_a_deleted_member_that_is_expired_with_its_parent(front: FrontEnd, how: str) -> None:
+    """E11: ``expire`` and ``refresh`` cascade to members, also to one whose row is gone: it shows its last row."""
+    shown: list[tuple[str, str | None, dict[str, object]]] = []
+    owner = Owner(id=1, pets=[Pet(id=1, name="Rex"), Pet(id=2, name="Fido")])
+    await front.add(owner)
+    await front.commit()
+    rex = owner.pets[0]
+
+    def show(pet: Pet, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, pet.name, {key: getattr(pet, key) for key in ("id", "owner_id")}))
+
+    listens_for(Pet)(show)
+    await front.delete(rex)
+    await front.flush()
+    rex.name = "never written"
+    await getattr(front, how)(owner)
+    rex.owner_id = 5
+    await front.commit()
+    assert shown == [("delete", "Rex", {"id": 1, "owner_id": 1})]
