@@ -192,6 +192,15 @@ def test_reference_shows_no_markup(site: Path) -> None:
     assert {name: markup.findall(text) for name, text in texts.items()} == {name: [] for name in texts}
 
 
+def test_reference_describes_what_is_returned_as_one_thing(site: Path) -> None:
+    """A description of several lines would otherwise be torn into one of several values."""
+    section = re.compile(r">(?:Returns|Yields):</span></p>\s*<ul>(.*?)</ul>", re.DOTALL)
+    texts = {path.parent.name: path.read_text(encoding="utf-8") for path in (site / "reference").rglob("*.html")}
+    items = {name: [found.count("doc-section-item") for found in section.findall(text)] for name, text in texts.items()}
+    assert items["db"]
+    assert items == {name: [1] * len(counts) for name, counts in items.items()}
+
+
 @pytest.mark.parametrize(
     ("page", "text"),
     [

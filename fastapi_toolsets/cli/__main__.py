@@ -21,9 +21,9 @@ def main() -> int:
             'run pip install "fastapi-toolsets[cli]" and start it again.\n'
         )
         return 2
-    from .command import run  # noqa: PLC0415 -- imports the packages that were just looked for
-
     try:
+        from .command import run  # noqa: PLC0415 -- imports the packages that were just looked for
+
         code = run(sys.argv[1:])
         sys.stdout.flush()
     except KeyboardInterrupt:

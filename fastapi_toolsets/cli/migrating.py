@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import io
+import os
+import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from enum import Enum
@@ -54,11 +56,15 @@ def run_migration(paths: Sequence[str], mode: Mode) -> int:
 def _show(migration: Migration, mode: Mode) -> None:
     console = output()
     for file in migration.changed:
-        if mode is Mode.DIFF:
-            for line in _diff(file):
-                console.print(Text(line, style=_style(line)), end="")
-        else:
+        if mode is not Mode.DIFF:
             console.print(f"{'rewrote' if mode is Mode.WRITE else 'would rewrite'} {file.shown}")
+        elif not console.is_terminal:
+            sys.stdout.buffer.writelines(_diff(file))  # as it is: rich would change tabs and carriage returns
+        else:
+            encoding, _ = tokenize.detect_encoding(io.BytesIO(file.before).readline)
+            for line in _diff(file):
+                text = line.decode(encoding, "replace")
+                console.print(Text(text, style=_style(text)), end="")
 
 
 def _summary(migration: Migration, mode: Mode) -> str:
@@ -76,14 +82,9 @@ def _style(line: str) -> str:
     return "bold" if line.startswith(("+++ ", "--- ")) else _STYLES.get(line[:1], "")
 
 
-def _diff(file: Rewritten) -> Iterator[str]:
-    """Yield the lines of a unified diff, as ``git apply`` and ``patch -p1`` take it."""
-    name = file.shown.lstrip("/")
-    for line in difflib.unified_diff(_lines(file.before), _lines(file.after), f"a/{name}", f"b/{name}"):
-        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
-
-
-def _lines(source: bytes) -> list[str]:
-    """Return a file's lines with their ends; only a line feed ends one, as for ``patch``."""
-    encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
-    return list(io.StringIO(source.decode(encoding, "replace"), newline="\n"))
+def _diff(file: Rewritten) -> Iterator[bytes]:
+    """Yield the lines of a unified diff, as ``git apply`` and ``patch -p1`` take it; only a line feed ends a line."""
+    name = os.fsencode(file.shown.lstrip("/"))
+    before, after = (io.BytesIO(source).readlines() for source in (file.before, file.after))
+    for line in difflib.diff_bytes(difflib.unified_diff, before, after, b"a/" + name, b"b/" + name):
+        yield line if line.endswith(b"\n") else line + b"\n\\ No newline at end of file\n"

@@ -13,9 +13,9 @@ _PASSED_BY = {"__pycache__", "node_modules", "site-packages"}
 def find_files(paths: Iterable[str]) -> dict[str, str]:
     """Find the Python files.
 
-    Of a folder it is every ``*.py`` below it, but for what lies in hidden folders and virtual environments. Symbolic
-    links are followed where they were named; those that lie in a folder are passed by, since a file inside it is found
-    anyway, and one outside it was not asked for.
+    Of a folder it is every file ``*.py`` below it, but for what lies in hidden folders and virtual environments.
+    Symbolic links are followed where they were named; those that lie in a folder are passed by, since a file inside it
+    is found anyway, and one outside it was not asked for.
 
     Args:
         paths: Files and folders.
@@ -33,7 +33,7 @@ def find_files(paths: Iterable[str]) -> dict[str, str]:
         elif os.path.isfile(path):
             files = [path]
         else:
-            raise MigrationError(f"{path} {'is not a file' if os.path.exists(path) else 'does not exist'}")
+            raise MigrationError(f"{path or repr(path)} {_why_not(path)}")
         for file in files:
             found.setdefault(os.path.realpath(file), file)
     return found
@@ -62,6 +62,17 @@ def roots_of(files: Iterable[str], paths: Iterable[str]) -> list[str]:
     return sorted(roots, key=lambda root: (-len(root), root))
 
 
+def _why_not(path: str) -> str:
+    """Return what is wrong with a path that is neither a file nor a folder."""
+    try:
+        os.stat(path)
+    except PermissionError as error:
+        return f"cannot be read: {error.strerror}"
+    except OSError:
+        return "does not exist"
+    return "is not a file"
+
+
 def _python_files_below(folder: str) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise MigrationError(f"{error.filename} cannot be read: {error.strerror}")
@@ -70,7 +81,7 @@ def _python_files_below(folder: str) -> Iterator[str]:
         folders[:] = sorted(each for each in folders if not _is_passed_by(where, each))
         for file in sorted(files):
             path = os.path.join(where, file)
-            if file.endswith(".py") and not os.path.islink(path):
+            if file.endswith(".py") and os.path.isfile(path) and not os.path.islink(path):
                 yield os.path.normpath(path)
 
 

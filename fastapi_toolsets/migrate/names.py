@@ -77,13 +77,15 @@ class Names:
 
         Args:
             files: The facts of each, by path; files that names lead to are added.
-            roots: The folders from which absolute imports may start.
+            roots: The folders from which absolute imports may start, in the order in which they are looked through.
             read: Returns the facts of a file that is not among ``files``, ``None`` where it cannot be read.
         """
         self._files = files
-        self._roots = tuple(roots)
+        self._roots = dict.fromkeys(roots)
+        self._roots_with = _by_content(self._roots)
         self._read = read
         self._modules: dict[tuple[str, str], str | None] = {}
+        self._on_disk: dict[str, tuple[str, ...]] = {}
         self._unreadable: set[str] = set()
 
     def class_of(self, key: ClassKey) -> ClassFact:
@@ -192,25 +194,44 @@ class Names:
 
     def _absolute(self, folder: str, module: str) -> Iterator[str]:
         parts = module.split(".")
-        for root in (*self._above(folder), *self._roots):
+        for root in (*self._above(folder), *self._roots_with.get(parts[0], ())):
             place = os.path.join(root, *parts)
             if self._file_of(place) or os.path.isdir(place):
                 yield place
 
-    def _above(self, folder: str) -> Iterator[str]:
-        """Yield a folder and those above it, up to the root that is nearest."""
-        yield folder
-        if any(folder.startswith(root + os.sep) for root in self._roots):
-            while folder not in self._roots:
-                folder = os.path.dirname(folder)
-                yield folder
+    def _above(self, folder: str) -> list[str]:
+        """Return a folder and those above it, up to the root that is nearest."""
+        folders = [folder]
+        while folders[-1] not in self._roots:
+            above = os.path.dirname(folders[-1])
+            if above == folders[-1]:
+                return [folder]
+            folders.append(above)
+        return folders
 
     def _file_of(self, place: str) -> str | None:
-        for file in (f"{place}.py", os.path.join(place, "__init__.py")):
-            real = os.path.realpath(file) if os.path.islink(file) else file
-            if real in self._files or (real not in self._unreadable and os.path.isfile(real)):
-                return real
-        return None
+        if place not in self._on_disk:
+            self._on_disk[place] = tuple(_files_of(place))
+        return next((file for file in self._on_disk[place] if file not in self._unreadable), None)
+
+
+def _by_content(roots: Iterable[str]) -> dict[str, list[str]]:
+    """Return the roots in which each name is, so that an import need not be looked for in all of them."""
+    found: dict[str, list[str]] = {}
+    for root in roots:
+        try:
+            names = {name.removesuffix(".py") for name in os.listdir(root)}
+        except OSError:  # Python's own import finds nothing in it either
+            continue
+        for name in names:
+            found.setdefault(name, []).append(root)
+    return found
+
+
+def _files_of(place: str) -> Iterator[str]:
+    for file in (f"{place}.py", os.path.join(place, "__init__.py")):
+        if os.path.isfile(file):
+            yield os.path.realpath(file) if os.path.islink(file) else file
 
 
 def _external(dotted: str) -> str:

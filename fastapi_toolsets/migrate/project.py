@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from typing import TypeVar
@@ -76,8 +76,7 @@ def migrate(paths: Sequence[str], advance: Advance | None = None) -> Migration:
     """
     report = advance or _nobody_is_told
     shown = find_files(paths)
-    pool = _pool(len(shown))
-    with pool as executor:
+    with _pool(len(shown)) as executor:
         files: dict[str, FileFacts] = {}
         for done, facts in enumerate(_map(executor, _read, list(shown.items())), start=1):
             files[facts.path] = facts
@@ -98,15 +97,40 @@ def migrate(paths: Sequence[str], advance: Advance | None = None) -> Migration:
 def _nobody_is_told(_what: str, _done: int, _total: int) -> None: ...
 
 
-def _pool(files: int) -> ProcessPoolExecutor | nullcontext[None]:
+@contextmanager
+def _pool(files: int) -> Generator[Executor | None]:
     processors = os.cpu_count() or 1
     if files < PROCESSES_FROM or processors < 2:  # noqa: PLR2004 -- one processor alone
-        return nullcontext()
+        yield None
+        return
     # A new interpreter for each, since the progress bar has a thread, with which a process must not be forked.
-    return ProcessPoolExecutor(processors, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    executor = ProcessPoolExecutor(
+        processors, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
+    )
+    try:
+        with _interrupts_held_back():
+            for _ in range(processors):  # each starts a process, as long as none is idle
+                executor.submit(os.getpid)
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_held_back() -> Generator[None]:
+    """Let Ctrl-C wait for the end of a block; a process that is started in it never sees one, not even at its start."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_interrupts_to_the_parent() -> None:
+    """Where signals cannot be held back, ignore them as soon as the process can."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

@@ -94,6 +94,37 @@ def test_diff_can_be_applied(orders: Path) -> None:
     assert (orders.parent / "other.py").read_text(encoding="utf-8") == AFTER.rstrip("\n")
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"if x:\n\tS = sessionmaker()\n", b"if x:\n\tS = sessionmaker(class_=SyncEventSession)\n"),
+        (b"S = sessionmaker()\r\n", b"S = sessionmaker(class_=SyncEventSession)\r\n"),
+        (b"\x0c\nS = sessionmaker()\n", b"\x0c\nS = sessionmaker(class_=SyncEventSession)\n"),
+        (b"# \xe9\nS = sessionmaker()\n", b"# \xe9\nS = sessionmaker(class_=SyncEventSession)\n"),
+        (b"# \xe2\x80\xa8\nS = sessionmaker()\n", b"# \xe2\x80\xa8\nS = sessionmaker(class_=SyncEventSession)\n"),
+    ],
+    ids=["tab", "CRLF", "form feed", "latin-1", "separator"],
+)
+def test_diff_has_every_byte(before: bytes, after: bytes, tmp_path: Path) -> None:
+    end = b"\r\n" if before.endswith(b"\r\n") else b"\n"
+    coding = b"# coding: latin-1" + end if b"\xe9" in before else b""
+    imported = b"from sqlalchemy.orm import sessionmaker" + end
+    path = tmp_path / "with space.py"
+    path.write_bytes(coding + imported + before)
+    diff = subprocess.run(
+        [sys.executable, "-m", "fastapi_toolsets.cli", "migrate", "v3", path.name],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        timeout=TIMEOUT,
+        check=False,
+    ).stdout
+    subprocess.run(["git", "apply", "-"], cwd=tmp_path, input=diff, check=True, timeout=TIMEOUT)  # noqa: S607 -- as above
+    assert path.read_bytes() == (
+        coding + b"from fastapi_toolsets.models import SyncEventSession" + end + imported + after
+    )
+
+
 def test_check_names_the_files(orders: Path) -> None:
     (orders.parent / "clean.py").touch()
     assert run("migrate", "v3", ".", "--check", cwd=orders.parent) == (

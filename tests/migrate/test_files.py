@@ -161,6 +161,29 @@ def test_file_cannot_be_read(tmp_path: Path) -> None:
         migrate([str(tmp_path / "loop.py")])
     with pytest.raises(MigrationError, match=r"pipe is not a file$"):
         migrate([str(tmp_path / "pipe")])
+    with pytest.raises(MigrationError, match=r"^'' does not exist$"):
+        migrate([""])
+
+
+def test_folder_may_not_be_entered(tmp_path: Path) -> None:
+    path = write(tmp_path / "folder" / "app.py")
+    path.parent.chmod(0)
+    try:
+        if os.access(path, os.F_OK):
+            pytest.skip("whoever runs the tests may do everything")
+        with pytest.raises(MigrationError, match=r"app\.py cannot be read: Permission denied$"):
+            migrate([str(path)])
+    finally:
+        path.parent.chmod(0o755)
+
+
+def test_what_is_no_file_in_a_folder_is_passed_by(tmp_path: Path) -> None:
+    """Whoever opens a pipe waits for somebody to write into it."""
+    write(tmp_path / "app.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "folder.py").mkdir()
+    migration = migrate([str(tmp_path)])
+    assert [(file.path, file.after) for file in migration.changed] == [(str(tmp_path / "app.py"), AFTER)]
 
 
 @pytest.mark.parametrize("number", [1, 250])
