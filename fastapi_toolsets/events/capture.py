@@ -129,11 +129,12 @@ class Capture:
                 changes = self._changes(plan, state, loaded)
             else:
                 for key, old in state.committed_state.items():
-                    if key in comparisons:
+                    equal = comparisons.get(key)
+                    if equal is not None:
                         new = loaded.get(key, PENDING)
                         if old is NO_VALUE or new is PENDING:
                             self._journal.unsure = True
-                        elif old is new or comparisons[key](old, new) is True:
+                        elif old is new or equal(old, new) is True:
                             continue
                         changes += ((key, old, new),)
             if changes:

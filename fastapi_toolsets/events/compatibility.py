@@ -192,7 +192,7 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
     instance_dict = attributes.instance_dict
     session_key = session.hash_key
     manager: ClassManager[Any] | None = None
-    loadable: list[str] = []
+    loadable: AbstractSet[str] = frozenset()  # a set is merged into another one in half the time of a list
     mapped: AbstractSet[str] = frozenset()
     state_attribute = ""
     is_simple = False
@@ -201,7 +201,7 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
             continue
         if state.manager is not manager:
             manager = state.manager
-            loadable = [attribute.key for attribute in manager._loader_impls]  # noqa: SLF001
+            loadable = frozenset(attribute.key for attribute in manager._loader_impls)  # noqa: SLF001
             state_attribute = manager.STATE_ATTR
             mapped = manager._all_key_set | {state_attribute}  # noqa: SLF001
             is_simple = not (manager._collection_impl_keys or manager.dispatch.expire)  # noqa: SLF001

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.orm import InstanceState, Mapper, Session
+    from sqlalchemy.orm.instrumentation import ClassManager
 
     from .journal import Journal
     from .plan import Plan
@@ -69,12 +70,13 @@ class OldValues:
             self._load_related(session)
 
     def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        mapper: Mapper[Any] | None = None
+        manager: ClassManager[Any] | None = None
         route: Route | None = None
         routes = plans.routes
         for state in states:
-            if state.mapper is not mapper:  # looked up once where many of one mapper follow each other
-                mapper = state.mapper
+            if state.manager is not manager:  # looked up once where many of one class follow each other
+                manager = state.manager
+                mapper = manager.mapper
                 route = routes[mapper] if mapper in routes else plans.route(mapper)
             if route is None:
                 continue
@@ -90,12 +92,13 @@ class OldValues:
                 _reach(state, reach, to_load, self.of, is_delete=False)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        mapper: Mapper[Any] | None = None
+        manager: ClassManager[Any] | None = None
         route: Route | None = None
         routes = plans.routes
         for state in states:
-            if state.mapper is not mapper:
-                mapper = state.mapper
+            if state.manager is not manager:
+                manager = state.manager
+                mapper = manager.mapper
                 route = routes[mapper] if mapper in routes else plans.route(mapper)
             if route is None:
                 continue
