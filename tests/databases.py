@@ -29,6 +29,15 @@ ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg
 SYNC_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 
 
+def _sync_url(name: str, url: URL) -> URL:
+    """Give the URL for the sync driver."""
+    url = url.set(drivername=SYNC_DRIVERS[name])
+    if name == "mariadb" and not any(option.startswith("ssl") for option in url.query):
+        # PyMySQL would read every certificate of the system for each connection, also where the server has no TLS.
+        return url.update_query_dict({"ssl_disabled": "true"})
+    return url
+
+
 @dataclass(frozen=True)
 class Database:
     """A database that belongs to this test run, and how to reach it with either kind of driver."""
@@ -43,7 +52,7 @@ class Database:
 
     @property
     def sync_url(self) -> URL:
-        return self.url.set(drivername=SYNC_DRIVERS[self.name])
+        return _sync_url(self.name, self.url)
 
     def create_async_engine(self, **options: Any) -> AsyncEngine:  # noqa: ANN401 - SQLAlchemy's function types them
         """Make an async engine; the caller disposes of it."""
@@ -101,6 +110,8 @@ class TestRunDatabases:
         try:
             with _administrator(name) as connection:
                 connection.execute(text(f"CREATE DATABASE {database_name}"))
+                if name == "postgresql":  # nothing here has to survive a power failure
+                    connection.execute(text(f"ALTER DATABASE {database_name} SET synchronous_commit = off"))
         except SQLAlchemyError as error:
             self._unreachable[name] = (
                 f"{name} answers but refuses to create a database: {error}; set {variable_of(name)} to a user who may"
@@ -112,9 +123,7 @@ class TestRunDatabases:
 @contextmanager
 def _administrator(name: str) -> Generator[Connection]:
     """Connect, outside any transaction, as the user who may create databases."""
-    engine = create_engine(
-        url_of(name).set(drivername=SYNC_DRIVERS[name]), isolation_level="AUTOCOMMIT", poolclass=NullPool
-    )
+    engine = create_engine(_sync_url(name, url_of(name)), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     try:
         with engine.connect() as connection:
             yield connection
