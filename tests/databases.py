@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ class Database:
     name: str
     """``sqlite``, ``postgresql`` or ``mariadb``."""
     url: URL
+    table_engine: Engine | None = field(default=None, compare=False)
+    """What creates and drops tables, kept for the test run, so that not every test connects for it; none on SQLite."""
 
     @property
     def async_url(self) -> URL:
@@ -98,6 +100,8 @@ class TestRunDatabases:
         """Drop every database that was created."""
         while self._created:
             name, database = self._created.popitem()
+            if database.table_engine is not None:
+                database.table_engine.dispose()
             force = " WITH (FORCE)" if name == "postgresql" else ""
             with _administrator(name) as connection:
                 connection.execute(text(f"DROP DATABASE {database.url.database}{force}"))
@@ -117,7 +121,8 @@ class TestRunDatabases:
                 f"{name} answers but refuses to create a database: {error}; set {variable_of(name)} to a user who may"
             )
             give_up(self._unreachable[name])
-        return Database(name, url_of(name).set(database=database_name))
+        url = url_of(name).set(database=database_name)
+        return Database(name, url, create_engine(_sync_url(name, url), pool_pre_ping=True))
 
 
 @contextmanager
@@ -134,7 +139,8 @@ def _administrator(name: str) -> Generator[Connection]:
 @contextmanager
 def tables(database: Database, metadata: MetaData) -> Generator[None]:
     """Create the tables, and drop them in the end (a SQLite file goes with its test's directory)."""
-    engine = database.create_engine(poolclass=NullPool)
+    kept = database.table_engine
+    engine = kept or database.create_engine(poolclass=NullPool)
     try:
         with engine.begin() as connection:
             metadata.create_all(connection)
@@ -146,4 +152,5 @@ def tables(database: Database, metadata: MetaData) -> Generator[None]:
                     bound_lock_waits(connection)
                     metadata.drop_all(connection)
     finally:
-        engine.dispose()
+        if engine is not kept:
+            engine.dispose()
