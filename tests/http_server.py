@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 NO_CERTIFICATES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""What to ``verify`` with: else each client of httpx reads every certificate of the system, and nothing here has TLS."""
+"""What to ``verify`` with: else a client of httpx reads every certificate of the system, and nothing here has TLS."""
 
 
 class _Server(uvicorn.Server):
