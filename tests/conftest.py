@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +11,6 @@ from fastapi_toolsets.events import listener_scope
 
 from .databases import DATABASES, Database, TestRunDatabases
 from .front_ends import Case, EventRecorder, PreparedCase
-
-
-def pytest_collection_finish() -> None:
-    """Take what was imported and collected out of the garbage collector's work: it stays until the end anyway."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_sessionfinish() -> None:
-    """What is imported from here on may ask the collector who refers to its objects, as Hypothesis does."""
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ class Worlds:
             try:
                 yield
             finally:
+                gc.unfreeze()
                 for oracle in self._oracles.values():
                     if isinstance(oracle.engine, AsyncEngine):
                         self._runner.run(oracle.engine.dispose())
