@@ -6,7 +6,7 @@ import os
 import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,15 @@ ASYNC_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg
 SYNC_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg", "mariadb": "mysql+pymysql"}
 
 
+def _sync_url(name: str, url: URL) -> URL:
+    """Give the URL for the sync driver."""
+    url = url.set(drivername=SYNC_DRIVERS[name])
+    if name == "mariadb" and not any(option.startswith("ssl") for option in url.query):
+        # PyMySQL would read every certificate of the system for each connection, also where the server has no TLS.
+        return url.update_query_dict({"ssl_disabled": "true"})
+    return url
+
+
 @dataclass(frozen=True)
 class Database:
     """A database that belongs to this test run, and how to reach it with either kind of driver."""
@@ -36,6 +45,8 @@ class Database:
     name: str
     """``sqlite``, ``postgresql`` or ``mariadb``."""
     url: URL
+    table_engine: Engine | None = field(default=None, compare=False)
+    """What creates and drops tables, kept for the test run, so that not every test connects for it; none on SQLite."""
 
     @property
     def async_url(self) -> URL:
@@ -43,7 +54,7 @@ class Database:
 
     @property
     def sync_url(self) -> URL:
-        return self.url.set(drivername=SYNC_DRIVERS[self.name])
+        return _sync_url(self.name, self.url)
 
     def create_async_engine(self, **options: Any) -> AsyncEngine:  # noqa: ANN401 - SQLAlchemy's function types them
         """Make an async engine; the caller disposes of it."""
@@ -89,6 +100,8 @@ class TestRunDatabases:
         """Drop every database that was created."""
         while self._created:
             name, database = self._created.popitem()
+            if database.table_engine is not None:
+                database.table_engine.dispose()
             force = " WITH (FORCE)" if name == "postgresql" else ""
             with _administrator(name) as connection:
                 connection.execute(text(f"DROP DATABASE {database.url.database}{force}"))
@@ -101,20 +114,21 @@ class TestRunDatabases:
         try:
             with _administrator(name) as connection:
                 connection.execute(text(f"CREATE DATABASE {database_name}"))
+                if name == "postgresql":  # nothing here has to survive a power failure
+                    connection.execute(text(f"ALTER DATABASE {database_name} SET synchronous_commit = off"))
         except SQLAlchemyError as error:
             self._unreachable[name] = (
                 f"{name} answers but refuses to create a database: {error}; set {variable_of(name)} to a user who may"
             )
             give_up(self._unreachable[name])
-        return Database(name, url_of(name).set(database=database_name))
+        url = url_of(name).set(database=database_name)
+        return Database(name, url, create_engine(_sync_url(name, url), pool_pre_ping=True))
 
 
 @contextmanager
 def _administrator(name: str) -> Generator[Connection]:
     """Connect, outside any transaction, as the user who may create databases."""
-    engine = create_engine(
-        url_of(name).set(drivername=SYNC_DRIVERS[name]), isolation_level="AUTOCOMMIT", poolclass=NullPool
-    )
+    engine = create_engine(_sync_url(name, url_of(name)), isolation_level="AUTOCOMMIT", poolclass=NullPool)
     try:
         with engine.connect() as connection:
             yield connection
@@ -125,7 +139,8 @@ def _administrator(name: str) -> Generator[Connection]:
 @contextmanager
 def tables(database: Database, metadata: MetaData) -> Generator[None]:
     """Create the tables, and drop them in the end (a SQLite file goes with its test's directory)."""
-    engine = database.create_engine(poolclass=NullPool)
+    kept = database.table_engine
+    engine = kept or database.create_engine(poolclass=NullPool)
     try:
         with engine.begin() as connection:
             metadata.create_all(connection)
@@ -137,4 +152,5 @@ def tables(database: Database, metadata: MetaData) -> Generator[None]:
                     bound_lock_waits(connection)
                     metadata.drop_all(connection)
     finally:
-        engine.dispose()
+        if engine is not kept:
+            engine.dispose()

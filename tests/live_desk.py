@@ -20,6 +20,8 @@ from fastapi_toolsets.demo.live.app import create_live_app, publishing
 from fastapi_toolsets.demo.live.feed import CAPACITY, EventFeed
 from fastapi_toolsets.demo.live.server import LiveServer
 
+from .http_server import NO_CERTIFICATES
+
 
 @dataclass(frozen=True)
 class Message:
@@ -96,7 +98,10 @@ def open_desk(folder: Path, *, capacity: int = CAPACITY, port: int = 0) -> Gener
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         server = LiveServer(create_live_app(engine, feed), feed)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="order-desk")
-        with publishing(feed), httpx.Client(base_url=address, timeout=30, trust_env=False) as client:
+        with (
+            publishing(feed),
+            httpx.Client(base_url=address, timeout=30, trust_env=False, verify=NO_CERTIFICATES) as client,
+        ):
             thread.start()
             try:
                 client.get("/orders").raise_for_status()

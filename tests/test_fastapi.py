@@ -22,7 +22,7 @@ from fastapi_toolsets.models import EventSession, ModelEvent, SyncEventSession, 
 
 from .databases import TYPES, Database, tables
 from .front_ends import AnySession, EventRecorder
-from .http_server import serving
+from .http_server import NO_CERTIFICATES, serving
 
 
 class Base(DeclarativeBase):
@@ -177,7 +177,7 @@ def orders(request: pytest.FixtureRequest, shop: Shop) -> Shop:
 def test_commit_comes_before_the_response_and_before_background_tasks(orders: Shop) -> None:
     """T1: the session that the dependency commits is delivered before the client hears of it."""
     with serving(orders.served) as address:
-        response = httpx.post(f"{address}/orders", params={"status": "new"})
+        response = httpx.post(f"{address}/orders", params={"status": "new"}, verify=NO_CERTIFICATES)
         assert (response.status_code, response.json()) == (201, {"status": "new"})
         assert orders.rows() == [(1, "new")]
     assert orders.log == ["endpoint", "create new", "response", "background task"]
@@ -187,9 +187,9 @@ def test_commit_comes_before_the_response_and_before_background_tasks(orders: Sh
 def test_endpoint_that_raises_is_rolled_back(orders: Shop, status: str, code: int) -> None:
     """T2: nothing is delivered from a request that failed, nor from it with the next one."""
     with serving(orders.served) as address:
-        assert httpx.post(f"{address}/orders", params={"status": status}).status_code == code
+        assert httpx.post(f"{address}/orders", params={"status": status}, verify=NO_CERTIFICATES).status_code == code
         assert orders.rows() == []
-        assert httpx.post(f"{address}/orders", params={"status": "new"}).status_code == 201
+        assert httpx.post(f"{address}/orders", params={"status": "new"}, verify=NO_CERTIFICATES).status_code == 201
     assert orders.rows() == [(1, "new")]
     assert orders.log == ["endpoint", "response", "endpoint", "create new", "response", "background task"]
 
@@ -197,7 +197,12 @@ def test_endpoint_that_raises_is_rolled_back(orders: Shop, status: str, code: in
 def test_commit_that_fails_is_an_error_response(orders: Shop) -> None:
     """T4: a commit that failed delivers nothing, and the client is not told otherwise."""
     with serving(orders.served) as address:
-        assert httpx.post(f"{address}/orders", params={"status": "unknown to the database"}).status_code == 500
+        assert (
+            httpx.post(
+                f"{address}/orders", params={"status": "unknown to the database"}, verify=NO_CERTIFICATES
+            ).status_code
+            == 500
+        )
     assert orders.rows() == []
     assert orders.log == ["endpoint", "response"]
 
@@ -223,7 +228,7 @@ def test_async_endpoint_may_commit_by_itself(sqlite_shop: Shop) -> None:
         session.add(Order(id=2, status="second"))
 
     with serving(shop.served) as address:
-        assert httpx.post(f"{address}/orders").status_code == 200
+        assert httpx.post(f"{address}/orders", verify=NO_CERTIFICATES).status_code == 200
     assert shop.log == ["create first", "committed", "create second", "response"]
     assert shop.rows() == [(1, "first"), (2, "second")]
     (application,) = shop.started_on
@@ -247,7 +252,7 @@ def test_def_endpoint_has_its_async_callbacks_on_the_applications_loop(sqlite_sh
         session.add(Order(id=2, status="second"))
 
     with serving(shop.served) as address:
-        assert httpx.post(f"{address}/orders").status_code == 200
+        assert httpx.post(f"{address}/orders", verify=NO_CERTIFICATES).status_code == 200
     assert shop.log == ["create first", "committed", "create second", "response"]
     assert shop.rows() == [(1, "first"), (2, "second")]
     (application,) = shop.started_on
@@ -269,7 +274,7 @@ def test_async_endpoint_with_a_sync_session_has_its_async_callbacks_run(sqlite_s
         shop.log.append("committed")
 
     with serving(shop.served) as address:
-        assert httpx.post(f"{address}/orders").status_code == 200
+        assert httpx.post(f"{address}/orders", verify=NO_CERTIFICATES).status_code == 200
     assert shop.log == ["create new", "committed", "response"]
     (application,), (callback,) = shop.started_on, shop.called_on
     assert callback.loop is not application.loop
@@ -297,8 +302,10 @@ def test_all_who_depend_on_it_in_one_request_share_one_session(sqlite_shop: Shop
         plain.add(Order(id=1, status="new"))
 
     with serving(shop.served) as address:
-        assert httpx.post(f"{address}/orders").status_code == 200
-        assert httpx.post(f"{address}/orders").status_code == 500  # the same key again: another session
+        assert httpx.post(f"{address}/orders", verify=NO_CERTIFICATES).status_code == 200
+        assert (
+            httpx.post(f"{address}/orders", verify=NO_CERTIFICATES).status_code == 500
+        )  # the same key again: another session
     assert shop.log == ["create new", "response", "response"]
     assert sessions == [sessions[0]] * 4 + [sessions[4]] * 4
     assert sessions[0] is not sessions[4]
@@ -314,7 +321,7 @@ def test_dependency_can_be_overridden(sqlite_shop: Shop) -> None:
 
     shop.app.dependency_overrides[shop.get_db] = lambda: "the test's own session"
     with serving(shop.served) as address:
-        assert httpx.get(f"{address}/session").json() == "the test's own session"
+        assert httpx.get(f"{address}/session", verify=NO_CERTIFICATES).json() == "the test's own session"
 
 
 @SQLITE_EITHER
@@ -340,7 +347,7 @@ def test_requests_at_the_same_time_have_sessions_of_their_own(sqlite_shop: Shop,
         everybody_is_here.wait()
 
     async def ask_all(address: str) -> list[int]:
-        async with httpx.AsyncClient(timeout=60) as client:
+        async with httpx.AsyncClient(timeout=60, verify=NO_CERTIFICATES) as client:
             asked = [client.post(f"{address}/orders", params={"order_id": number}) for number in range(clients)]
             return [response.status_code for response in await asyncio.gather(*asked)]
 

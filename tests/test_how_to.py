@@ -17,7 +17,7 @@ import httpx
 import pytest
 import redis
 
-from .http_server import serving
+from .http_server import NO_CERTIFICATES, serving
 from .services import require_service
 from .test_documentation import HOW_TO, ROOT, Block, blocks_of
 
@@ -139,7 +139,10 @@ def test_live_updates_arrive_and_survive_a_reconnect(
     monkeypatch.setenv("ORDERS_STREAM", f"{redis_server.prefix}orders")
     app = block_with("live-updates.md", feed).run()["app"]
     told: list[tuple[str, dict[str, Any]]] = []
-    with serving(app) as address, httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as client:
+    with (
+        serving(app) as address,
+        httpx.Client(base_url=address, timeout=PATIENCE_SECONDS, verify=NO_CERTIFICATES) as client,
+    ):
 
         def put(status: str) -> None:
             client.put("/orders/1", params={"status": status}).raise_for_status()

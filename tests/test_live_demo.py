@@ -23,6 +23,7 @@ from fastapi_toolsets.demo import command
 from fastapi_toolsets.demo.live.feed import EventFeed, OrderEvent
 from fastapi_toolsets.demo.orders import read_orders
 
+from .http_server import NO_CERTIFICATES
 from .live_desk import Desk, Message, messages, open_desk
 
 ROOT = Path(__file__).parent.parent
@@ -174,7 +175,9 @@ def test_ids_that_nobody_was_given(desk: Desk, identifier: str) -> None:
     with desk.stream() as stream:
         run = next(stream).identifier.partition("-")[0]
     headers = {b"Last-Event-ID": identifier.format(run=run).encode()}
-    with httpx.stream("GET", f"{desk.address}/events", headers=headers, trust_env=False) as response:
+    with httpx.stream(
+        "GET", f"{desk.address}/events", headers=headers, trust_env=False, verify=NO_CERTIFICATES
+    ) as response:
         table = next(messages(response.iter_lines()))
     assert table.data == {"reason": "restarted", "orders": AT_FIRST}
 
@@ -214,7 +217,7 @@ def test_nobody_loses_an_event_however_often_connections_end(desk: Desk) -> None
 @contextmanager
 def another_client(desk: Desk) -> Generator[Desk]:
     """A client of its own on the same desk, for another thread."""
-    with httpx.Client(base_url=desk.address, timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=desk.address, timeout=30, trust_env=False, verify=NO_CERTIFICATES) as client:
         yield Desk(desk.address, client)
 
 
@@ -289,7 +292,7 @@ def test_stopped_while_somebody_follows(
     """Streams end, the process too, and nothing is left behind."""
     with serving_process(cwd=tmp_path, environment=environment) as (process, address):
         with (
-            httpx.Client(base_url=address, timeout=TIMEOUT, trust_env=False) as client,
+            httpx.Client(base_url=address, timeout=TIMEOUT, trust_env=False, verify=NO_CERTIFICATES) as client,
             Desk(address, client).stream() as stream,
         ):
             assert next(stream).data == {"reason": "opened", "orders": AT_FIRST}
@@ -305,7 +308,7 @@ def test_database_of_ones_own(tmp_path: Path, environment: dict[str, str]) -> No
     url = f"sqlite+aiosqlite:///{tmp_path / 'mine.sqlite'}"
     for expected in (AT_FIRST, AT_FIRST[1:]):
         with serving_process("--database", url, cwd=tmp_path, environment=environment) as (process, address):
-            with httpx.Client(base_url=address, timeout=TIMEOUT, trust_env=False) as client:
+            with httpx.Client(base_url=address, timeout=TIMEOUT, trust_env=False, verify=NO_CERTIFICATES) as client:
                 desk = Desk(address, client)
                 assert desk.orders() == expected
                 desk.cancel("A-1001")
