@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from .. import __version__
-from .listening import list_listeners
-from .migrating import Mode, run_migration
 
 _MIGRATE = """\
 Rewrite code for version 2 so that it does the same with version 3.
@@ -41,8 +39,13 @@ def run(arguments: Sequence[str]) -> int:
         SystemExit: For ``--help`` and ``--version`` with 0, for arguments that cannot be used with 2.
     """
     options = _parser().parse_args(arguments)
+    # Imported when they are run: each needs libraries that take longer to load than the other command takes to run.
     if options.command == "listeners":
+        from .listening import list_listeners  # noqa: PLC0415 - as above
+
         return list_listeners(options.modules, as_json=options.json)
+    from .migrating import Mode, run_migration  # noqa: PLC0415 - as above
+
     mode = Mode.WRITE if options.write else Mode.CHECK if options.check else Mode.DIFF
     return run_migration(options.paths, mode)
 

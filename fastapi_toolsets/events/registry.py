@@ -138,7 +138,8 @@ class Registry:
             check(target)
         with self._lock:
             self._listeners.setdefault(target, []).append(listener)
-        self._changed()
+            self.phases |= {listener.phase}
+        self._tell_watchers()
 
     def remove(self, target: type, callback: AnyCallback) -> None:
         """Remove a callback from a target, in every phase.
@@ -184,10 +185,11 @@ class Registry:
     def resolve(self, model: type) -> tuple[Listener, ...]:
         """Return the listeners of a class: its own first, then its bases', in registration order, no function twice."""
         found: list[Listener] = []
+        places: dict[object, int] = {}
         with self._lock:
             for class_ in model.__mro__:
                 for listener in self._listeners.get(class_, ()):
-                    _merge(found, listener)
+                    _merge(found, places, listener)
         return tuple(found)
 
     def registered(self) -> tuple[tuple[type, Listener], ...]:
@@ -198,20 +200,29 @@ class Registry:
     def _changed(self) -> None:
         with self._lock:
             self.phases = frozenset(listener.phase for found in self._listeners.values() for listener in found)
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
         for changed in self._watchers:
             changed()
 
 
-def _merge(found: list[Listener], listener: Listener) -> None:
+def _merge(found: list[Listener], places: dict[object, int], listener: Listener) -> None:
     """Append a listener, or widen the one that calls the same function already."""
-    for index, known in enumerate(found):
-        if known.callback == listener.callback and known.phase is listener.phase:
-            if not listener.events <= known.events:
-                keywords = {name for name in _FILLED_IN if getattr(known, f"wants_{name}")}
-                events = known.events | listener.events
-                found[index] = Listener(known.callback, events, frozenset(keywords), known.phase)
-            return
-    found.append(listener)
+    key = listener.callback, listener.phase
+    try:
+        place = places.setdefault(key, len(found))
+    except TypeError:  # an object that cannot be hashed
+        alike = (place for place, known in enumerate(found) if (known.callback, known.phase) == key)
+        place = next(alike, len(found))
+    if place == len(found):
+        found.append(listener)
+        return
+    known = found[place]
+    if not listener.events <= known.events:
+        keywords = {name for name in _FILLED_IN if getattr(known, f"wants_{name}")}
+        events = known.events | listener.events
+        found[place] = Listener(known.callback, events, frozenset(keywords), known.phase)
 
 
 registry: Registry = Registry()

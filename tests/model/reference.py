@@ -102,6 +102,7 @@ class Course:
         now: Its key, ``None`` once it is gone.
         seen: Which flushes changed it so that anybody is told of it.
         flushes: Which flushes changed it, or wrote rows of the same key that came and went in this transaction.
+        written: Which flushes and statements wrote it, if only the values that it had.
         last_row: What it was when it was deleted.
     """
 
@@ -109,10 +110,12 @@ class Course:
     now: Key | None
     seen: set[int] = field(default_factory=set)
     flushes: set[int] = field(default_factory=set)
+    written: set[int] = field(default_factory=set)
     last_row: Values = field(default_factory=dict)
 
     def touch(self, flush: int, entry: Entry) -> None:
         """Take note of a change by a flush."""
+        self.written.add(flush)
         if entry.op != "U" or entry.differs(WATCHED_COLUMNS.get(entry.place or "")):
             self.seen.add(flush)
         if entry.op != "U" or entry.differs(None):
@@ -126,7 +129,8 @@ class Expected:
     Attributes:
         told: The event.
         places: The flush that first changed the row. This may be read in two ways for a row that was created, deleted
-            and created again, and for one that was changed first where nobody watches.
+            and created again, and for one that was changed first where nobody watches. A bulk statement counts where
+            it wrote the row, since nobody looks whether that has changed anything before all is written.
         only_flush: The flush that wrote the row, where it was only one.
     """
 
@@ -185,7 +189,7 @@ def expected_events(commit: Commit) -> list[Expected]:
         told = _net(before, after, course.last_row)
         if told is not None:
             only = next(iter(course.flushes)) if len(course.flushes) == 1 else None
-            places = {min(course.seen), min(course.flushes)}
+            places = {min(course.seen), min(course.flushes), min(course.written)}
             expected.append(Expected(told, tuple(sorted(places)), only))
     return expected
 
