@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .records import Change, IdentityKey, Record, Row, Writes
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
-_CREATED, _UPDATED = Kind.CREATED, Kind.UPDATED
+_CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
@@ -212,7 +212,8 @@ class Capture:
 
     def _finalize(self, written: list[Writes]) -> None:
         for writes in written:
-            writes.keys = [row[0].key or () for row in writes.rows]
+            if writes.kind is not _DELETED:
+                writes.keys = [row[0].key or () for row in writes.rows]
             writes.position = self._journal.take_positions(len(writes.rows))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)

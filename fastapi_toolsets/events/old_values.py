@@ -223,11 +223,12 @@ class OldValues:
 def _loses_values(state: InstanceState[Any]) -> bool:
     """Whether old values are not known, or the flush would throw them away: those of SQL expressions."""
     instance = state.obj()
-    if instance is not None:
-        loaded = instance_dict(instance)
-        for key, old in state.committed_state.items():
-            if old is NO_VALUE or type(loaded.get(key)) not in ATOMS:
-                return True
+    if instance is None:
+        return False
+    loaded = instance_dict(instance)
+    for key, old in state.committed_state.items():
+        if old is NO_VALUE or key not in loaded or type(loaded[key]) not in ATOMS:
+            return True
     return False
 
 

@@ -102,7 +102,7 @@ class Queue:
         if isinstance(delivery, Writes):
             record = delivery.record(delivery.index)
             record.batch = delivery.batch
-            if delivery.index + 1 < len(delivery.rows):
+            if not delivery.all_told():
                 self._waiting.appendleft(delivery)
             self._delivery = record
             return record
@@ -119,16 +119,16 @@ class Queue:
                     return
                 index += 1
             delivery = self._delivery
-            if type(delivery) is not Writes or delivery.index + 1 == len(delivery.rows):
+            if type(delivery) is not Writes or delivery.all_told():
                 if not self._waiting:
                     self._delivery = self._listener = None
                     self._listeners = ()
                     return
                 self._delivery = delivery = self._waiting.popleft()
-            if type(delivery) is Writes:
-                delivery.index += 1
             batch = delivery.batch
             batch.position += 1
+            if type(delivery) is Writes:
+                delivery.tell_next()
             if batch is not self._batch:
                 self._batch = batch
                 generation.set(batch.generation + 1)

@@ -152,15 +152,17 @@ class Writes:
         kind: What was done.
         plan: The plan of the mapper.
         rows: The rows in the order of their events.
-        keys: The identity keys that they have after the flush.
+        keys: The identity keys that they have after the flush; of deleted rows none.
         position: When the transaction first touched the first of them; the others follow.
         batch: The batch that they are told with.
         index: The row that is being told, one before the first where none was yet.
+        start: The place of the first row's event in the batch.
     """
 
-    __slots__ = ("batch", "index", "keys", "kind", "plan", "position", "rows")
+    __slots__ = ("batch", "index", "keys", "kind", "plan", "position", "rows", "start")
 
     batch: Batch
+    start: int
 
     def __init__(self, kind: Kind, plan: Plan, rows: list[Row]) -> None:
         """Keep the rows; they have no keys nor positions yet."""
@@ -171,16 +173,30 @@ class Writes:
         self.position: int = 0
         self.index: int = -1
 
+    def tell_next(self) -> None:
+        """Move on to the next row, which has the batch's current place."""
+        self.index += 1
+        self.start = self.batch.position - self.index
+
+    def all_told(self) -> bool:
+        """Bring the batch's place up to the current row; return whether that is the last one."""
+        self.batch.position = self.start + self.index
+        return self.index + 1 == len(self.rows)
+
     def arguments(self) -> Iterator[tuple[object, ModelEvent, Changes | None]]:
-        """Iterate over what a callback is told of the current row and of each that follows, moving on with them."""
-        kind, plan, rows, batch = self.kind, self.plan, self.rows, self.batch
+        """Iterate over what a callback is told of the current row and of each that follows, moving on with them.
+
+        The batch's place is left behind; :meth:`all_told` brings it up again.
+        """
+        kind, plan, rows = self.kind, self.plan, self.rows
         for index in range(self.index, len(rows)):
-            if index != self.index:
-                self.index = index
-                batch.position += 1
+            self.index = index
             state, instance, _, changes = rows[index]
             if kind is _UPDATED:
-                yield instance, _UPDATE, {key: {"old": old, "new": new} for key, old, new in changes}
+                told: Changes = {}
+                for key, old, new in changes:
+                    told[key] = {"old": old, "new": new}
+                yield instance, _UPDATE, told
             elif kind is _CREATED:
                 yield instance, _CREATE, None
             else:
@@ -190,7 +206,9 @@ class Writes:
 
     def record(self, index: int) -> Record:
         """Make the record of one row."""
-        return Record(self.kind, self.keys[index], self.plan, self.rows[index], self.position + index)
+        row = self.rows[index]
+        key = self.keys[index] if self.keys else row[2] or ()
+        return Record(self.kind, key, self.plan, row, self.position + index)
 
     def records(self) -> list[Record]:
         """Make the records of the rows that were not told yet."""
