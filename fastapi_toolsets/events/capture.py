@@ -41,9 +41,10 @@ class Capture:
 
     Attributes:
         written: What a flush has written that is not in the journal yet.
+        savepoint: The savepoint that it was written in, if any.
     """
 
-    __slots__ = ("_journal", "_misread", "_olds", "_savepoint", "_switched", "written")
+    __slots__ = ("_journal", "_misread", "_olds", "_switched", "savepoint", "written")
 
     def __init__(self, journal: Journal) -> None:
         """Write to ``journal``."""
@@ -51,7 +52,7 @@ class Capture:
         self._olds = OldValues(journal)
         self.written: list[Writes] = []
         self._misread = False  # whether objects may show other rows' values
-        self._savepoint: Hashable | None = None
+        self.savepoint: Hashable | None = None
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
 
     def clear(self) -> None:
@@ -80,7 +81,7 @@ class Capture:
                 self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
         if found:
             self.written = in_order(found)
-            self._savepoint = session.get_nested_transaction()
+            self.savepoint = session.get_nested_transaction()
         if self._olds.of:
             self._olds.of.clear()
 
@@ -199,20 +200,27 @@ class Capture:
                 if old is not new:
                     yield key, old, new
 
-    def after_finalized(self, session: Session) -> None:
-        """Write the flush into the journal, now that new objects have their identity."""
+    def after_finalized(self, session: Session, *, early: bool = False) -> None:
+        """Write the flush into the journal, now that new objects have their identity.
+
+        Args:
+            session: The session.
+            early: Whether the flush may not be over yet, so that SQLAlchemy has given nobody a new identity.
+        """
         written, self.written = self.written, []
-        frame = self._journal.frame(self._savepoint)
-        self._finalize(written)
+        frame = self._journal.frame(self.savepoint)
+        self._finalize(written, early=early)
         if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
             self._write_records(session, frame, written)
             self.clear()
         else:
             frame.write(written)
 
-    def _finalize(self, written: list[Writes]) -> None:
+    def _finalize(self, written: list[Writes], *, early: bool) -> None:
         for writes in written:
-            if writes.kind is not _DELETED:
+            if early:
+                writes.keys = [_key_to_be(row) for row in writes.rows]
+            elif writes.kind is not _DELETED:
                 writes.keys = [row[0].key or () for row in writes.rows]
             writes.position = self._journal.take_positions(len(writes.rows))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
@@ -236,6 +244,16 @@ class Capture:
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
         frame.absorb(records, [record for record in records if record.key != record.origin])
+
+
+def _key_to_be(row: Row) -> IdentityKey:
+    """Return the key that a row has after the flush: SQLAlchemy gives it to the object when ``after_flush`` is over."""
+    state, instance, _, _ = row
+    mapper = state.manager.mapper
+    names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    if state.key is None or any(name in state.committed_state for name in names):
+        return mapper.identity_key_from_instance(instance)
+    return state.key
 
 
 def _read_again(session: Session, records: list[Record]) -> None:

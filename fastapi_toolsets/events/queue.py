@@ -43,6 +43,8 @@ class Queue:
     _index = -1
     _listener: Listener | None = None
     _batch: Batch | None = None
+    # The last of those that have waited when a callback used the session: up to it, all have their snapshots.
+    _kept: Delivery | None = None
 
     def __init__(self, cascade_limit: int) -> None:
         """Begin empty.
@@ -86,12 +88,14 @@ class Queue:
         newest: list[Delivery] = []
         while self._waiting:  # what came since this was last done stands at the end
             item = self._waiting.pop()
-            if isinstance(item, Record) and item.snapshot is not None:
+            if item is self._kept:
                 self._waiting.append(item)
                 break
             newest.append(item)
         waiting = unfolded(reversed(newest))
-        self._waiting.extend(waiting)
+        if waiting:
+            self._waiting.extend(waiting)
+            self._kept = waiting[-1]
         for record in (told, *waiting):
             if isinstance(record, Record):
                 take_snapshot(record)

@@ -136,7 +136,7 @@ class SyncEventSession(Session):
         def write(saved: Iterable[object], defaults: bool) -> None:  # noqa: FBT001 - as above
             super(SyncEventSession, self).bulk_save_objects(saved, defaults, update_changed_only, preserve_order)
 
-        self._tracker.bulk().save_objects(self, objects, write, return_defaults=return_defaults)
+        self._tracker.bulk(self).save_objects(self, objects, write, return_defaults=return_defaults)
 
     def bulk_insert_mappings(
         self,
@@ -154,7 +154,7 @@ class SyncEventSession(Session):
         def write(rows: Iterable[dict[str, Any]], defaults: bool) -> None:  # noqa: FBT001 - as above
             super(SyncEventSession, self).bulk_insert_mappings(mapper, rows, defaults, render_nulls)
 
-        bulk = self._tracker.bulk()
+        bulk = self._tracker.bulk(self)
         bulk.insert_mappings(
             self, cast("Mapper[Any]", inspect(mapper)), mappings, write, return_defaults=return_defaults
         )
@@ -169,7 +169,7 @@ class SyncEventSession(Session):
         def write(rows: Iterable[dict[str, Any]]) -> None:
             super(SyncEventSession, self).bulk_update_mappings(mapper, rows)
 
-        self._tracker.bulk().update_mappings(self, cast("Mapper[Any]", inspect(mapper)), mappings, write)
+        self._tracker.bulk(self).update_mappings(self, cast("Mapper[Any]", inspect(mapper)), mappings, write)
 
     def flush(self, objects: Sequence[Any] | None = None) -> None:
         """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""

@@ -95,20 +95,20 @@ class Tracker:
         """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
         if execution.is_select or not _may_write(execution.statement):
             return None
-        self.now.wrote = self.now.wrote_past_flush = True
-        return self._bulk.execute(execution)
+        return self.bulk(execution.session).execute(execution)
 
-    def bulk(self) -> BulkWrites:
-        """Note that one of the session's bulk methods writes rows, and return who tells of them."""
+    def bulk(self, session: Session) -> BulkWrites:
+        """Note that a statement, or one of the session's bulk methods, writes rows, and return who tells of them."""
+        if self.capture.written:
+            self.capture.after_finalized(session, early=True)  # a listener of the flush writes: that comes second
         self.now.wrote = self.now.wrote_past_flush = True
         return self._bulk
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
+        now, nested = self.now, session.get_nested_transaction()
         if self.capture.written:
-            self.capture.after_finalized(session)  # somebody commits right after a flush, while it is not left yet
-        now = self.now
-        nested = session.get_nested_transaction()
+            self._end_flush(session, nested)
         if nested is not None:
             # This fires for a savepoint's release too, and names no transaction. Twice for the same savepoint: the
             # first time it was for an enclosing transaction, whose commit() releases what is open before its own.
@@ -165,7 +165,7 @@ class Tracker:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""
         if transaction.nested:
             if self.capture.written:
-                self.capture.after_finalized(session)  # as above
+                self._end_flush(session, transaction)
             self._end_savepoint(session, transaction)
         elif self.now.committed:
             self._deliver(session, transaction)
@@ -173,6 +173,14 @@ class Tracker:
             self._forget(session, transaction)
 
     # How transactions end.
+
+    def _end_flush(self, session: Session, ending: SessionTransaction | None) -> None:
+        """Enter what a flush wrote, if one of its listeners ends the transaction that it belongs to (root: ``None``).
+
+        One that begins a savepoint of its own and ends that leaves the flush as it is.
+        """
+        if ending is None or ending is self.capture.savepoint:
+            self.capture.after_finalized(session, early=True)
 
     def _end_savepoint(self, session: Session, savepoint: SessionTransaction) -> None:
         if self.now.released is not savepoint:

@@ -29,7 +29,8 @@ LEAST_KILLED = 0.9
 SAMPLE = 50
 """How many mutants of each module are tried unless told otherwise: about an hour on two cores."""
 ON_SERVERS = ("test_failed_commits", "test_swallowed_errors", "test_statements_that_only_read")
-LEFT_OUT = ("test_scale", "test_concurrency")
+LEFT_OUT = ("test_scale", "test_bulk_scale", "test_concurrency", "test_the_line_that_wrote")
+"""What takes long, or sees the functions that mutmut puts in between: their frames, and what these hold on to."""
 CHOICE = f"{' or '.join(ON_SERVERS)} or not ({' or '.join(('postgresql', 'mariadb', *LEFT_OUT))})"
 TESTS = ("tests/contract", "tests/events", "tests/faults", "tests/model/test_regressions.py", "-k", CHOICE)
 """What runs against each mutant: SQLite, and the servers only where the core has something to ask of them."""

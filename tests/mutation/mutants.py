@@ -15,13 +15,18 @@ from mutmut.utils.format_utils import mangled_name_from_mutant_name, orig_functi
 
 CORE = Path("fastapi_toolsets", "events")
 MODULES = (
+    "records",
     "journal",
     "capture",
-    "completion",
+    "queue",
     "dispatch",
-    "tracker",
     "delivery",
+    "old_values",
+    "completion",
+    "tracker",
+    "transaction",
     "plan",
+    "plans",
     "registry",
     "loading",
     "ordering",

@@ -1,0 +1,151 @@
+"""Rules T1, T3, E8, E9 and B2 where listeners of SQLAlchemy's own flush events end transactions, or write."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from sqlalchemy import event, insert, update
+from sqlalchemy.exc import ResourceClosedError
+from sqlalchemy.orm import Session
+
+from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
+
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .bulk_models import Base, Seat, Stamp
+from .event_models import LOCAL, created, deleted, updated
+
+HOOKS = ("after_flush", "after_flush_postexec")
+
+Identities = list[tuple[str, tuple[object, ...], int]]
+
+
+def at_each_flush(front: FrontEnd, hook: str, write: Callable[[Session], object]) -> None:
+    """Do something in each flush of the session."""
+    event.listen(front.sync_session, hook, lambda session, flush_context: write(session))
+
+
+def note_identities() -> Identities:
+    """Register a callback that writes down the identity and position of each event of a stamp."""
+    noted: Identities = []
+
+    @listens_for(Stamp)
+    def note(stamp: Stamp, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        noted.append((event_type.value, event.identity, event.position))
+
+    return noted
+
+
+def release_a_savepoint(session: Session) -> None:
+    """Write something that may fail."""
+    session.info["seats"] = session.info.get("seats", 0) + 1
+    with session.begin_nested():
+        session.execute(insert(Seat), {"row": 1, "number": session.info["seats"]})
+
+
+def roll_a_savepoint_back(session: Session) -> None:
+    savepoint = session.begin_nested()
+    session.execute(insert(Seat), {"row": 1, "number": 1})
+    savepoint.rollback()
+
+
+def leave_a_savepoint_open(session: Session) -> None:
+    if not session.in_nested_transaction():
+        session.begin_nested()
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("act", [release_a_savepoint, leave_a_savepoint_open])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_savepoints_in_a_flush(
+    front: FrontEnd, recorder: EventRecorder, hook: str, act: Callable[[Session], None]
+) -> None:
+    """T1, T3, E9: a savepoint that a listener of the flush opens takes nothing of the flush with it."""
+    recorder.listen(Stamp)
+    noted = note_identities()
+    at_each_flush(front, hook, act)
+    stamps = [Stamp(id=key, value=key) for key in (1, 2, 3)]
+    await front.add_all(stamps)
+    await front.commit()
+    stamps[0].value = 10
+    stamps[1].id = 20
+    await front.flush()
+    stamps[1].value = 2000
+    await front.delete(stamps[2])
+    await front.commit()
+    assert recorder.take() == [
+        created(Stamp, 1),
+        created(Stamp, 2),
+        created(Stamp, 3),
+        updated(Stamp, 1, value=(1, 10), touched=(0, 7)),
+        updated(Stamp, 20, id=(2, 20), value=(2, 2000), touched=(0, 7)),
+        deleted(Stamp, 3),
+    ]
+    assert noted == [
+        ("create", (1,), 0),
+        ("create", (2,), 1),
+        ("create", (3,), 2),
+        ("update", (1,), 0),
+        ("update", (20,), 1),
+        ("delete", (3,), 2),
+    ]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_savepoint_that_is_rolled_back_in_a_flush(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T3: it takes its own part with it, and nothing of the flush or of the savepoint that this belongs to."""
+    recorder.listen(Stamp)
+    at_each_flush(front, "after_flush_postexec", roll_a_savepoint_back)
+    await front.add(Stamp(id=1, value=1))
+    async with front.begin_nested():
+        await front.add(Stamp(id=2, value=2))
+    await front.commit()
+    assert recorder.take() == [created(Stamp, 1), created(Stamp, 2)]
+
+
+def end_it(session: Session) -> None:
+    """Commit what the flush belongs to: its savepoint, or everything."""
+    transaction = session.get_nested_transaction() or session
+    transaction.commit()
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_commit_in_a_flush(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T1, T3: what a listener commits right after the flush is told, although SQLAlchemy has no place for that."""
+    recorder.listen(Stamp)
+    noted = note_identities()
+    at_each_flush(front, "after_flush_postexec", end_it)
+    await front.add_all([Stamp(id=1, value=1), Stamp(id=2, value=2)])
+    with pytest.raises(ResourceClosedError):
+        await front.flush()
+    assert recorder.take() == [created(Stamp, 1), created(Stamp, 2)]
+    await front.begin_nested()
+    await front.add(Stamp(id=3, value=3))
+    with pytest.raises(ResourceClosedError):
+        await front.flush()
+    await front.commit()
+    assert recorder.take() == [created(Stamp, 3)]
+    assert noted == [("create", (1,), 0), ("create", (2,), 1), ("create", (3,), 0)]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@scenario(Base.metadata, databases=LOCAL)
+async def test_bulk_statement_in_a_flush(front: FrontEnd, recorder: EventRecorder, hook: str) -> None:
+    """E8, E9, B2: what it does comes after what the flush did, to the same row and to another."""
+    recorder.listen(Stamp)
+    noted = note_identities()
+    stamps = [Stamp(id=key, value=key) for key in (1, 2, 3)]
+    await front.add_all(stamps)
+    await front.commit()
+    for key in (1, 30):
+        statement = update(Stamp).where(Stamp.id == key).values(value=Stamp.value + 1)
+        at_each_flush(front, hook, partial(Session.execute, statement=statement))
+    stamps[1].value, stamps[0].value, stamps[2].id = 20, 10, 30
+    await front.commit()
+    assert recorder.take()[3:] == [
+        updated(Stamp, 1, value=(1, 11), touched=(0, 7)),
+        updated(Stamp, 2, value=(2, 20), touched=(0, 7)),
+        updated(Stamp, 30, id=(3, 30), value=(3, 4), touched=(0, 7)),
+    ]
+    assert noted[3:] == [("update", (1,), 0), ("update", (2,), 1), ("update", (30,), 2)]
