@@ -70,6 +70,7 @@ class Tracker:
                 self._dispatch.add_hook(callback, arguments)
                 return
             session.begin()  # as adding an object would: what ends it ends the callback's hope, too
+        self.now.follows = True
         self._journal.frame(session.get_nested_transaction()).on_commit.append((callback, arguments))
 
     # What the session's events call.
@@ -77,8 +78,10 @@ class Tracker:
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written."""
         now = self.now
-        now.follows = now.wrote = True
+        now.wrote = True
         self.capture.after_flush(session, flush_context)
+        if self.capture.written:
+            now.follows = True
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
@@ -101,7 +104,8 @@ class Tracker:
         """Note that a statement, or one of the session's bulk methods, writes rows, and return who tells of them."""
         if self.capture.written:
             self.capture.after_finalized(session, early=True)  # a listener of the flush writes: that comes second
-        self.now.wrote = self.now.wrote_past_flush = True
+        now = self.now
+        now.wrote = now.wrote_past_flush = now.follows = True
         return self._bulk
 
     def before_commit(self, session: Session) -> None:
@@ -116,9 +120,12 @@ class Tracker:
             now.announced = nested
             return
         now.outer_commit = False
-        now.committing = now.follows = True
-        if _BEFORE_COMMIT in registry.phases or (self._journal.touched and compatibility.is_clean(session)):
-            self._prepare(session, votes=True)
+        now.committing = True
+        votes = _BEFORE_COMMIT in registry.phases
+        if votes or self._journal.touched:
+            now.follows = True
+            if votes or compatibility.is_clean(session):
+                self._prepare(session, votes=True)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
 
