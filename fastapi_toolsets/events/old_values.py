@@ -144,13 +144,14 @@ class OldValues:
                 kept[key] = plan.copied(key, loaded[key])
             else:
                 unknown.add(key)
-        for key in plan.relationships:
-            if key in plan.foreign_keys and any(committed.get(key) is value for value in _UNKNOWN):
-                self.related_unknown.append((state, key))
         for key, names in plan.foreign_keys.items():
             if key in committed:
                 wanted = names if key in plan.relationships else plan.watched_columns.keys() & names
-                unknown.update(name for name in wanted if name not in loaded)
+                lost = {name for name in wanted if committed.get(name) is NO_VALUE}
+                unknown.update(lost, (name for name in wanted if name not in loaded))
+                # Of a foreign key that was assigned without having been loaded SQLAlchemy takes it that it was NULL.
+                if key in plan.relationships and (lost or any(committed[key] is value for value in _UNKNOWN)):
+                    self.related_unknown.append((state, key))
 
     def _forget_recorded(
         self, state: InstanceState[Any], unknown: set[str], kept: dict[str, Any] | None

@@ -285,6 +285,21 @@ async def test_recording_that_begins_in_the_middle(front: FrontEnd, way: str) ->
 
 @pytest.mark.parametrize("way", WAYS)
 @scenario(Base.metadata, databases=LOCAL)
+async def test_recording_what_is_interrupted(front: FrontEnd, way: str) -> None:
+    """C4: a recorder hears of the rows whose turn has come, and not of those that nobody is told of any more."""
+
+    def interrupt(session: Session, orders: list[Order]) -> None:
+        raise KeyboardInterrupt
+
+    hearer = await listen(front, way, interrupt)
+    with capture_events() as recorded, pytest.raises(KeyboardInterrupt):
+        await front.commit()
+    assert hearer.heard == TEN[:3]
+    assert [(event.type.value, event.identity) for event in recorded] == [("create", (key,)) for key in (10, 11, 12)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@scenario(Base.metadata, databases=LOCAL)
 async def test_hooks_in_the_middle(front: FrontEnd, way: str) -> None:
     """C6, C7: ``on_commit`` of a callback comes when everything that waits was told, before what a callback commits."""
     told: list[object] = []

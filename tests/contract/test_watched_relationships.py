@@ -123,6 +123,19 @@ async def test_an_unloaded_scalar_relationship(front: FrontEnd, recorder: EventR
 
 
 @scenario(LibraryBase.metadata)
+async def test_an_unloaded_scalar_relationship_with_its_foreign_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7: the old object is that of the old foreign key, also where both are assigned and neither was loaded."""
+    authors, books, _ = await store_library(front, recorder)
+    await front.expire(books[0])
+    books[0].author_id = 2
+    books[0].author = authors[1]
+    await front.commit()
+    assert [event for event in recorder.take() if event[1] == "Book"] == [
+        updated(Book, 1, author=(authors[0], authors[1]))
+    ]
+
+
+@scenario(LibraryBase.metadata)
 async def test_a_watched_collection(front: FrontEnd, recorder: EventRecorder) -> None:
     """E7: ``old`` = all members removed, ``new`` = all members added; over several flushes, net."""
     authors, books, _ = await store_library(front, recorder)

@@ -29,10 +29,15 @@ LEAST_KILLED = 0.9
 SAMPLE = 50
 """How many mutants of each module are tried unless told otherwise: about an hour on two cores."""
 ON_SERVERS = ("test_failed_commits", "test_swallowed_errors", "test_statements_that_only_read")
-LEFT_OUT = ("test_scale", "test_bulk_scale", "test_concurrency", "test_the_line_that_wrote")
-"""What takes long, or sees the functions that mutmut puts in between: their frames, and what these hold on to."""
+LEFT_OUT = ("test_scale", "test_bulk_scale", "test_concurrency", "test_the_line_that_wrote", "statement_warns_once")
+"""What takes long, sees the functions that mutmut puts in between (their frames, and what these hold on to), or passes
+but once in a process."""
 CHOICE = f"{' or '.join(ON_SERVERS)} or not ({' or '.join(('postgresql', 'mariadb', *LEFT_OUT))})"
-TESTS = ("tests/contract", "tests/events", "tests/faults", "tests/model/test_regressions.py", "-k", CHOICE)
+PLACES = (
+    *("tests/contract", "tests/events", "tests/faults", "tests/model/test_regressions.py"),
+    "tests/observability/test_log_fields.py",
+)
+TESTS = (*PLACES, "-k", CHOICE)
 """What runs against each mutant: SQLite, and the servers only where the core has something to ask of them."""
 OPTIONS = ("-p", "no:cacheprovider", "-q", "-o", "tmp_path_retention_policy=failed")
 ONCE = ("session.install", "session._notice_plain_session", "outcome.install")

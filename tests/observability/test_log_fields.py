@@ -174,3 +174,6 @@ async def test_composite_that_cannot_be_made(
     booking.end = 0
     await front.commit()
     assert fields(caplog) == [{"model": "Booking", "field": "interval"}] * 2
+    assert [record.getMessage().partition(" and ")[0] for record in caplog.records] == [
+        "Booking.interval cannot be made of what its row holds (ExpectedError)"
+    ] * 2
