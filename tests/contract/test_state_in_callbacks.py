@@ -16,7 +16,7 @@ from sqlalchemy.orm import (
     selectinload,
 )
 
-from fastapi_toolsets.models import Changes, EventSession, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -306,3 +306,28 @@ async def test_what_a_callback_commits_does_not_change_waiting_events(front: Fro
         updated(Order, 2, status=("new", "paid")),
         updated(Order, 2, status=("paid", "by the callback"), note=(None, "too")),
     ]
+
+
+@pytest.mark.parametrize("phase", [Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT])
+@scenario(Base.metadata)
+async def test_deleted_object_that_is_assigned_to(front: FrontEnd, phase: Phase) -> None:
+    """E11: what is assigned to it after the flush, or by the callback before, was never written."""
+    shown: Shown = []
+
+    @listens_for(Order, ModelEvent.DELETE, phase=phase)
+    def read(order: Order, event_type: ModelEvent, changes: None) -> None:
+        shown.append((event_type.value, columns_of(order)))
+        order.note = "by the first callback"
+
+    @listens_for(Order, ModelEvent.DELETE, phase=phase)
+    async def read_again(order: Order, event_type: ModelEvent, changes: None) -> None:
+        shown.append((event_type.value, columns_of(order)))
+
+    order = Order(id=1, status="new", memo="m")
+    await front.add(order)
+    await front.commit()
+    await front.delete(order)
+    await front.flush()
+    order.status = "after the flush"
+    await front.commit()
+    assert shown == [("delete", row(memo="m"))] * 2
