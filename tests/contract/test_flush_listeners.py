@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import event, insert, update
 from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.unitofwork import UOWTransaction
 
 from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
 
@@ -23,7 +24,11 @@ Identities = list[tuple[str, tuple[object, ...], int]]
 
 def at_each_flush(front: FrontEnd, hook: str, write: Callable[[Session], object]) -> None:
     """Do something in each flush of the session."""
-    event.listen(front.sync_session, hook, lambda session, flush_context: write(session))
+
+    def listener(session: Session, flush_context: UOWTransaction) -> None:
+        write(session)
+
+    event.listen(front.sync_session, hook, listener)
 
 
 def note_identities() -> Identities:

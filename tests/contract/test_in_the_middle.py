@@ -247,7 +247,9 @@ async def test_listeners_that_come_in_the_middle(front: FrontEnd, way: str) -> N
     later: list[int] = []
 
     def register(session: Session, orders: list[Order]) -> None:
-        listens_for(Order)(lambda order, event_type, changes: later.append(order.id))
+        @listens_for(Order)
+        def note(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            later.append(order.id)
 
     hearer = await listen(front, way, register)
     await front.commit()
