@@ -11,6 +11,7 @@ from sqlalchemy.orm import (
     Mapped,
     Session,
     load_only,
+    make_transient,
     mapped_column,
     relationship,
     selectinload,
@@ -331,3 +332,25 @@ async def test_deleted_object_that_is_assigned_to(front: FrontEnd, phase: Phase)
     order.status = "after the flush"
     await front.commit()
     assert shown == [("delete", row(memo="m"))] * 2
+
+
+@scenario(Base.metadata)
+async def test_objects_that_are_made_transient(front: FrontEnd) -> None:
+    """E10, E11: between flush and COMMIT, loaded or expired, which SQLAlchemy then forgets."""
+    shown: Shown = []
+    show_columns(Order, shown)
+    orders = [Order(id=key, status="new", memo="m") for key in (1, 2)]
+    await front.add_all(orders)
+    await front.flush()
+    await front.expire(orders[0])
+    for order in orders:
+        make_transient(order)
+    await front.commit()
+    assert shown == [("create", row(memo="m")), ("create", row(id=2, memo="m"))]
+    order = await front.get_one(Order, 1)
+    order.status = "paid"
+    await front.flush()
+    await front.expire(order)
+    make_transient(order)
+    await front.commit()
+    assert shown[2:] == [("update", row(memo="m", status="paid"))]
