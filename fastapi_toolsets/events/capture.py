@@ -219,7 +219,7 @@ class Capture:
     def _finalize(self, written: list[Writes], *, early: bool) -> None:
         for writes in written:
             if early:
-                writes.keys = [_key_to_be(row) for row in writes.rows]
+                writes.keys = [_key_to_be(writes.plan, row) for row in writes.rows]
             elif writes.kind is not _DELETED:
                 writes.keys = [row[0].key or () for row in writes.rows]
             writes.position = self._journal.take_positions(len(writes.rows))
@@ -246,13 +246,11 @@ class Capture:
         frame.absorb(records, [record for record in records if record.key != record.origin])
 
 
-def _key_to_be(row: Row) -> IdentityKey:
+def _key_to_be(plan: Plan, row: Row) -> IdentityKey:
     """Return the key that a row has after the flush: SQLAlchemy gives it to the object when ``after_flush`` is over."""
     state, instance, _, _ = row
-    mapper = state.manager.mapper
-    names = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
-    if state.key is None or any(name in state.committed_state for name in names):
-        return mapper.identity_key_from_instance(instance)
+    if state.key is None or any(key in state.committed_state for key in plan.primary_key):
+        return plan.mapper.identity_key_from_instance(instance)
     return state.key
 
 

@@ -39,10 +39,12 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
     told = [
         record
         for record in records
-        # The object may not show the row as it is: something expired, deferred, or changed after expunging.
+        # The object may not show the row as it is: something expired, deferred, changed after expunging, or forgotten
+        # when it was made transient.
         if (
             everything
             or (state := record.state).modified
+            or state.key is None
             or state.expired_attributes
             or state.callables
             or record.plan.deferred
@@ -59,8 +61,8 @@ def _shows_rows(writes: Writes) -> bool:
         return True
     if writes.plan.deferred:
         return False
-    for state, _, _, _ in writes.rows:  # noqa: SIM110 - a generator takes twice as long
-        if state.modified or state.expired_attributes or state.callables:
+    for state, _, _, _ in writes.rows:
+        if state.modified or state.expired_attributes or state.callables or state.key is None:
             return False
     return True
 
@@ -79,7 +81,10 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
         if record.state.modified:
             _show_committed(session, record)
             continue
-        keys = list(record.plan.columns) if reload else unloaded_columns(record.state, record.plan)
+        if record.state.key is None:  # it has no attributes that are expired any more
+            keys = [key for key in record.plan.columns if reload or key not in record.state.dict]
+        else:
+            keys = list(record.plan.columns) if reload else unloaded_columns(record.state, record.plan)
         if record.changes and not keys:
             keys = [key for key, _, new in record.changes if new is PENDING and key not in record.state.dict]
         if keys:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import CursorResult, func, insert, literal, select
+from sqlalchemy import CursorResult, func, insert, inspect, literal, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -248,3 +248,21 @@ async def test_what_cannot_be_told_is_refused(front: FrontEnd, recorder: EventRe
     await front.commit()
     assert recorder.take() == []
     assert await front.committed_rows(PARCELS) == []
+
+
+@pytest.mark.parametrize("heard", [False, True])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_nulls_that_are_rendered(front: FrontEnd, recorder: EventRecorder, *, heard: bool) -> None:
+    """B2: SQLAlchemy's own options arrive: with ``render_nulls`` rows with and without NULL are one statement."""
+    if heard:
+        recorder.listen(Seat)
+    rows: list[dict[str, object]] = [{"row": 1, "number": 1, "taken": None}, {"row": 1, "number": 2, "taken": "x"}]
+
+    def write(session: Session) -> None:
+        session.bulk_insert_mappings(inspect(Seat), rows, render_nulls=True)
+
+    with front.statements() as sent:
+        await front.run_sync(write)
+    await front.commit()
+    assert [statement.split()[0] for statement in sent if not statement.startswith("SELECT")] == ["INSERT"]
+    assert recorder.take() == ([created(Seat, (1, 1)), created(Seat, (1, 2))] if heard else [])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, update
+from sqlalchemy import event, insert, inspect, update
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ResourceClosedError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm.unitofwork import UOWTransaction
 
 from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
 
@@ -18,12 +21,33 @@ from .event_models import LOCAL, created, deleted, updated
 
 HOOKS = ("after_flush", "after_flush_postexec")
 
+
+def doubled(context: DefaultExecutionContext) -> int:
+    """Twice the value that the same statement writes to the row."""
+    parameters: Mapping[str, Any] = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    value: int = parameters["value"]
+    return value * 2
+
+
+class Visit(Base):
+    """Each row of an UPDATE gets a value of its own."""
+
+    __tablename__ = "bulk_visits"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int]
+    touched: Mapped[int] = mapped_column(default=0, onupdate=doubled)
+
+
 Identities = list[tuple[str, tuple[object, ...], int]]
 
 
 def at_each_flush(front: FrontEnd, hook: str, write: Callable[[Session], object]) -> None:
     """Do something in each flush of the session."""
-    event.listen(front.sync_session, hook, lambda session, flush_context: write(session))
+
+    def listener(session: Session, flush_context: UOWTransaction) -> None:
+        write(session)
+
+    event.listen(front.sync_session, hook, listener)
 
 
 def note_identities() -> Identities:
@@ -149,3 +173,38 @@ async def test_bulk_statement_in_a_flush(front: FrontEnd, recorder: EventRecorde
         updated(Stamp, 30, id=(3, 30), value=(3, 4), touched=(0, 7)),
     ]
     assert noted[3:] == [("update", (1,), 0), ("update", (2,), 1), ("update", (30,), 2)]
+
+
+def by_mappings(session: Session) -> None:
+    session.bulk_update_mappings(inspect(Visit), [{"id": 1, "value": 100}])
+
+
+def by_inserts(session: Session) -> None:
+    session.bulk_insert_mappings(inspect(Visit), [{"id": 9, "value": 9}])
+
+
+def by_objects(session: Session) -> None:
+    session.bulk_save_objects([Visit(id=9, value=9)])
+
+
+@pytest.mark.parametrize("write", [by_mappings, by_inserts, by_objects])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_bulk_method_in_a_flush(
+    front: FrontEnd, recorder: EventRecorder, write: Callable[[Session], None]
+) -> None:
+    """E4, E9, B2: the same with the session's bulk methods; each row has the value that its own UPDATE has set."""
+    recorder.listen(Visit)
+    visits = [Visit(id=key, value=key) for key in (1, 2)]
+    await front.add_all(visits)
+    await front.commit()
+    recorder.take()
+    at_each_flush(front, "after_flush_postexec", write)
+    for visit in visits:
+        visit.value *= 10
+    await front.commit()
+    value = 100 if write is by_mappings else 10
+    assert recorder.take() == [
+        updated(Visit, 1, value=(1, value), touched=(0, 2 * value)),
+        updated(Visit, 2, value=(2, 20), touched=(0, 40)),
+        *([] if write is by_mappings else [created(Visit, 9)]),
+    ]

@@ -11,16 +11,18 @@ from sqlalchemy.orm import (
     Mapped,
     Session,
     load_only,
+    make_transient,
     mapped_column,
     relationship,
     selectinload,
 )
 
-from fastapi_toolsets.models import Changes, EventSession, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from ..session_adapter import resolve
+from . import transaction_models
 from .event_models import Base, Order, table_of, updated
 
 Shown = list[tuple[str, dict[str, Any]]]
@@ -306,3 +308,50 @@ async def test_what_a_callback_commits_does_not_change_waiting_events(front: Fro
         updated(Order, 2, status=("new", "paid")),
         updated(Order, 2, status=("paid", "by the callback"), note=(None, "too")),
     ]
+
+
+@pytest.mark.parametrize("phase", [Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT])
+@scenario(Base.metadata)
+async def test_deleted_object_that_is_assigned_to(front: FrontEnd, phase: Phase) -> None:
+    """E11: what is assigned to it after the flush, or by the callback before, was never written."""
+    shown: Shown = []
+
+    @listens_for(Order, ModelEvent.DELETE, phase=phase)
+    def read(order: Order, event_type: ModelEvent, changes: None) -> None:
+        shown.append((event_type.value, columns_of(order)))
+        order.note = "by the first callback"
+
+    @listens_for(Order, ModelEvent.DELETE, phase=phase)
+    async def read_again(order: Order, event_type: ModelEvent, changes: None) -> None:
+        shown.append((event_type.value, columns_of(order)))
+
+    order = Order(id=1, status="new", memo="m")
+    await front.add(order)
+    await front.commit()
+    await front.delete(order)
+    await front.flush()
+    order.status = "after the flush"
+    await front.commit()
+    assert shown == [("delete", row(memo="m"))] * 2
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_objects_that_are_made_transient(front: FrontEnd) -> None:
+    """E10, E11: between flush and COMMIT, loaded or expired, which SQLAlchemy then forgets."""
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    orders = [transaction_models.Order(id=key) for key in (1, 2)]
+    await front.add_all(orders)
+    await front.flush()
+    await front.expire(orders[0])
+    for order in orders:
+        make_transient(order)
+    await front.commit()
+    assert shown == [("create", {"id": key, "status": "new", "quantity": 0}) for key in (1, 2)]
+    order = await front.get_one(transaction_models.Order, 1)
+    order.status = "paid"
+    await front.flush()
+    await front.expire(order)
+    make_transient(order)
+    await front.commit()
+    assert shown[2:] == [("update", {"id": 1, "status": "paid", "quantity": 0})]
