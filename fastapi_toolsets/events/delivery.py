@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextvars import ContextVar
+from itertools import groupby
 from operator import attrgetter
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -20,9 +21,10 @@ from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from .journal import Frame
+    from .plan import Plan
     from .types import Changes
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
@@ -76,10 +78,32 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
                 writes.batch = batch
                 found.append(writes)
     else:
-        found += _told(batch, frame)
+        records = _told(batch, frame)
+        found += records if registry.recorders else _folded(batch, records)
     if frame.on_commit:
         found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
     return found
+
+
+def _folded(batch: Batch, records: Iterable[Record]) -> Iterator[Delivery]:
+    """Put together what follows each other and is told alike, as a flush would have written it."""
+    for (plan, kind, folds), alike in groupby(records, key=_likeness):
+        if not folds:
+            yield from alike
+            continue
+        several = list(alike)
+        writes = Writes(kind, plan, [(record.state, record.obj, record.origin, record.changes) for record in several])
+        writes.keys = [record.key for record in several]
+        writes.position = several[0].position
+        writes.batch = batch
+        yield writes
+
+
+def _likeness(record: Record) -> tuple[Plan, Kind, bool]:
+    """Say what rows must have in common to be told together, and whether there is nothing special about this one."""
+    plan, kind = record.plan, record.kind
+    folds = type(record) is Record and record.snapshot is None and (kind is not _UPDATED or plan.simple)
+    return plan, kind, folds
 
 
 def _is_told_as_written(writes: Writes) -> bool:
