@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ..errors import CascadeLimitError, CommitAbortedError
 from . import compatibility
 from .crossing import find_crossing, run_to_end
-from .delivery import EVENT_TYPES, generation, listeners_of, make_changes, make_event, names_of, take_snapshot
+from .delivery import EVENT_TYPES, generation, listeners_of, make_changes, make_event, names_of, restore, take_snapshot
 from .muting import is_muted
-from .records import Kind, Record, show_last_row
+from .records import Kind, Record
 from .registry import Listener
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Round:
             self._told = record
             record.batch.position += 1
         if record.kind is Kind.DELETED:
-            show_last_row(record.plan, record.state)
+            restore(record)
         changes = make_changes(record) if record.kind is Kind.UPDATED else None
         keywords: dict[str, object] = {}
         if listener.wants_session:

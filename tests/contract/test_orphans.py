@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import Column, ForeignKey, Integer, Table, func, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -340,10 +340,11 @@ async def test_many_to_many_changes_no_row_of_either_side(front: FrontEnd, recor
     assert recorder.take() == [deleted(Tag, 2)]
 
 
+@pytest.mark.parametrize("phase", [Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT])
 @pytest.mark.parametrize("how", ["expire", "refresh"])
 @scenario(OneWayBase.metadata)
-async def test_a_deleted_member_that_is_expired_with_its_parent(front: FrontEnd, how: str) -> None:
-    """E11: ``expire`` and ``refresh`` cascade to members, also to one whose row is gone: it shows its last row."""
+async def test_a_deleted_member_that_is_expired_with_its_parent(front: FrontEnd, how: str, phase: Phase) -> None:
+    """E11, P1: ``expire`` and ``refresh`` cascade to members, also to one whose row is gone: it shows its last row."""
     shown: list[tuple[str, str | None, dict[str, object]]] = []
     owner = Owner(id=1, pets=[Pet(id=1, name="Rex"), Pet(id=2, name="Fido")])
     await front.add(owner)
@@ -353,7 +354,7 @@ async def test_a_deleted_member_that_is_expired_with_its_parent(front: FrontEnd,
     def show(pet: Pet, event_type: ModelEvent, changes: Changes | None) -> None:
         shown.append((event_type.value, pet.name, {key: getattr(pet, key) for key in ("id", "owner_id")}))
 
-    listens_for(Pet)(show)
+    listens_for(Pet, phase=phase)(show)
     await front.delete(rex)
     await front.flush()
     rex.name = "never written"
