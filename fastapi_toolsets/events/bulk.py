@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from .journal import Journal
     from .plan import Plan
-    from .records import Record
     from .types import BulkPolicy
 
 _HEARS: dict[str, tuple[ModelEvent, ...]] = {
@@ -121,15 +120,12 @@ class BulkWrites:
     def _record(self, session: Session, records: list[RowRecord]) -> None:
         """Write into the journal what a statement has done."""
         journal = self._journal
-        moved: list[Record] = []
         for record in records:
             record.position = journal.take_positions()
-            if record.key != record.origin:
-                moved.append(record)
         if records:
             journal.bulk = True
             keep_new_rows(session, records)
-            journal.frame(session.get_nested_transaction()).absorb(records, moved)
+            journal.frame(session.get_nested_transaction()).absorb(records)
 
     # The session's bulk methods.
 

@@ -74,9 +74,8 @@ class Capture:
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
         found: list[Written] = []
-        known = plans.by_mapper
         for mapper, states in compatibility.flushed_states(flush_context).items():
-            plan = known[mapper] if mapper in known else plans.get(mapper)
+            plan = plans.get(mapper)
             if plan is not None:
                 self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
         if found:
@@ -243,7 +242,7 @@ class Capture:
             keep_rows(session, [record for record in records if record.plan.follows_rollback])
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
-        frame.absorb(records, [record for record in records if record.key != record.origin])
+        frame.absorb(records)
 
 
 def _key_to_be(plan: Plan, row: Row) -> IdentityKey:

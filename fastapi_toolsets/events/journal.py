@@ -61,9 +61,7 @@ class Frame:
     def write(self, written: list[Writes]) -> None:
         """Add what one flush wrote."""
         if self.writes or self._rows or self._gone:
-            records = [record for writes in written for record in writes.records()]
-            moved = [record for record in records if record.origin != record.key]
-            self.absorb(records, moved)
+            self.absorb([record for writes in written for record in writes.records()])
         else:
             self.writes = written
 
@@ -77,14 +75,9 @@ class Frame:
             else:
                 self._rows.update((record.key, record) for record in records)
 
-    def absorb(self, records: Collection[Record], moved: list[Record]) -> None:
-        """Add the records of one flush.
-
-        Args:
-            records: What it wrote.
-            moved: Those of them whose row has another key than before.
-        """
-        if moved:
+    def absorb(self, records: Collection[Record]) -> None:
+        """Add the records of one flush, or one statement."""
+        if any(record.key != record.origin for record in records):
             self._enter_all(records)
             return
         rows, gone = self.rows, self._gone

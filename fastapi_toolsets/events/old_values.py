@@ -72,12 +72,10 @@ class OldValues:
     def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: ClassManager[Any] | None = None
         route: Route | None = None
-        routes = plans.routes
         for state in states:
             if state.manager is not manager:  # looked up once where many of one class follow each other
                 manager = state.manager
-                mapper = manager.mapper
-                route = routes[mapper] if mapper in routes else plans.route(mapper)
+                route = plans.route(manager.mapper)
             if route is None:
                 continue
             plan, reach, has_orphans = route
@@ -94,12 +92,10 @@ class OldValues:
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: ClassManager[Any] | None = None
         route: Route | None = None
-        routes = plans.routes
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                mapper = manager.mapper
-                route = routes[mapper] if mapper in routes else plans.route(mapper)
+                route = plans.route(manager.mapper)
             if route is None:
                 continue
             plan, reach, _ = route

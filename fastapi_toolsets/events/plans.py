@@ -56,13 +56,13 @@ class Plans:
         """Begin empty and follow the registry."""
         self.by_mapper: dict[Mapper[Any], Plan | None] = {}
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self.routes: dict[Mapper[Any], Route | None] = {}
+        self._routes: dict[Mapper[Any], Route | None] = {}
         registry.subscribe(self.clear)
 
     def clear(self) -> None:
         """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
         self._ranks = {}
-        self.routes = {}
+        self._routes = {}
         self.by_mapper = {}
 
     def get(self, mapper: Mapper[Any]) -> Plan | None:
@@ -79,17 +79,21 @@ class Plans:
 
     def route(self, mapper: Mapper[Any]) -> Route | None:
         """Return what a flush that begins has to look at in objects of a class, ``None`` where it is nothing."""
-        routes, plan = self.routes, self.get(mapper)
-        reach = tuple(
-            Reach(prop)
-            for prop in mapper.relationships
-            if prop.direction is RelationshipDirection.ONETOMANY
-            and not prop.viewonly
-            and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
-        )
-        has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-        route = routes[mapper] = Route(plan, reach, has_orphans) if plan is not None or reach else None
-        return route
+        routes = self._routes
+        try:
+            return routes[mapper]
+        except KeyError:
+            plan = self.get(mapper)
+            reach = tuple(
+                Reach(prop)
+                for prop in mapper.relationships
+                if prop.direction is RelationshipDirection.ONETOMANY
+                and not prop.viewonly
+                and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
+            )
+            has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
+            route = routes[mapper] = Route(plan, reach, has_orphans) if plan is not None or reach else None
+            return route
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
         """Return where each mapper stands when tables are ordered parents first, then in order of definition."""

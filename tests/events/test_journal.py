@@ -43,7 +43,7 @@ def record(journal: Journal, kind: Kind, key: int, *changes: Change, now: int | 
 
 def write(journal: Journal, savepoint: object, *records: Record) -> None:
     """Enter what one flush wrote."""
-    journal.frame(savepoint).absorb(records, [each for each in records if each.origin != each.key])
+    journal.frame(savepoint).absorb(records)
 
 
 def create(journal: Journal, key: int, savepoint: object = None) -> None:
