@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import PassiveFlag
@@ -11,27 +13,29 @@ from . import compatibility
 from .completion import keep_rows
 from .loading import populate, read_rows
 from .old_values import NO_VALUES, OldValues
-from .ordering import in_order
+from .ordering import in_order, sort_by_key, sort_created
 from .plan import NO_VALUE, copy_value
 from .plans import plans
-from .records import PENDING, Kind, Members, same
+from .records import PENDING, Kind, Members, Writes, same
 from .registry import registry
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .journal import Frame, Journal
-    from .ordering import Written
     from .plan import Plan
-    from .records import Change, IdentityKey, Record, Row, Writes
+    from .records import Change, IdentityKey, Record
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
+_SAVED = {(False, False)}
+"""What the fates of a mapper's objects are in a flush that deletes none: see ``compatibility.flush_fate``."""
+_key_of = attrgetter("key")
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
@@ -73,7 +77,7 @@ class Capture:
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
-        found: list[Written] = []
+        found: list[Writes] = []
         for mapper, states in compatibility.flushed_states(flush_context).items():
             plan = plans.get(mapper)
             if plan is not None:
@@ -87,46 +91,61 @@ class Capture:
     def _read_written(
         self,
         plan: Plan,
-        states: Iterable[InstanceState[Any]],
+        states: Collection[InstanceState[Any]],
         fate: Mapping[InstanceState[Any], tuple[bool, bool]],
-        found: list[Written],
+        found: list[Writes],
     ) -> None:
-        created: list[Row] = []
-        updated: list[InstanceState[Any]] = []
-        deleted: list[Row] = []
-        for state in states:
-            is_delete, list_only = fate[state]
-            if list_only:
-                if is_delete and state.key is not None:
-                    self._show_last_row(plan, state)
-                    loaded = state.dict
-                    self._switched[state.key] = {key: loaded[key] for key in plan.columns if key in loaded}
-            elif is_delete:
+        """Find out which rows of one mapper were created, updated and deleted."""
+        fates = {*map(fate.__getitem__, states)}
+        saved, deleted = [*states], []
+        if fates != _SAVED:
+            saved = [state for state in states if fate[state] == (False, False)]
+            deleted = [state for state in states if fate[state] == (True, False)]
+            if (True, True) in fates:
+                self._keep_switched(plan, (state for state in states if fate[state] == (True, True)))
+        created = [state for state in saved if state.key is None]
+        if created:
+            sort_created(created)
+            found.append(Writes(_CREATED, plan, created, [state.obj() for state in created]))
+        if plan.follows_updates and len(created) != len(saved):
+            updated = [state for state in saved if state.key is not None] if created else saved
+            sort_by_key(updated)
+            writes = self._changed(plan, updated)
+            if writes.states:
+                found.append(writes)
+        if deleted:
+            sort_by_key(deleted)
+            for state in deleted:
                 if state.committed_state:
                     self._show_last_row(plan, state)
-                deleted.append((state, state.obj(), state.key, ()))
-            elif state.key is None:
-                created.append((state, state.obj(), None, ()))
-            else:
-                updated.append(state)
-        changed = self._changed(plan, updated) if updated and plan.follows_updates else []
-        if created or changed or deleted:
-            found.append((plan, created, changed, deleted))
+            found.append(Writes(_DELETED, plan, deleted, [state.obj() for state in deleted], [*map(_key_of, deleted)]))
 
-    def _changed(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> list[Row]:
+    def _keep_switched(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> None:
+        """Keep the last rows of deleted objects whose rows others have taken over."""
+        for state in states:
+            if state.key is not None:
+                self._show_last_row(plan, state)
+                loaded = state.dict
+                self._switched[state.key] = {key: loaded[key] for key in plan.columns if key in loaded}
+
+    def _changed(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> Writes:
         """Return the rows that an UPDATE has changed."""
         if plan.misread:
             self._misread = True
-        changed: list[Row] = []
+        changed: list[InstanceState[Any]] = []
+        objects: list[object] = []
+        changes: list[Any] = []
+        ends: list[int] = []
+        end = 0
         compares_only, comparisons = plan.compares_only and not self._olds.of, plan.comparisons
         for state in states:
             instance = state.obj()
             if instance is None:
                 continue
             loaded = instance_dict(instance)
-            changes: tuple[Change, ...] = ()
             if not compares_only:
-                changes = self._changes(plan, state, loaded)
+                for change in self._changes(plan, state, loaded):
+                    changes += change
             else:
                 for key, old in state.committed_state.items():
                     equal = comparisons.get(key)
@@ -136,10 +155,13 @@ class Capture:
                             self._journal.unsure = True
                         elif old is new or equal(old, new) is True:
                             continue
-                        changes += ((key, old, new),)
-            if changes:
-                changed.append((state, instance, state.key, changes))
-        return changed
+                        changes += (key, old, new)
+            if len(changes) != end:
+                end = len(changes)
+                ends.append(end)
+                changed.append(state)
+                objects.append(instance)
+        return Writes(_UPDATED, plan, changed, objects, [*map(_key_of, changed)], changes, ends)
 
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
@@ -218,10 +240,10 @@ class Capture:
     def _finalize(self, written: list[Writes], *, early: bool) -> None:
         for writes in written:
             if early:
-                writes.keys = [_key_to_be(writes.plan, row) for row in writes.rows]
+                writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
-                writes.keys = [row[0].key or () for row in writes.rows]
-            writes.position = self._journal.take_positions(len(writes.rows))
+                writes.keys = [*map(_key_of, writes.states)]
+            writes.position = self._journal.take_positions(len(writes.states))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
 
@@ -245,9 +267,8 @@ class Capture:
         frame.absorb(records)
 
 
-def _key_to_be(plan: Plan, row: Row) -> IdentityKey:
+def _key_to_be(plan: Plan, state: InstanceState[Any], instance: object) -> IdentityKey:
     """Return the key that a row has after the flush: SQLAlchemy gives it to the object when ``after_flush`` is over."""
-    state, instance, _, _ = row
     if state.key is None or any(key in state.committed_state for key in plan.primary_key):
         return plan.mapper.identity_key_from_instance(instance)
     return state.key
@@ -270,7 +291,7 @@ def _read_again(session: Session, records: list[Record]) -> None:
 def _fill_unset(writes: Writes, switched: Mapping[IdentityKey, object]) -> None:
     """Show what an INSERT left out as the NULL that it became, so that a later change knows its old value."""
     null = writes.plan.unset_is_null
-    for state, instance, _, _ in writes.rows:
+    for state, instance in zip(writes.states, writes.objects, strict=True):
         loaded = instance_dict(instance)
         unset = null.difference(loaded)
         if unset and state.key not in switched:

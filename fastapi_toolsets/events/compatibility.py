@@ -97,7 +97,7 @@ def _yes(_self: object) -> bool:
     return True
 
 
-def flushed_states(flush_context: UOWTransaction) -> Mapping[Mapper[Any], Iterable[InstanceState[Any]]]:
+def flushed_states(flush_context: UOWTransaction) -> Mapping[Mapper[Any], Collection[InstanceState[Any]]]:
     """Return the states that a flush deals with, by mapper.
 
     ``UOWTransaction.mappers``: there is no public way to go by mapper; ``session.new``, ``dirty`` and ``deleted``

@@ -61,7 +61,7 @@ def _shows_rows(writes: Writes) -> bool:
         return True
     if writes.plan.deferred:
         return False
-    for state, _, _, _ in writes.rows:
+    for state in writes.states:
         if state.modified or state.expired_attributes or state.callables or state.key is None:
             return False
     return True

@@ -92,8 +92,10 @@ def _folded(batch: Batch, records: Iterable[Record]) -> Iterator[Delivery]:
             yield from alike
             continue
         several = list(alike)
-        writes = Writes(kind, plan, [(record.state, record.obj, record.origin, record.changes) for record in several])
+        writes = Writes(kind, plan, [record.state for record in several], [record.obj for record in several])
+        writes.origins = [record.origin for record in several]
         writes.keys = [record.key for record in several]
+        writes.set_changes(record.changes for record in several)
         writes.position = several[0].position
         writes.batch = batch
         yield writes

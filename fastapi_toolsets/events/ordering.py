@@ -3,93 +3,79 @@
 from __future__ import annotations
 
 from itertools import groupby
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .plans import plans
-from .records import Kind, Writes
+from .records import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from .plan import Plan
-    from .records import Row
+    from sqlalchemy.orm import InstanceState, Mapper
 
-Written: TypeAlias = "tuple[Plan, list[Row], list[Row], list[Row]]"
-"""What a flush created, updated and deleted of one mapper's rows."""
+    from .records import Writes
 
-_KindAndRow: TypeAlias = "tuple[Kind, Row]"
-_CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
+_Place: TypeAlias = "tuple[Writes, int]"
+"""One row, and where it stands in what was written alike."""
+
+_DELETED = Kind.DELETED
+_insert_order = attrgetter("insert_order")
+_key = attrgetter("key")
 
 
-def in_order(found: list[Written]) -> list[Writes]:
-    """Order what one flush wrote: writes before deletes, parents before children, then as SQLAlchemy writes rows."""
+def sort_created(states: list[InstanceState[Any]]) -> None:
+    """Put new objects in the order in which SQLAlchemy inserts them."""
+    if len(states) > 1:
+        states.sort(key=_insert_order)
+
+
+def sort_by_key(states: list[InstanceState[Any]]) -> None:
+    """Put objects that are updated or deleted in the order of their primary keys."""
+    if len(states) > 1:
+        try:
+            states.sort(key=_key)  # what comes before the primary key in it is the same for all of a mapper
+        except TypeError:  # keys that have no order of their own
+            states.sort(key=lambda state: repr(state.key and state.key[1]))
+
+
+def in_order(found: list[Writes]) -> list[Writes]:
+    """Order what one flush wrote: writes before deletes, parents before children, then as SQLAlchemy writes rows.
+
+    Args:
+        found: What it wrote, the rows of each in the order of their keys or of their insertion.
+    """
     if len(found) > 1:
-        ranks = plans.ranks([plan.mapper for plan, _, _, _ in found])
-        found = sorted(found, key=lambda written: ranks[written[0].mapper])
-    written: list[Writes] = []
-    removed: list[Writes] = []
-    for plan, created, updated, deleted in found:
-        if len(created) > 1:
-            created.sort(key=_insert_order)
-        if len(updated) > 1:
-            _sort_by_key(updated)
-        if len(deleted) > 1:
-            _sort_by_key(deleted)
-        if plan.self_references:
-            rows = [(_CREATED, row) for row in created] + [(_UPDATED, row) for row in updated]
-            written += _parents_first(plan, rows)
-            removed += _parents_first(plan, [(_DELETED, row) for row in deleted])
-            continue
-        if created:
-            written.append(Writes(_CREATED, plan, created))
-        if updated:
-            written.append(Writes(_UPDATED, plan, updated))
-        if deleted:
-            removed.append(Writes(_DELETED, plan, deleted))
-    return written + removed if removed else written
+        ranks = plans.ranks({writes.plan.mapper for writes in found})
+        found = sorted(found, key=lambda writes: (writes.kind is _DELETED, ranks[writes.plan.mapper]))
+    if any(writes.plan.self_references for writes in found):
+        return [writes for _, alike in groupby(found, key=_table) for writes in _parents_first(alike)]
+    return found
 
 
-def _insert_order(row: Row) -> int:
-    return row[0].insert_order or 0
+def _table(writes: Writes) -> tuple[Mapper[Any], bool]:
+    return writes.plan.mapper, writes.kind is _DELETED
 
 
-def _sort_by_key(rows: list[Row]) -> None:
-    """Sort rows by their primary keys."""
-    try:
-        rows.sort(key=_single_primary_key if len(_primary_key(rows[0])) == 1 else _primary_key)
-    except TypeError:  # keys that have no order of their own
-        rows.sort(key=lambda row: repr(_primary_key(row)))
-
-
-def _single_primary_key(row: Any) -> Any:  # noqa: ANN401 - a row; its key is of whatever type the column has
-    return row[2][1][0]
-
-
-def _primary_key(row: Row) -> tuple[Any, ...]:
-    key = row[2]
-    return () if key is None else key[1]
-
-
-def _parents_first(plan: Plan, rows: list[_KindAndRow]) -> Iterator[Writes]:
+def _parents_first(found: Iterable[Writes]) -> Iterator[Writes]:
     """Put rows behind the rows of the same table that they refer to; otherwise keep the order."""
+    places: list[_Place] = [(writes, at) for writes in found for at in range(len(writes.states))]
+    references = places[0][0].plan.self_references
+    loaded = [writes.states[at].dict for writes, at in places]
     by_value = {
-        (parent, row[0].dict.get(parent)): index
-        for index, (_, row) in enumerate(rows)
-        for _, parent in plan.self_references
+        (parent, values.get(parent)): index for index, values in enumerate(loaded) for _, parent in references
     }
 
     def referred(index: int) -> Iterator[int]:
-        loaded = rows[index][1][0].dict
-        for child, parent in plan.self_references:
-            value = loaded.get(child)
+        for child, parent in references:
+            value = loaded[index].get(child)
             found = by_value.get((parent, value)) if value is not None else None
             if found is not None:
                 yield found
 
-    ordered: list[_KindAndRow] = []
+    ordered: list[_Place] = []
     entered: set[int] = set()
-    for first in range(len(rows)):
+    for first in range(len(places)):
         if first in entered:
             continue
         entered.add(first)
@@ -98,10 +84,10 @@ def _parents_first(plan: Plan, rows: list[_KindAndRow]) -> Iterator[Writes]:
             current, parents = path[-1]
             parent = next((parent for parent in parents if parent not in entered), None)
             if parent is None:
-                ordered.append(rows[current])
+                ordered.append(places[current])
                 path.pop()
             else:
                 entered.add(parent)
                 path.append((parent, referred(parent)))
-    for kind, alike in groupby(ordered, key=itemgetter(0)):
-        yield Writes(kind, plan, [row for _, row in alike])
+    for writes, alike in groupby(ordered, key=itemgetter(0)):
+        yield writes.part(at for _, at in alike)

@@ -10,7 +10,7 @@ from .plan import NO_VALUE
 from .types import ModelEvent, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.orm import InstanceState
 
@@ -148,28 +148,50 @@ class Record:
 class Writes:
     """What one flush did in one way to rows of one mapper. Most are told as they are, and no row needs a record.
 
+    The rows stand in lists side by side: an object for each would be one more for the garbage collector to go through.
+
     Attributes:
         kind: What was done.
         plan: The plan of the mapper.
-        rows: The rows in the order of their events.
-        keys: The identity keys that they have after the flush; of deleted rows none.
+        states: The states of the rows' objects, in the order of their events.
+        objects: Those objects.
+        origins: The identity keys that the rows had before the flush; of new rows none.
+        keys: The identity keys that they have after it; of deleted rows none.
+        changes: What was updated, row after row: key, old, new and again.
+        ends: Where in ``changes`` each row's part ends; empty for rows that are new or deleted.
         position: When the transaction first touched the first of them; the others follow.
         batch: The batch that they are told with.
         index: The row that is being told, one before the first where none was yet.
         start: The place of the first row's event in the batch.
     """
 
-    __slots__ = ("batch", "index", "keys", "kind", "plan", "position", "rows", "start")
+    __slots__ = (
+        "batch", "changes", "ends", "index", "keys", "kind", "objects", "origins", "plan", "position", "start",
+        "states",
+    )  # fmt: skip
 
     batch: Batch
     start: int
 
-    def __init__(self, kind: Kind, plan: Plan, rows: list[Row]) -> None:
+    def __init__(
+        self,
+        kind: Kind,
+        plan: Plan,
+        states: list[InstanceState[Any]],
+        objects: list[object],
+        origins: Sequence[IdentityKey | None] = (),
+        changes: list[Any] | None = None,
+        ends: Sequence[int] = (),
+    ) -> None:
         """Keep the rows; they have no keys nor positions yet."""
         self.kind: Kind = kind
         self.plan: Plan = plan
-        self.rows: list[Row] = rows
-        self.keys: list[IdentityKey] = []
+        self.states: list[InstanceState[Any]] = states
+        self.objects: list[object] = objects
+        self.origins: Sequence[IdentityKey | None] = origins
+        self.keys: Sequence[IdentityKey | None] = ()
+        self.changes: list[Any] | None = changes
+        self.ends: Sequence[int] = ends
         self.position: int = 0
         self.index: int = -1
 
@@ -181,38 +203,55 @@ class Writes:
     def all_told(self) -> bool:
         """Bring the batch's place up to the current row; return whether that is the last one."""
         self.batch.position = self.start + self.index
-        return self.index + 1 == len(self.rows)
+        return self.index + 1 == len(self.states)
 
     def arguments(self) -> Iterator[tuple[object, ModelEvent, Changes | None]]:
         """Iterate over what a callback is told of the current row and of each that follows, moving on with them.
 
         The batch's place is left behind; :meth:`all_told` brings it up again.
         """
-        kind, plan, rows = self.kind, self.plan, self.rows
-        for index in range(self.index, len(rows)):
-            self.index = index
-            state, instance, _, changes = rows[index]
-            if kind is _UPDATED:
+        kind, objects = self.kind, self.objects
+        if kind is _UPDATED:
+            changes, ends = self.changes or [], self.ends
+            begin = ends[self.index - 1] if self.index > 0 else 0
+            for index in range(self.index, len(objects)):
+                self.index = index
                 told: Changes = {}
-                for key, old, new in changes:
-                    told[key] = {"old": old, "new": new}
-                yield instance, _UPDATE, told
-            elif kind is _CREATED:
-                yield instance, _CREATE, None
-            else:
-                if state.committed_state:
-                    show_last_row(plan, state)
-                yield instance, _DELETE, None
+                end = ends[index]
+                while begin < end:
+                    told[changes[begin]] = {"old": changes[begin + 1], "new": changes[begin + 2]}
+                    begin += 3
+                yield objects[index], _UPDATE, told
+        elif kind is _CREATED:
+            for index in range(self.index, len(objects)):
+                self.index = index
+                yield objects[index], _CREATE, None
+        else:
+            plan, states = self.plan, self.states
+            for index in range(self.index, len(objects)):
+                self.index = index
+                if states[index].committed_state:
+                    show_last_row(plan, states[index])
+                yield objects[index], _DELETE, None
+
+    def changes_of(self, index: int) -> tuple[Change, ...]:
+        """Return what was updated in one row."""
+        changes, ends = self.changes, self.ends
+        if not changes:
+            return ()
+        begin = ends[index - 1] if index else 0
+        return tuple((changes[at], changes[at + 1], changes[at + 2]) for at in range(begin, ends[index], 3))
 
     def record(self, index: int) -> Record:
         """Make the record of one row."""
-        row = self.rows[index]
-        key = self.keys[index] if self.keys else row[2] or ()
+        origin = self.origins[index] if self.origins else None
+        key = (self.keys[index] if self.keys else origin) or ()
+        row = self.states[index], self.objects[index], origin, self.changes_of(index)
         return Record(self.kind, key, self.plan, row, self.position + index)
 
     def records(self) -> list[Record]:
         """Make the records of the rows that were not told yet."""
-        return [self.record(index) for index in range(self.index + 1, len(self.rows))]
+        return [self.record(index) for index in range(self.index + 1, len(self.states))]
 
     def told_records(self) -> list[Record]:
         """Make the records of the rows that were not told yet, to be told with the batch."""
@@ -220,6 +259,25 @@ class Writes:
         for record in records:
             record.batch = self.batch
         return records
+
+    def part(self, places: Iterable[int]) -> Writes:
+        """Return some of the rows, in the order of these places."""
+        chosen = [*places]
+        part = Writes(self.kind, self.plan, [self.states[at] for at in chosen], [self.objects[at] for at in chosen])
+        if self.origins:
+            part.origins = [self.origins[at] for at in chosen]
+        if self.changes is not None:
+            part.set_changes(self.changes_of(at) for at in chosen)
+        return part
+
+    def set_changes(self, changes: Iterable[tuple[Change, ...]]) -> None:
+        """Take what was updated in each of the rows."""
+        self.changes = flat = []
+        self.ends = ends = []
+        for row in changes:
+            for change in row:
+                flat += change
+            ends.append(len(flat))
 
 
 def show_last_row(plan: Plan, state: InstanceState[Any]) -> None:
