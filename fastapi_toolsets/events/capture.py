@@ -48,45 +48,50 @@ class Capture:
         savepoint: The savepoint that it was written in, if any.
     """
 
-    __slots__ = ("_journal", "_misread", "_olds", "_switched", "savepoint", "written")
+    __slots__ = ("_flushes", "_journal", "_misread", "_olds", "_switched", "savepoint", "written")
 
     def __init__(self, journal: Journal) -> None:
         """Write to ``journal``."""
         self._journal = journal
         self._olds = OldValues(journal)
         self.written: list[Writes] = []
+        self._flushes = False  # whether a flush is under way, or was interrupted
         self._misread = False  # whether objects may show other rows' values
         self.savepoint: Hashable | None = None
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
-        self._olds.clear()
+        self._flushes = False
+        self._olds.of.clear()
         self._misread = False
-        if self.written:
-            self.written = []
-        if self._switched:
-            self._switched.clear()
+        self.written = []
+        self._switched.clear()
 
     def before_flush(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush."""
-        olds = self._olds
-        if self.written or self._switched or self._misread or olds.of or olds.related_unknown:
+        if self._flushes:
             self.clear()  # an interrupted flush has left something behind
-        olds.read(session)
+        self._flushes = True
+        self._olds.read(session)
 
-    def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
-        """Read what was written while SQLAlchemy still knows the old values."""
+    def after_flush(self, session: Session, flush_context: UOWTransaction) -> bool:
+        """Read what was written while SQLAlchemy still knows the old values; return whether anybody hears of it."""
         found: list[Writes] = []
         for mapper, states in compatibility.flushed_states(flush_context).items():
             plan = plans.get(mapper)
             if plan is not None:
                 self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
+        if self._olds.of:
+            self._olds.of.clear()
         if found:
             self.written = in_order(found)
             self.savepoint = session.get_nested_transaction()
-        if self._olds.of:
-            self._olds.of.clear()
+            return True
+        self._flushes = False
+        if self._misread or self._switched:
+            self.clear()
+        return False
 
     def _read_written(
         self,
@@ -158,7 +163,7 @@ class Capture:
                         changes += (key, old, new)
             if len(changes) != end:
                 end = len(changes)
-                ends.append(end)
+                ends.append(end // 3)
                 changed.append(state)
                 objects.append(instance)
         return Writes(_UPDATED, plan, changed, objects, [*map(_key_of, changed)], changes, ends)
@@ -229,23 +234,22 @@ class Capture:
             early: Whether the flush may not be over yet, so that SQLAlchemy has given nobody a new identity.
         """
         written, self.written = self.written, []
-        frame = self._journal.frame(self.savepoint)
-        self._finalize(written, early=early)
-        if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
-            self._write_records(session, frame, written)
-            self.clear()
-        else:
-            frame.write(written)
-
-    def _finalize(self, written: list[Writes], *, early: bool) -> None:
+        journal = self._journal
+        frame = journal.frame(self.savepoint)
         for writes in written:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
                 writes.keys = [*map(_key_of, writes.states)]
-            writes.position = self._journal.take_positions(len(writes.states))
+            writes.position = journal.take_positions(len(writes.states))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
+        self._flushes = False
+        if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
+            self._write_records(session, frame, written)
+            self.clear()
+        else:
+            frame.write(written)
 
     def _write_records(self, session: Session, frame: Frame, written: list[Writes]) -> None:
         """Write a record of each row, since some of them need more than what the flush says by itself."""

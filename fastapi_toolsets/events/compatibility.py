@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from sqlalchemy.orm import InstanceState, attributes, mapperlib
@@ -13,7 +15,7 @@ from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import concurrency
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping
+    from collections.abc import Awaitable, Collection, Generator, Iterable, Mapping
     from collections.abc import Set as AbstractSet
     from types import FrameType
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.sql.base import ExecutableOption
 
 ResultT = TypeVar("ResultT")
+_first = itemgetter(0)
 
 # ``await_only`` is called ``await_`` from SQLAlchemy 2.1 on; the old name stays as an alias for a while.
 _await: Callable[[Awaitable[Any]], Any] = getattr(concurrency, "await_", None) or concurrency.await_only
@@ -97,31 +100,30 @@ def _yes(_self: object) -> bool:
     return True
 
 
-def flushed_states(flush_context: UOWTransaction) -> Mapping[Mapper[Any], Collection[InstanceState[Any]]]:
-    """Return the states that a flush deals with, by mapper.
+# The first three are called in every commit. An ``attrgetter`` is one step of the interpreter, a function takes ten.
 
-    ``UOWTransaction.mappers``: there is no public way to go by mapper; ``session.new``, ``dirty`` and ``deleted``
-    have no orphans and cost a set per call. Would it go, every flush would have to be read object by object.
-    """
-    return flush_context.mappers
+flushed_states: Callable[[UOWTransaction], Mapping[Mapper[Any], Collection[InstanceState[Any]]]] = attrgetter("mappers")
+"""Returns the states that a flush deals with, by mapper.
 
+``UOWTransaction.mappers``: there is no public way to go by mapper; ``session.new``, ``dirty`` and ``deleted`` have no
+orphans and cost a set per call. Would it go, every flush would have to be read object by object.
+"""
 
-def flush_fate(flush_context: UOWTransaction) -> Mapping[InstanceState[Any], tuple[bool, bool]]:
-    """Return ``(is_delete, list_only)`` for each state of a flush.
+flush_fate: Callable[[UOWTransaction], Mapping[InstanceState[Any], tuple[bool, bool]]] = attrgetter("states")
+"""Returns ``(is_delete, list_only)`` for each state of a flush.
 
-    ``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had
-    its row taken over by another object in the same flush (a row switch).
-    """
-    return flush_context.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - untyped
+``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had its row
+taken over by another object in the same flush (a row switch).
+"""
 
+unflushed_states: Callable[[Session], tuple[Collection[InstanceState[Any]], Collection[InstanceState[Any]]]] = (
+    attrgetter("identity_map._modified", "_deleted")
+)
+"""Returns the persistent states with changes, and those to be deleted, that await a flush.
 
-def unflushed_states(session: Session) -> tuple[Collection[InstanceState[Any]], Collection[InstanceState[Any]]]:
-    """Return the persistent states with changes, and those to be deleted, that await a flush.
-
-    ``IdentityMap._modified`` and ``Session._deleted``: ``session.dirty`` and ``deleted`` give the same as objects, at
-    the price of sets that are made at each call.
-    """
-    return session.identity_map._modified, session._deleted  # noqa: SLF001
+``IdentityMap._modified`` and ``Session._deleted``: ``session.dirty`` and ``deleted`` give the same as objects, at the
+price of sets that are made at each call.
+"""
 
 
 def transaction_connections(transaction: SessionTransaction) -> set[Connection]:
@@ -130,7 +132,7 @@ def transaction_connections(transaction: SessionTransaction) -> set[Connection]:
     ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` twice for each, by
     connection and by engine. SQLAlchemy 2.1.7 brought the public ``connections``, which gives the same.
     """
-    return {entry[0] for entry in transaction._connections.values()}  # noqa: SLF001
+    return {*map(_first, transaction._connections.values())}  # noqa: SLF001
 
 
 def begun_transactions(transaction: SessionTransaction) -> set[Transaction]:
@@ -246,9 +248,8 @@ def usable_in_begin_block(session: Session) -> Generator[None]:
         session._trans_context_manager = block  # noqa: SLF001
 
 
-def begin_block(session: Session) -> object:
-    """Return the ``begin()`` block that session work is refused for, if any; see :func:`usable_in_begin_block`."""
-    return session._trans_context_manager  # noqa: SLF001
+begin_block: Callable[[Session], object] = attrgetter("_trans_context_manager")
+"""Returns the ``begin()`` block that session work is refused for, if any; see :func:`usable_in_begin_block`."""
 
 
 def roll_back_in_commit(root: SessionTransaction) -> None:

@@ -70,19 +70,25 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
     if batch.phase is not _AFTER_COMMIT:
         return [*_told(batch, frame)]
-    written = frame.writes
-    found: list[Delivery] = []
-    if written and not registry.recorders and all(map(_is_told_as_written, written)):
-        for writes in written:
-            if writes.plan.tells(_AFTER_COMMIT, EVENT_TYPES[writes.kind]):
-                writes.batch = batch
-                found.append(writes)
-    else:
+    found = None if registry.recorders else _as_written(batch, frame.writes)
+    if found is None:
         records = _told(batch, frame)
-        found += records if registry.recorders else _folded(batch, records)
+        found = [*records] if registry.recorders else [*_folded(batch, records)]
     if frame.on_commit:
         found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
     return found
+
+
+def _as_written(batch: Batch, written: list[Writes]) -> list[Delivery] | None:
+    """Return what a frame's only flush wrote, as it was written; ``None`` where that does not say what to tell."""
+    found: list[Delivery] = []
+    for writes in written:
+        if writes.kind is _UPDATED and not writes.plan.simple:
+            return None
+        if writes.plan.tells(_AFTER_COMMIT, EVENT_TYPES[writes.kind]):
+            writes.batch = batch
+            found.append(writes)
+    return found if written else None
 
 
 def _folded(batch: Batch, records: Iterable[Record]) -> Iterator[Delivery]:
@@ -106,10 +112,6 @@ def _likeness(record: Record) -> tuple[Plan, Kind, bool]:
     plan, kind = record.plan, record.kind
     folds = type(record) is Record and record.snapshot is None and (kind is not _UPDATED or plan.simple)
     return plan, kind, folds
-
-
-def _is_told_as_written(writes: Writes) -> bool:
-    return writes.kind is not _UPDATED or writes.plan.simple
 
 
 def unfolded(found: Iterable[Delivery]) -> list[Record | Hook]:

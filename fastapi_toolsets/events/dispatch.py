@@ -6,7 +6,7 @@ import inspect
 import logging
 import time
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import compatibility
 from .crossing import find_crossing, run_to_end, stands_in_bridge, was_cancelled
@@ -25,8 +25,7 @@ from .failures import Failures
 from .outliving import outlive
 from .plans import plans
 from .queue import Queue
-from .records import Kind, Record, Writes
-from .registry import Listener, registry
+from .records import Kind, Record
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
+    from .records import Writes
+    from .registry import Listener
     from .types import SessionOptions
 
 _UPDATED = Kind.UPDATED
@@ -78,8 +79,7 @@ class Dispatch(Queue):
 
     def __init__(self, host: Host, session: Session, states: list[InstanceState[Any]]) -> None:
         """Begin with nothing to tell."""
-        self._options = host.options
-        super().__init__(host.options.cascade_limit)
+        super().__init__(host.options)
         self.states = states
         self._host = host
         self._session = session
@@ -104,7 +104,7 @@ class Dispatch(Queue):
         """
         token = generation.set(0)  # every batch sets its own
         try:
-            self._advance()
+            self._begin()
             while (listener := self._listener) is not None:
                 if self._stop is None:
                     if listener.is_async:
@@ -123,14 +123,17 @@ class Dispatch(Queue):
             raise
         finally:
             generation.reset(token)
+        if self._stop is not None or self._failures is not None or self.left_out:
+            self._report(raises=raises)
+
+    def _report(self, *, raises: bool) -> None:
+        """Say what went wrong; see :meth:`run`."""
+        failures = self._failures or Failures(self._options)
         if self._stop is not None:
-            if self._failures is not None:
-                self._failures.log_kept()
+            failures.log_kept()
             raise self._stop
-        if self._failures is not None or self.left_out:
-            left_out = names_of(self.left_out) if self.left_out else ""
-            failures = self._failures or Failures(self._options)
-            failures.end(left_out, counted_log_fields(self.left_out), raises=raises)
+        left_out = names_of(self.left_out) if self.left_out else ""
+        failures.end(left_out, counted_log_fields(self.left_out), raises=raises)
 
     def _cross(self, *, cancelled: bool) -> None:
         """Run async callbacks where they can run."""
@@ -188,23 +191,11 @@ class Dispatch(Queue):
     def _run_sync(self) -> None:
         """Call sync callbacks until an async one is due."""
         while (listener := self._listener) is not None and not listener.is_async:
-            writes = self._alike(listener)
-            if self._run_one(listener) if writes is None else self._run_alike(listener, writes):
+            if self._run_alike(listener) if self._alone else self._run_one(listener):
                 return
             self._advance()
             if self._stop is not None and not self._on_loop:
                 return
-
-    def _alike(self, listener: Listener) -> Writes | None:
-        """Return what is being told, where it is told to one callback that hears nothing but what a flush wrote."""
-        writes = self._delivery
-        if (
-            type(writes) is Writes
-            and len(self._listeners) == 1
-            and not (listener.wants_session or listener.wants_event or self._mutes or registry.recorders)
-        ):
-            return writes
-        return None
 
     def _run_one(self, listener: Listener) -> bool:
         """Call a sync callback; return whether that ended everything."""
@@ -219,11 +210,12 @@ class Dispatch(Queue):
             self._tidy(listener)
         return False
 
-    def _run_alike(self, listener: Listener, writes: Writes) -> bool:
-        """Call a sync callback with the rows of a flush, as most of a long queue are told.
+    def _run_alike(self, listener: Listener) -> bool:
+        """Call a sync callback with the rows of a flush, as most are told; return whether that ended everything.
 
         Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
         """
+        writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         callback = listener.callback
         for arguments in writes.arguments():
@@ -237,10 +229,13 @@ class Dispatch(Queue):
             if self._delivery is not writes:  # it has used the session
                 if self._session.in_transaction():
                     self._tidy(listener)
-                break
+                return False
             if self._stop is not None or plans.by_mapper is not by_mapper:
-                break
-        return False
+                return False
+        if self._waiting:
+            return False
+        self._end()
+        return True
 
     def _caught_in_place(self, listener: Listener, error: BaseException) -> bool:
         """Take what a sync callback raised; return whether it ends everything."""
@@ -296,9 +291,8 @@ class Dispatch(Queue):
         in_transaction = self._session.in_transaction
         while (listener := self._listener) is not None and listener.is_async:
             try:
-                writes = self._alike(listener)
-                if writes is not None:
-                    await self._await_alike(listener, writes)
+                if self._alone:
+                    await self._await_alike(listener)
                 else:
                     result = self._call(listener)
                     if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
@@ -318,8 +312,9 @@ class Dispatch(Queue):
                 await self._tidy_on_loop(listener)
             self._advance()
 
-    async def _await_alike(self, listener: Listener, writes: Writes) -> None:
+    async def _await_alike(self, listener: Listener) -> None:
         """Await an async callback with the rows of a flush, until something else has to be looked at."""
+        writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper
         callback = listener.callback
         for arguments in writes.arguments():

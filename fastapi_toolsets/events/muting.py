@@ -55,5 +55,4 @@ def is_muted(listener: Listener) -> bool:
 
 def anything_muted() -> bool:
     """Whether the current context has muted any listener at all."""
-    muted_callbacks = _muted.get()
-    return muted_callbacks is None or bool(muted_callbacks)
+    return _muted.get() != ()

@@ -37,37 +37,30 @@ class OldValues:
     Attributes:
         of: By the state of the object and the key of the attribute. Most old values are not here but in
             ``InstanceState.committed_state``, until the flush is over.
-        related_unknown: The watched relationships whose old object nobody had loaded.
     """
 
-    __slots__ = ("_journal", "of", "related_unknown")
+    __slots__ = ("_journal", "_related_unknown", "of")
 
     def __init__(self, journal: Journal) -> None:
         """Know what ``journal`` says of earlier flushes."""
         self._journal = journal
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
-        self.related_unknown: list[tuple[InstanceState[Any], str]] = []
-
-    def clear(self) -> None:
-        """Forget the flush."""
-        if self.of:
-            self.of.clear()
-        if self.related_unknown:
-            self.related_unknown.clear()
+        self._related_unknown: list[tuple[InstanceState[Any], str]] = []
 
     def read(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush that begins."""
         modified, deleted = compatibility.unflushed_states(session)
         to_load: ToLoad = {}
         if modified:
-            self._read_modified(list(modified), to_load)
+            self._read_modified([*modified], to_load)
         if deleted:
-            self._read_deleted(list(deleted), to_load)
+            self._read_deleted([*deleted], to_load)
         if to_load:
             for mapper, wanted in to_load.items():
                 self._load(session, mapper, wanted)
-        if self.related_unknown:
-            self._load_related(session)
+        if self._related_unknown:
+            related, self._related_unknown = self._related_unknown, []
+            self._load_related(session, related)
 
     def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: ClassManager[Any] | None = None
@@ -147,7 +140,7 @@ class OldValues:
                 unknown.update(lost, (name for name in wanted if name not in loaded))
                 # Of a foreign key that was assigned without having been loaded SQLAlchemy takes it that it was NULL.
                 if key in plan.relationships and (lost or any(committed[key] is value for value in _UNKNOWN)):
-                    self.related_unknown.append((state, key))
+                    self._related_unknown.append((state, key))
 
     def _forget_recorded(
         self, state: InstanceState[Any], unknown: set[str], kept: dict[str, Any] | None
@@ -184,10 +177,10 @@ class OldValues:
             self.of.setdefault(state, {}).update((key, row[key]) for key in keys)
             populate(state, {key: row[key] for key in keys if key not in loaded and key not in committed})
 
-    def _load_related(self, session: Session) -> None:
+    def _load_related(self, session: Session, related: list[tuple[InstanceState[Any], str]]) -> None:
         """Find the objects that watched relationships led to when nobody had loaded them, by the old foreign keys."""
         wanted: dict[Mapper[Any], dict[tuple[Any, ...], list[tuple[InstanceState[Any], str]]]] = {}
-        for state, key in self.related_unknown:
+        for state, key in related:
             target = state.manager.mapper.relationships[key].mapper
             identity = self._old_reference(state, key)
             if identity is not None:
@@ -219,14 +212,13 @@ class OldValues:
 
 def _loses_values(state: InstanceState[Any]) -> bool:
     """Whether old values are not known, or the flush would throw them away: those of SQL expressions."""
-    instance = state.obj()
-    if instance is None:
-        return False
-    loaded = instance_dict(instance)
-    for key, old in state.committed_state.items():
-        if old is NO_VALUE or key not in loaded or type(loaded[key]) not in ATOMS:
-            return True
-    return False
+    committed, loaded = state.committed_state, state.dict
+    # Only what is loaded, and neither NO_VALUE nor an expression, is sure to be there after the flush as well.
+    return not (
+        committed.keys() <= loaded.keys()
+        and ATOMS.issuperset(map(type, committed.values()))
+        and ATOMS.issuperset(map(type, map(loaded.get, committed)))
+    )
 
 
 def _reach(

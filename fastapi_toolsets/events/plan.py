@@ -97,6 +97,8 @@ class Plan:
         mapper: The mapper.
         listeners: Who listens, in any phase, in the order of calling.
         by_phase: Who hears of each event type in each phase.
+        alone: The one who hears of each event type after a commit, where it is a single callback that is told nothing
+            but what every callback is told.
         shown: The event types that somebody hears of before or after the commit.
         follows_rollback: Whether somebody hears of what was rolled back.
         columns: Every mapped column attribute, by key.
@@ -131,6 +133,9 @@ class Plan:
                 for kind in ModelEvent
             }
             for phase in Phase
+        }
+        self.alone: dict[ModelEvent, Listener | None] = {
+            kind: _plain(heard) for kind, heard in self.by_phase[Phase.AFTER_COMMIT].items()
         }
         self.listeners: tuple[Listener, ...] = listeners
         self.observed: bool = observed
@@ -200,6 +205,12 @@ class Plan:
         self.relationships: dict[str, bool] = {
             prop.key: bool(prop.uselist) for prop in self.mapper.relationships if watched and prop.key in watched
         }
+
+
+def _plain(listeners: tuple[Listener, ...]) -> Listener | None:
+    if len(listeners) == 1 and not (listeners[0].wants_session or listeners[0].wants_event):
+        return listeners[0]
+    return None
 
 
 def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:

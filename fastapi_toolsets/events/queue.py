@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .delivery import (
+    EVENT_TYPES,
     Hook,
     deliveries,
     generation,
@@ -18,16 +19,17 @@ from .delivery import (
 )
 from .failures import log_fields
 from .muting import anything_muted, is_muted
+from .plans import plans
 from .records import Batch, Record, Writes
 from .registry import registry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from .delivery import Delivery
     from .journal import Frame
     from .registry import Listener
-    from .types import Phase
+    from .types import Phase, SessionOptions
 
 
 class Queue:
@@ -37,23 +39,25 @@ class Queue:
         left_out: What came after callbacks had committed too often in a row.
     """
 
+    left_out: Sequence[tuple[Delivery, Listener]] = ()
     # The callback that is due: of the event's listeners the one at the index.
     _delivery: Delivery | None = None
     _listeners: tuple[Listener, ...] = ()
     _index = -1
     _listener: Listener | None = None
+    # Whether nobody else hears of the rows that are being told, nor anything but what a flush wrote.
+    _alone = False
     _batch: Batch | None = None
     # The last of those that have waited when a callback used the session: up to it, all have their snapshots.
     _kept: Delivery | None = None
 
-    def __init__(self, cascade_limit: int) -> None:
+    def __init__(self, options: SessionOptions) -> None:
         """Begin empty.
 
         Args:
-            cascade_limit: How many commits of callbacks in a row are still told.
+            options: The session's.
         """
-        self.left_out: list[tuple[Delivery, Listener]] = []
-        self._cascade_limit = cascade_limit
+        self._options = options
         self._waiting: deque[Delivery] = deque()
         self._mutes = anything_muted()
 
@@ -72,10 +76,13 @@ class Queue:
 
     def _add(self, batch: Batch, found: list[Delivery]) -> None:
         """Queue it behind what waits, unless callbacks have fed themselves for too long."""
-        if batch.generation <= self._cascade_limit:
+        if batch.generation <= self._options.cascade_limit:
             self._waiting.extend(found)
         else:
-            self.left_out += [(item, listener) for item in unfolded(found) for listener in listeners_of(item)]
+            self.left_out = [
+                *self.left_out,
+                *((item, listener) for item in unfolded(found) for listener in listeners_of(item)),
+            ]
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
@@ -112,6 +119,22 @@ class Queue:
             return record
         return delivery
 
+    def _begin(self) -> None:
+        """Move on to the first callback that is due: most commits have a single one, which is quick to find."""
+        writes = self._waiting[0] if self._waiting else None
+        if type(writes) is Writes and not (self._mutes or registry.recorders):
+            plan = writes.plan
+            listener = plan.alone[EVENT_TYPES[writes.kind]]
+            if listener is not None and plans.by_mapper.get(plan.mapper) is plan:
+                self._delivery = self._waiting.popleft()
+                self._batch = batch = writes.batch
+                self._listeners = (listener,)
+                self._index, self._listener, self._alone = 0, listener, True
+                batch.position = writes.index = writes.start = 0
+                generation.set(batch.generation + 1)
+                return
+        self._advance()
+
     def _advance(self, *, tell: bool = True) -> None:
         """Move on to the callback that is due next, or to name it only, where nothing is told any more."""
         index, listeners, mutes = self._index + 1, self._listeners, self._mutes
@@ -125,23 +148,35 @@ class Queue:
             delivery = self._delivery
             if type(delivery) is not Writes or delivery.all_told():
                 if not self._waiting:
-                    self._delivery = self._listener = None
-                    self._listeners = ()
+                    self._end()
                     return
                 self._delivery = delivery = self._waiting.popleft()
-            batch = delivery.batch
-            batch.position += 1
-            if type(delivery) is Writes:
-                delivery.tell_next()
-            if batch is not self._batch:
-                self._batch = batch
-                generation.set(batch.generation + 1)
-            self._listeners = listeners = listeners_of(delivery)
-            if tell and registry.recorders:
-                observe(self._single())
-            if not listeners and is_only_recorded(delivery):
-                batch.position -= 1
+            listeners = self._tell_next(delivery, tell=tell)
             index = 0
+
+    def _tell_next(self, delivery: Delivery, *, tell: bool) -> tuple[Listener, ...]:
+        """Find out who hears of the next row, or of the hook."""
+        batch = delivery.batch
+        batch.position += 1
+        if type(delivery) is Writes:
+            delivery.tell_next()
+        if batch is not self._batch:
+            self._batch = batch
+            generation.set(batch.generation + 1)
+        self._listeners = listeners = listeners_of(delivery)
+        self._alone = False
+        if tell and registry.recorders:
+            observe(self._single())
+        elif type(delivery) is Writes and len(listeners) == 1 and not self._mutes:
+            self._alone = not (listeners[0].wants_session or listeners[0].wants_event)
+        if not listeners and is_only_recorded(delivery):
+            batch.position -= 1
+        return listeners
+
+    def _end(self) -> None:
+        """Nothing waits any more."""
+        self._delivery = self._listener = None
+        self._listeners = ()
 
     def _current(self) -> Iterator[tuple[Delivery, Listener]]:
         if self._delivery is not None and self._listener is not None:

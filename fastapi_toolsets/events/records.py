@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum, auto
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -158,7 +159,7 @@ class Writes:
         origins: The identity keys that the rows had before the flush; of new rows none.
         keys: The identity keys that they have after it; of deleted rows none.
         changes: What was updated, row after row: key, old, new and again.
-        ends: Where in ``changes`` each row's part ends; empty for rows that are new or deleted.
+        ends: How many changes there are up to the end of each row; empty for rows that are new or deleted.
         position: When the transaction first touched the first of them; the others follow.
         batch: The batch that they are told with.
         index: The row that is being told, one before the first where none was yet.
@@ -180,7 +181,7 @@ class Writes:
         states: list[InstanceState[Any]],
         objects: list[object],
         origins: Sequence[IdentityKey | None] = (),
-        changes: list[Any] | None = None,
+        changes: Sequence[Any] = (),
         ends: Sequence[int] = (),
     ) -> None:
         """Keep the rows; they have no keys nor positions yet."""
@@ -190,7 +191,7 @@ class Writes:
         self.objects: list[object] = objects
         self.origins: Sequence[IdentityKey | None] = origins
         self.keys: Sequence[IdentityKey | None] = ()
-        self.changes: list[Any] | None = changes
+        self.changes: Sequence[Any] = changes
         self.ends: Sequence[int] = ends
         self.position: int = 0
         self.index: int = -1
@@ -212,15 +213,18 @@ class Writes:
         """
         kind, objects = self.kind, self.objects
         if kind is _UPDATED:
-            changes, ends = self.changes or [], self.ends
-            begin = ends[self.index - 1] if self.index > 0 else 0
+            ends, parts, begin = self.ends, iter(self.changes), 0
+            changes = zip(parts, parts, parts, strict=True)  # the quickest way: it uses one tuple again and again
+            if self.index > 0:
+                begin = ends[self.index - 1]
+                next(islice(changes, begin, begin), None)
             for index in range(self.index, len(objects)):
                 self.index = index
                 told: Changes = {}
                 end = ends[index]
-                while begin < end:
-                    told[changes[begin]] = {"old": changes[begin + 1], "new": changes[begin + 2]}
-                    begin += 3
+                for key, old, new in islice(changes, end - begin):
+                    told[key] = {"old": old, "new": new}
+                begin = end
                 yield objects[index], _UPDATE, told
         elif kind is _CREATED:
             for index in range(self.index, len(objects)):
@@ -236,11 +240,11 @@ class Writes:
 
     def changes_of(self, index: int) -> tuple[Change, ...]:
         """Return what was updated in one row."""
-        changes, ends = self.changes, self.ends
-        if not changes:
+        if not self.ends:
             return ()
-        begin = ends[index - 1] if index else 0
-        return tuple((changes[at], changes[at + 1], changes[at + 2]) for at in range(begin, ends[index], 3))
+        begin = self.ends[index - 1] if index else 0
+        parts = iter(self.changes[3 * begin : 3 * self.ends[index]])
+        return tuple(zip(parts, parts, parts, strict=True))
 
     def record(self, index: int) -> Record:
         """Make the record of one row."""
@@ -266,18 +270,19 @@ class Writes:
         part = Writes(self.kind, self.plan, [self.states[at] for at in chosen], [self.objects[at] for at in chosen])
         if self.origins:
             part.origins = [self.origins[at] for at in chosen]
-        if self.changes is not None:
+        if self.ends:
             part.set_changes(self.changes_of(at) for at in chosen)
         return part
 
     def set_changes(self, changes: Iterable[tuple[Change, ...]]) -> None:
         """Take what was updated in each of the rows."""
-        self.changes = flat = []
-        self.ends = ends = []
+        flat: list[Any] = []
+        ends: list[int] = []
         for row in changes:
             for change in row:
                 flat += change
-            ends.append(len(flat))
+            ends.append(len(flat) // 3)
+        self.changes, self.ends = flat, ends
 
 
 def show_last_row(plan: Plan, state: InstanceState[Any]) -> None:

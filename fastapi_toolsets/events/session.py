@@ -276,7 +276,8 @@ def _after_commit(session: SyncEventSession) -> None:
 
 
 def _after_transaction_create(session: SyncEventSession, transaction: SessionTransaction) -> None:  # noqa: ARG001
-    session._tracker.before_use()
+    if session._tracker.dispatch is not None:
+        session._tracker.before_use()
 
 
 def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:

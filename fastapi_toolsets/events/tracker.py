@@ -50,6 +50,7 @@ class Tracker:
     Attributes:
         options: What the session factory was told.
         capture: What reads the session's flushes.
+        dispatch: What calls callbacks right now.
         now: The current transaction.
     """
 
@@ -59,15 +60,15 @@ class Tracker:
         self._journal = Journal()
         self.capture: Capture = Capture(self._journal)
         self._bulk = BulkWrites(self._journal, options.on_bulk_write)
-        self._dispatch: Dispatch | None = None
+        self.dispatch: Dispatch | None = None
         self._warned_joined = False
         self.now: Transaction = Transaction()
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
         if not session.in_transaction():
-            if self._dispatch is not None:
-                self._dispatch.add_hook(callback, arguments)
+            if self.dispatch is not None:
+                self.dispatch.add_hook(callback, arguments)
                 return
             session.begin()  # as adding an object would: what ends it ends the callback's hope, too
         self.now.follows = True
@@ -79,8 +80,7 @@ class Tracker:
         """Read what was written."""
         now = self.now
         now.wrote = True
-        self.capture.after_flush(session, flush_context)
-        if self.capture.written:
+        if self.capture.after_flush(session, flush_context):
             now.follows = True
 
     def flushed(self, session: Session) -> None:
@@ -157,8 +157,8 @@ class Tracker:
 
     def before_use(self) -> None:
         """Keep what is being told and what waits: a callback begins to use the session, and may roll back or expire."""
-        if self._dispatch is not None:
-            self._dispatch.take_snapshots()
+        if self.dispatch is not None:
+            self.dispatch.take_snapshots()
 
     def before_expiry(self) -> None:
         """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them."""
@@ -319,7 +319,7 @@ class Tracker:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
         told = self.now.told
         self.now = Transaction()
-        dispatch = self._dispatch
+        dispatch = self.dispatch
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.
             dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
@@ -330,7 +330,7 @@ class Tracker:
             dispatch = Dispatch(self, session, states)
         else:
             dispatch = ObservingDispatch(self, session, states, observers)
-        self._dispatch = dispatch
+        self.dispatch = dispatch
         try:
             dispatch.add(phase, told, frame)
             del frame  # the dispatch lets go of each event once it is told
@@ -340,7 +340,7 @@ class Tracker:
                 with compatibility.usable_in_begin_block(session):
                     dispatch.run(raises=phase is _AFTER_COMMIT)
         finally:
-            self._dispatch = None
+            self.dispatch = None
             if dispatch.states:
                 compatibility.expire(session, dispatch.states)
 

@@ -442,7 +442,7 @@ async def test_observer_is_removed_again(front: FrontEnd) -> None:
     def look(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
         session = front.sync_session
         assert isinstance(session, SyncEventSession)
-        dispatches.append(type(session._tracker._dispatch))  # noqa: SLF001 - the point is what is there
+        dispatches.append(type(session._tracker.dispatch))  # noqa: SLF001 - the point is what is there
 
     notes = Notes()
     for observer in ((), (notes,), ()):
