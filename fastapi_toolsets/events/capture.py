@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import repeat
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import PassiveFlag
@@ -13,7 +13,7 @@ from . import compatibility
 from .completion import keep_rows
 from .loading import populate, read_rows
 from .old_values import NO_VALUES, OldValues
-from .ordering import in_order, sort_by_key, sort_created
+from .ordering import in_order, insert_order, sort_by_key
 from .plan import NO_VALUE, copy_value
 from .plans import plans
 from .records import PENDING, Kind, Members, Writes, same
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
-_SAVED = {(False, False)}
-"""What the fates of a mapper's objects are in a flush that deletes none: see ``compatibility.flush_fate``."""
 _key_of = attrgetter("key")
+_object_of = methodcaller("obj")
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
@@ -85,7 +84,7 @@ class Capture:
         if self._olds.of:
             self._olds.of.clear()
         if found:
-            self.written = in_order(found)
+            self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
             self.savepoint = session.get_nested_transaction()
             return True
         self._flushes = False
@@ -101,37 +100,44 @@ class Capture:
         found: list[Writes],
     ) -> None:
         """Find out which rows of one mapper were created, updated and deleted."""
-        fates = {*map(fate.__getitem__, states)}
-        saved, deleted = [*states], []
-        if fates != _SAVED:
-            saved = [state for state in states if fate[state] == (False, False)]
-            deleted = [state for state in states if fate[state] == (True, False)]
-            if (True, True) in fates:
-                self._keep_switched(plan, (state for state in states if fate[state] == (True, True)))
-        created = [state for state in saved if state.key is None]
+        created: list[InstanceState[Any]] = []
+        updated: list[InstanceState[Any]] = []
+        deleted: list[InstanceState[Any]] = []
+        for state in states:
+            is_delete, list_only = fate[state]
+            if list_only:
+                if is_delete:
+                    self._keep_switched(plan, state)
+            elif is_delete:
+                deleted.append(state)
+            elif state.key is None:
+                created.append(state)
+            else:
+                updated.append(state)
         if created:
-            sort_created(created)
-            found.append(Writes(_CREATED, plan, created, [state.obj() for state in created]))
-        if plan.follows_updates and len(created) != len(saved):
-            updated = [state for state in saved if state.key is not None] if created else saved
-            sort_by_key(updated)
+            if len(created) > 1:
+                created.sort(key=insert_order)
+            found.append(Writes(_CREATED, plan, created, [*map(_object_of, created)]))
+        if updated and plan.follows_updates:
+            if len(updated) > 1:
+                sort_by_key(updated)
             writes = self._changed(plan, updated)
             if writes.states:
                 found.append(writes)
         if deleted:
-            sort_by_key(deleted)
+            if len(deleted) > 1:
+                sort_by_key(deleted)
             for state in deleted:
                 if state.committed_state:
                     self._show_last_row(plan, state)
-            found.append(Writes(_DELETED, plan, deleted, [state.obj() for state in deleted], [*map(_key_of, deleted)]))
+            found.append(Writes(_DELETED, plan, deleted, [*map(_object_of, deleted)], [*map(_key_of, deleted)]))
 
-    def _keep_switched(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> None:
-        """Keep the last rows of deleted objects whose rows others have taken over."""
-        for state in states:
-            if state.key is not None:
-                self._show_last_row(plan, state)
-                loaded = state.dict
-                self._switched[state.key] = {key: loaded[key] for key in plan.columns if key in loaded}
+    def _keep_switched(self, plan: Plan, state: InstanceState[Any]) -> None:
+        """Keep the last row of a deleted object whose row another one has taken over."""
+        if state.key is not None:
+            self._show_last_row(plan, state)
+            loaded = state.dict
+            self._switched[state.key] = {key: loaded[key] for key in plan.columns if key in loaded}
 
     def _changed(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> Writes:
         """Return the rows that an UPDATE has changed."""

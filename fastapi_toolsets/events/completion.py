@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from .records import Change, Record, Writes
 
 
-def complete(session: Session, journal: Journal, *, reload: bool) -> None:
+def complete(session: Session, journal: Journal) -> None:
     """Load what callbacks will read and the flushes left unloaded, one SELECT for each mapper and 500 rows.
+
+    Where other statements than those of flushes may have written the same rows, everything is read again.
 
     Args:
         session: The session, still in its transaction, with nothing left to flush.
         journal: What the transaction did, everything released into its root frame.
-        reload: Whether to read everything again, since other statements may have written the same rows.
     """
-    everything = reload or journal.unsure
+    everything = journal.past_flush or journal.unsure
     written = journal.root.writes
     if written and not (everything or journal.bulk) and all(map(_shows_rows, written)):
         return
@@ -52,7 +53,7 @@ def complete(session: Session, journal: Journal, *, reload: bool) -> None:
         and _is_told(record)
     ]
     if told:
-        _complete(session, told, reload=reload)
+        _complete(session, told, reload=journal.past_flush)
 
 
 def _shows_rows(writes: Writes) -> bool:

@@ -124,7 +124,7 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("_position", "bulk", "nested", "root", "told", "touched", "unsure")
+    __slots__ = ("_position", "bulk", "nested", "past_flush", "root", "told", "touched", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -136,6 +136,7 @@ class Journal:
         self.touched: bool = False  # whether any frame was asked for in the current transaction: quick to see
         self.unsure: bool = False  # whether a change has a value that only the database knows
         self.bulk: bool = False  # whether a bulk statement wrote any of the rows
+        self.past_flush: bool = False  # whether any statement was sent that no flush has made, and may have written
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
@@ -175,15 +176,15 @@ class Journal:
 
     def take_back(self) -> None:
         """Make the root whole again."""
-        if self.told:
-            first, *others = self.told
-            for frame in (*others, self.root):
-                first.release(frame)
-            self.root, self.told = first, []
+        first, *others = self.told
+        for frame in (*others, self.root):
+            first.release(frame)
+        self.root, self.told = first, []
 
     def take(self) -> Frame:
         """Return the root's frame and begin again empty."""
-        self.take_back()
+        if self.told:
+            self.take_back()
         frame = self.root
         self.clear()
         return frame
@@ -197,7 +198,7 @@ class Journal:
             if self.nested:
                 self.nested.clear()
             self.touched = self.bulk = False
-        self.unsure = False
+        self.unsure = self.past_flush = False
 
     def frames(self) -> Iterator[Frame]:
         """Iterate over all frames, outermost first."""

@@ -20,23 +20,17 @@ _Place: TypeAlias = "tuple[Writes, int]"
 """One row, and where it stands in what was written alike."""
 
 _DELETED = Kind.DELETED
-_insert_order = attrgetter("insert_order")
+insert_order = attrgetter("insert_order")
+"""Returns where a new object stands among those that SQLAlchemy inserts."""
 _key = attrgetter("key")
-
-
-def sort_created(states: list[InstanceState[Any]]) -> None:
-    """Put new objects in the order in which SQLAlchemy inserts them."""
-    if len(states) > 1:
-        states.sort(key=_insert_order)
 
 
 def sort_by_key(states: list[InstanceState[Any]]) -> None:
     """Put objects that are updated or deleted in the order of their primary keys."""
-    if len(states) > 1:
-        try:
-            states.sort(key=_key)  # what comes before the primary key in it is the same for all of a mapper
-        except TypeError:  # keys that have no order of their own
-            states.sort(key=lambda state: repr(state.key and state.key[1]))
+    try:
+        states.sort(key=_key)  # what comes before the primary key in it is the same for all of a mapper
+    except TypeError:  # keys that have no order of their own
+        states.sort(key=lambda state: repr(state.key and state.key[1]))
 
 
 def in_order(found: list[Writes]) -> list[Writes]:

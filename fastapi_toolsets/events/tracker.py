@@ -85,14 +85,16 @@ class Tracker:
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
-        capture = self.capture
+        capture, now = self.capture, self.now
         if capture.written:
             capture.after_finalized(session)
-        now = self.now
-        if now.committing and not now.telling:
-            votes = _BEFORE_COMMIT in registry.phases
-            if (self._journal.touched or votes) and compatibility.is_clean(session):
-                self._prepare(session, votes=votes and self._is_ending(session))
+        if now.committing and not now.telling and compatibility.is_clean(session):
+            if _BEFORE_COMMIT in registry.phases:
+                if self._is_ending(session):
+                    self._vote(session)
+                self._prepare(session)
+            elif self._journal.touched:
+                self._prepare(session)
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
@@ -105,7 +107,7 @@ class Tracker:
         if self.capture.written:
             self.capture.after_finalized(session, early=True)  # a listener of the flush writes: that comes second
         now = self.now
-        now.wrote = now.wrote_past_flush = now.follows = True
+        now.wrote = now.follows = self._journal.past_flush = True
         return self._bulk
 
     def before_commit(self, session: Session) -> None:
@@ -124,8 +126,11 @@ class Tracker:
         votes = _BEFORE_COMMIT in registry.phases
         if votes or self._journal.touched:
             now.follows = True
-            if votes or compatibility.is_clean(session):
-                self._prepare(session, votes=True)
+            if votes:
+                self._vote(session)
+                self._prepare(session)
+            elif compatibility.is_clean(session):
+                self._prepare(session)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
 
@@ -140,7 +145,7 @@ class Tracker:
             now.released = nested
             return
         root = session.get_transaction()
-        if now.lost or not journal:
+        if now.lost or not (journal.root.writes or journal):
             return  # rolled back, whatever the server called it
         if root is None or not self._counts(root):
             journal.clear()
@@ -200,7 +205,9 @@ class Tracker:
             self.now.outer_commit = False  # it was this savepoint's own commit() that released another one first
         elif parent is None and self.now.outer_commit:
             self.now.committing = self.now.follows = True
-            self._prepare(session, votes=True)
+            if _BEFORE_COMMIT in registry.phases:
+                self._vote(session)
+            self._prepare(session)
 
     def _is_ending(self, session: Session) -> bool:
         root = session.get_transaction()
@@ -229,7 +236,7 @@ class Tracker:
         self.now.told = batch = self.now.told or Batch(generation.get(), _BEFORE_COMMIT)
         try:
             for number in range(limit + 2):
-                complete(session, journal, reload=self.now.wrote_past_flush)
+                complete(session, journal)
                 found = deliveries(batch, journal.root)
                 journal.set_aside()
                 if not found:
@@ -248,17 +255,10 @@ class Tracker:
             return Round(found, caller, self.options)
         return ObservingRound(found, caller, self.options, observers)
 
-    def _prepare(self, session: Session, *, votes: bool) -> None:
-        """Complete what callbacks will read, now that everything is flushed and the transaction still open.
-
-        Args:
-            session: The session.
-            votes: Whether a commit is under way, so that ``BEFORE_COMMIT`` callbacks are due.
-        """
-        if votes and _BEFORE_COMMIT in registry.phases:
-            self._vote(session)
-        now, root = self.now, session.get_transaction()
-        if root is None or not self._journal:
+    def _prepare(self, session: Session) -> None:
+        """Complete what callbacks will read, now that everything is flushed and the transaction still open."""
+        now, journal, root = self.now, self._journal, session.get_transaction()
+        if root is None or not (journal.root.writes or journal):
             return
         now.connections = compatibility.transaction_connections(root)
         now.lost = outcome.is_lost(now.connections)
@@ -270,7 +270,7 @@ class Tracker:
                 RolledBackCommitWarning,
             )
         else:
-            complete(session, self._journal, reload=now.wrote_past_flush)
+            complete(session, journal)
             now.prepared = True
 
     def _counts(self, root: SessionTransaction) -> bool:
