@@ -47,6 +47,7 @@ FLOORS = {
     "fastapi_toolsets.events.queue": 2,
     "fastapi_toolsets.events.recording": 2,
     "fastapi_toolsets.events.rows": 2,
+    "fastapi_toolsets.events.straight": 2,
     "fastapi_toolsets.events.asyncio": 3,
     "fastapi_toolsets.events.session": 3,
     "fastapi_toolsets.events.tracker": 3,

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .crossing import Crossing
     from .records import Writes
     from .registry import Listener
+    from .straight import Straight
     from .types import SessionOptions
 
 _UPDATED = Kind.UPDATED
@@ -49,9 +50,11 @@ class Host(Protocol):
 
     Attributes:
         options: What the session factory was told.
+        dispatch: What calls callbacks right now.
     """
 
     options: SessionOptions
+    dispatch: Dispatch | Straight | None
 
     def caller(self, session: Session) -> object:
         """Return the session that committed, of the caller's kind."""
@@ -76,6 +79,7 @@ class Dispatch(Queue):
     _stop: BaseException | None = None
     _grace_ends: float | None = None
     _on_loop = False
+    _called: tuple[object, BaseException | None] | None = None
 
     def __init__(self, host: Host, session: Session, states: list[InstanceState[Any]]) -> None:
         """Begin with nothing to tell."""
@@ -104,7 +108,10 @@ class Dispatch(Queue):
         """
         token = generation.set(0)  # every batch sets its own
         try:
-            self._begin()
+            if self._called is None:
+                self._advance()
+            else:
+                self._enter_generation()
             while (listener := self._listener) is not None:
                 if self._stop is None:
                     if listener.is_async:
@@ -168,16 +175,28 @@ class Dispatch(Queue):
             keywords["event"] = make_event(delivery)
         return listener.callback(delivery.obj, EVENT_TYPES[kind], changes, **keywords)
 
+    def called(self, result: object, error: BaseException | None) -> None:
+        """Take what the callback that is due has returned or raised already, to go on from there."""
+        self._called = result, error
+
+    def _take_called(self) -> object:
+        result, error = self._called or (None, None)
+        self._called = None
+        if error is not None:
+            raise error
+        return result
+
     # In the session's own place.
 
     def _run_in_place(self) -> None:
         """Call sync callbacks; what they wait for inside the greenlet bridge outlives a cancellation, as async ones."""
         if stands_in_bridge():
-            compatibility.call_with_waits(self._run_sync, self._outlive)
+            compatibility.call_with_waits(self._run_sync, self.outlive)
         else:
             self._run_sync()
 
-    async def _outlive(self, awaitable: Awaitable[Any]) -> object:
+    async def outlive(self, awaitable: Awaitable[Any]) -> object:
+        """Wait for what a sync callback waits for, although the committer is cancelled."""
         outlived = await outlive(awaitable, self._grace_left(), self._options.callback_grace)
         if outlived.cancellation is not None:
             self._stop = outlived.cancellation
@@ -200,7 +219,7 @@ class Dispatch(Queue):
     def _run_one(self, listener: Listener) -> bool:
         """Call a sync callback; return whether that ended everything."""
         try:
-            result = self._call(listener)
+            result = self._call(listener) if self._called is None else self._take_called()
             if result is not None and inspect.isawaitable(result):
                 self._wait(result)
         except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others

@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from .delivery import (
-    EVENT_TYPES,
     Hook,
     deliveries,
     generation,
@@ -19,7 +18,6 @@ from .delivery import (
 )
 from .failures import log_fields
 from .muting import anything_muted, is_muted
-from .plans import plans
 from .records import Batch, Record, Writes
 from .registry import registry
 
@@ -119,21 +117,23 @@ class Queue:
             return record
         return delivery
 
-    def _begin(self) -> None:
-        """Move on to the first callback that is due: most commits have a single one, which is quick to find."""
-        writes = self._waiting[0] if self._waiting else None
-        if type(writes) is Writes and not (self._mutes or registry.recorders):
-            plan = writes.plan
-            listener = plan.alone[EVENT_TYPES[writes.kind]]
-            if listener is not None and plans.by_mapper.get(plan.mapper) is plan:
-                self._delivery = self._waiting.popleft()
-                self._batch = batch = writes.batch
-                self._listeners = (listener,)
-                self._index, self._listener, self._alone = 0, listener, True
-                batch.position = writes.index = writes.start = 0
-                generation.set(batch.generation + 1)
-                return
-        self._advance()
+    def take_over(self, calls: list[tuple[Writes, Listener]], place: int) -> None:
+        """Go on with what is being told already.
+
+        Args:
+            calls: What a commit has to tell, with the only one who hears of it.
+            place: Which of it is being told; it knows by itself how far that has come.
+        """
+        written = [writes for writes, _ in calls]
+        batch = self._batch = Batch(generation.get() - 1)
+        for writes in written:
+            writes.batch = batch
+        self._delivery = current = written[place]
+        current.start = sum(len(writes.states) for writes in written[:place])
+        batch.position = current.start + current.index
+        self._waiting.extend(written[place + 1 :])
+        self._index, self._listener = 0, calls[place][1]
+        self._listeners = (self._listener,)
 
     def _advance(self, *, tell: bool = True) -> None:
         """Move on to the callback that is due next, or to name it only, where nothing is told any more."""

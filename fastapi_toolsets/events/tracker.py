@@ -21,6 +21,7 @@ from .journal import Frame, Journal
 from .observing import ObservingDispatch, ObservingRound
 from .records import Batch
 from .registry import registry
+from .straight import Straight, straight_calls
 from .transaction import Transaction
 from .types import Phase
 from .warn import warn
@@ -60,7 +61,7 @@ class Tracker:
         self._journal = Journal()
         self.capture: Capture = Capture(self._journal)
         self._bulk = BulkWrites(self._journal, options.on_bulk_write)
-        self.dispatch: Dispatch | None = None
+        self.dispatch: Dispatch | Straight | None = None
         self._warned_joined = False
         self.now: Transaction = Transaction()
 
@@ -325,24 +326,27 @@ class Tracker:
             dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
             dispatch.add(phase, told, frame)
             return
-        observers = observation.current
-        if observers is None:
-            dispatch = Dispatch(self, session, states)
-        else:
-            dispatch = ObservingDispatch(self, session, states, observers)
-        self.dispatch = dispatch
-        try:
+        calls = straight_calls(frame) if phase is _AFTER_COMMIT and observation.current is None else None
+        if calls is None:
+            self.dispatch = dispatch = self._new_dispatch(session, states)
             dispatch.add(phase, told, frame)
-            del frame  # the dispatch lets go of each event once it is told
+        else:
+            self.dispatch = dispatch = Straight(self, session, states, calls)
+        del frame  # the dispatch lets go of each event once it is told
+        try:
             if compatibility.begin_block(session) is None:
                 dispatch.run(raises=phase is _AFTER_COMMIT)
             else:
                 with compatibility.usable_in_begin_block(session):
                     dispatch.run(raises=phase is _AFTER_COMMIT)
         finally:
-            self.dispatch = None
-            if dispatch.states:
-                compatibility.expire(session, dispatch.states)
+            states, self.dispatch = self.dispatch.states, None
+            if states:
+                compatibility.expire(session, states)
+
+    def _new_dispatch(self, session: Session, states: list[InstanceState[Any]]) -> Dispatch:
+        observers = observation.current
+        return Dispatch(self, session, states) if observers is None else ObservingDispatch(self, session, states, observers)
 
     # What a dispatch asks of whoever follows the session.
 

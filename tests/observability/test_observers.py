@@ -23,8 +23,8 @@ from fastapi_toolsets.events import (
     remove_observer,
 )
 from fastapi_toolsets.events import created as recorded
-from fastapi_toolsets.events.dispatch import Dispatch
 from fastapi_toolsets.events.observing import ObservingDispatch
+from fastapi_toolsets.events.straight import Straight
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for, muted
 
 from ..contract.event_models import LOCAL, created
@@ -449,7 +449,7 @@ async def test_observer_is_removed_again(front: FrontEnd) -> None:
         with observing(*observer):
             await front.add(Order(id=len(dispatches)))
             await front.commit()
-    assert dispatches == [Dispatch, ObservingDispatch, Dispatch]
+    assert dispatches == [Straight, ObservingDispatch, Straight]
     assert len(notes.lines) == 4
     assert observation.current is None
 
