@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from ..errors import CascadeLimitError, CommitAbortedError
 from . import compatibility
 from .crossing import find_crossing, run_to_end
-from .delivery import EVENT_TYPES, generation, listeners_of, make_changes, make_event, names_of, restore, take_snapshot
+from .delivery import generation, listeners_of, make_changes, make_event, names_of, restore, take_snapshot
 from .muting import is_muted
-from .records import Kind, Record
+from .records import EVENT_TYPES, Kind, Record
 from .registry import Listener
 
 if TYPE_CHECKING:

@@ -35,6 +35,14 @@ _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 _key_of = attrgetter("key")
 _object_of = methodcaller("obj")
+
+
+def _keys(states: list[InstanceState[Any]]) -> list[IdentityKey | None]:
+    return [states[0].key] if len(states) == 1 else [*map(_key_of, states)]  # a map is not worth its making for one
+
+
+def _objects(states: list[InstanceState[Any]]) -> list[object]:
+    return [states[0].obj()] if len(states) == 1 else [*map(_object_of, states)]
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
@@ -117,7 +125,7 @@ class Capture:
         if created:
             if len(created) > 1:
                 created.sort(key=insert_order)
-            found.append(Writes(_CREATED, plan, created, [*map(_object_of, created)]))
+            found.append(Writes(_CREATED, plan, created, _objects(created)))
         if updated and plan.follows_updates:
             if len(updated) > 1:
                 sort_by_key(updated)
@@ -130,7 +138,7 @@ class Capture:
             for state in deleted:
                 if state.committed_state:
                     self._show_last_row(plan, state)
-            found.append(Writes(_DELETED, plan, deleted, [*map(_object_of, deleted)], [*map(_key_of, deleted)]))
+            found.append(Writes(_DELETED, plan, deleted, _objects(deleted), _keys(deleted)))
 
     def _keep_switched(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Keep the last row of a deleted object whose row another one has taken over."""
@@ -169,10 +177,10 @@ class Capture:
                         changes += (key, old, new)
             if len(changes) != end:
                 end = len(changes)
-                ends.append(end // 3)
+                ends.append(end)
                 changed.append(state)
                 objects.append(instance)
-        return Writes(_UPDATED, plan, changed, objects, [*map(_key_of, changed)], changes, ends)
+        return Writes(_UPDATED, plan, changed, objects, _keys(changed), changes, ends)
 
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
@@ -246,7 +254,7 @@ class Capture:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
-                writes.keys = [*map(_key_of, writes.states)]
+                writes.keys = _keys(writes.states)
             writes.position = journal.take_positions(len(writes.states))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)

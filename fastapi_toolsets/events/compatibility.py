@@ -7,10 +7,10 @@ import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
-from sqlalchemy.orm import InstanceState, attributes, mapperlib
+from sqlalchemy.orm import InstanceState, SessionTransaction, attributes, mapperlib
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import concurrency
 
@@ -21,14 +21,13 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Delete, Insert, Update
     from sqlalchemy.engine import Connection, Transaction
-    from sqlalchemy.orm import Mapper, Session, SessionTransaction
+    from sqlalchemy.orm import Mapper, Session
     from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
     from sqlalchemy.orm.util import AliasedInsp
     from sqlalchemy.sql.base import ExecutableOption
 
 ResultT = TypeVar("ResultT")
-_first = itemgetter(0)
 
 # ``await_only`` is called ``await_`` from SQLAlchemy 2.1 on; the old name stays as an alias for a while.
 _await: Callable[[Awaitable[Any]], Any] = getattr(concurrency, "await_", None) or concurrency.await_only
@@ -126,18 +125,19 @@ price of sets that are made at each call.
 """
 
 
-def transaction_connections(transaction: SessionTransaction) -> set[Connection]:
-    """Return the connections that a root transaction has acquired.
+def transaction_connections(transaction: SessionTransaction) -> Collection[tuple[Connection, Transaction, bool, bool]]:
+    """Return the connections that a root transaction has acquired, each perhaps twice.
 
-    ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` twice for each, by
-    connection and by engine. SQLAlchemy 2.1.7 brought the public ``connections``, which gives the same.
+    ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` by connection and by
+    engine. The last is true where the session has taken the connection from an engine by itself. SQLAlchemy 2.1.7 brought
+    the public ``connections``, which gives the connections only.
     """
-    return {*map(_first, transaction._connections.values())}  # noqa: SLF001
+    return transaction._connections.values()  # noqa: SLF001
 
 
 def begun_transactions(transaction: SessionTransaction) -> set[Transaction]:
     """Return the database transactions that a root transaction began (:func:`transaction_connections`), also ended."""
-    return {entry[1] for entry in transaction._connections.values()}  # noqa: SLF001
+    return {entry[1] for entry in transaction_connections(transaction)}
 
 
 def is_orphan(state: InstanceState[Any]) -> bool:
@@ -270,23 +270,26 @@ def is_ending(root: SessionTransaction) -> bool:
     return root._current_fn is not None  # noqa: SLF001
 
 
-def after_close(transaction: SessionTransaction, settle: Callable[[SessionTransaction], None]) -> None:
-    """Call ``settle`` when closing ``transaction`` is interrupted, after what was begun has been tidied up.
+class CommittedTransaction(SessionTransaction):
+    """What the transaction of an event session becomes once COMMIT has succeeded, to notice an interrupted ``close()``.
 
     After COMMIT ``SessionTransaction.commit`` calls ``self.close()``, which gives the connection back. A driver that
     awaits there can be cancelled, and then no session event tells that the transaction has ended although it was
     committed. Would ``commit`` no longer go through ``close``, such events were reported as lost instead of delivered.
+
+    A class of its own and no function put into the object: that would make every later look at its attributes slow.
     """
 
-    def guarded_close(invalidate: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
-        del transaction.__dict__["close"]
-        try:
-            transaction.close(invalidate)
-        except BaseException:
-            settle(transaction)
-            raise
+    settle: ClassVar[Callable[[Session, SessionTransaction], None]]
+    """Called when closing was interrupted, after what was begun has been tidied up."""
 
-    transaction.__dict__["close"] = guarded_close
+    def close(self, invalidate: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
+        """Close as any transaction does, and settle what an interruption leaves."""
+        try:
+            SessionTransaction.close(self, invalidate)
+        except BaseException:
+            CommittedTransaction.settle(self.session, self)
+            raise
 
 
 def is_autocommit(connection: Connection) -> bool:

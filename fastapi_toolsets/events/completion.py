@@ -31,8 +31,12 @@ def complete(session: Session, journal: Journal) -> None:
     """
     everything = journal.past_flush or journal.unsure
     written = journal.root.writes
-    if written and not (everything or journal.bulk) and all(map(_shows_rows, written)):
-        return
+    if written and not (everything or journal.bulk):
+        for writes in written:
+            if not _shows_rows(writes):
+                break
+        else:
+            return
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
         complete_rows(session, journal)

@@ -15,7 +15,7 @@ from .loading import detached_copy, populate
 from .muting import everything_muted
 from .plan import NO_VALUE, copy_value, state_of
 from .plans import plans
-from .records import Batch, Kind, Members, Record, Writes, show_last_row
+from .records import EVENT_TYPES, Batch, Kind, Members, Record, Writes, show_last_row
 from .registry import Listener, registry
 from .rows import RowRecord
 from .types import CallbackFailure, Event, ModelEvent, Phase
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
     from .types import Changes
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
-
-EVENT_TYPES = {
-    Kind.CREATED: ModelEvent.CREATE,
-    Kind.UPDATED: ModelEvent.UPDATE,
-    Kind.DELETED: ModelEvent.DELETE,
-}
 
 generation: ContextVar[int] = ContextVar("fastapi_toolsets_generation", default=0)
 """The generation that a commit made here would have: 0, or one more than that of the callback that is running.
@@ -101,7 +95,8 @@ def _folded(batch: Batch, records: Iterable[Record]) -> Iterator[Delivery]:
         writes = Writes(kind, plan, [record.state for record in several], [record.obj for record in several])
         writes.origins = [record.origin for record in several]
         writes.keys = [record.key for record in several]
-        writes.set_changes(record.changes for record in several)
+        if kind is _UPDATED:
+            writes.set_changes(record.changes for record in several)
         writes.position = several[0].position
         writes.batch = batch
         yield writes

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from . import compatibility
 from .crossing import find_crossing, run_to_end, stands_in_bridge, was_cancelled
 from .delivery import (
-    EVENT_TYPES,
     Hook,
     counted_log_fields,
     describe,
@@ -25,24 +24,46 @@ from .failures import Failures
 from .outliving import outlive
 from .plans import plans
 from .queue import Queue
-from .records import Kind, Record
+from .records import EVENT_TYPES, Kind, Record
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
-    from .records import Writes
+    from .journal import Frame
+    from .records import Batch, Writes
     from .registry import Listener
-    from .straight import Straight
     from .types import SessionOptions
 
 _UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 _GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
+
+
+class Telling(Protocol):
+    """What calls callbacks right now, as whoever follows the session sees it.
+
+    Attributes:
+        states: The states of the objects to expire once all callbacks have run.
+    """
+
+    states: list[InstanceState[Any]]
+
+    def take_snapshots(self) -> None:
+        """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
+        ...
+
+    def add(self, phase: Phase, before: Batch | None, frame: Frame) -> None:
+        """Queue what a transaction that ends now has to tell."""
+        ...
+
+    def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
+        ...
 
 
 class Host(Protocol):
@@ -54,7 +75,7 @@ class Host(Protocol):
     """
 
     options: SessionOptions
-    dispatch: Dispatch | Straight | None
+    dispatch: Telling | None
 
     def caller(self, session: Session) -> object:
         """Return the session that committed, of the caller's kind."""
@@ -95,12 +116,12 @@ class Dispatch(Queue):
             self._found = find_crossing(self._options.callback_backend)
         return self._found
 
-    def run(self, *, raises: bool) -> None:
+    def run(self, phase: Phase) -> None:
         """Call everything that waits, and what it leads to.
 
         Args:
-            raises: Whether the caller can be told by an exception what went wrong. After a rollback it cannot: it has
-                one of its own.
+            phase: The phase that the first of it is told in. After a commit the caller can be told by an exception what
+                went wrong; after a rollback it has one of its own.
 
         Raises:
             CascadeLimitError: Callbacks kept committing.
@@ -131,7 +152,7 @@ class Dispatch(Queue):
         finally:
             generation.reset(token)
         if self._stop is not None or self._failures is not None or self.left_out:
-            self._report(raises=raises)
+            self._report(raises=phase is Phase.AFTER_COMMIT)
 
     def _report(self, *, raises: bool) -> None:
         """Say what went wrong; see :meth:`run`."""

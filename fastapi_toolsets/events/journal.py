@@ -158,6 +158,11 @@ class Journal:
             frame = self.nested[savepoint] = Frame()
         return frame
 
+    def writes(self) -> list[Writes]:
+        """Return what the only flush of the transaction has written; nothing where there is more to it."""
+        root = self.root
+        return root.writes if not (root.on_commit or self.nested or self.told) else []
+
     def release(self, savepoint: Hashable, parent: Hashable | None) -> None:
         """Hand what a savepoint did to the enclosing level."""
         frame = self.nested.pop(savepoint, None)
@@ -185,14 +190,17 @@ class Journal:
         """Return the root's frame and begin again empty."""
         if self.told:
             self.take_back()
-        frame = self.root
+        frame, self.root = self.root, Frame()
         self.clear()
         return frame
 
     def clear(self) -> None:
         """Forget everything."""
         if self.touched:
-            self.root = Frame()
+            if self.root.writes and not self.root.on_commit:
+                self.root.writes = []  # which is all that it holds
+            else:
+                self.root = Frame()
             if self.told:
                 self.told = []
             if self.nested:

@@ -43,15 +43,15 @@ class ObservingDispatch(Dispatch):
             calls = ((delivery, listener) for delivery in found for listener in listeners_of(delivery))
             self._tell_not_called(calls, "callbacks have committed too many times in a row")
 
-    def run(self, *, raises: bool) -> None:
+    def run(self, phase: Phase) -> None:
         """Call everything that waits, and what it leads to; see :meth:`Dispatch.run`."""
         deliveries = sum(not is_only_recorded(delivery) for delivery in self._waiting)
         if not deliveries:
-            super().run(raises=raises)
+            super().run(phase)
             return
-        waiting = ObservedDispatch(phase=self._waiting[0].batch.phase, deliveries=deliveries)
+        waiting = ObservedDispatch(phase=phase, deliveries=deliveries)
         ending = self._observers.begin_dispatch(waiting)
-        _run(lambda: super(ObservingDispatch, self).run(raises=raises), ending, lambda: self._crossing)
+        _run(lambda: super(ObservingDispatch, self).run(phase), ending, lambda: self._crossing)
 
     def _call(self, listener: Listener) -> object:
         """Call the callback; return an awaitable if it is async, and wait here for what a sync one has returned."""

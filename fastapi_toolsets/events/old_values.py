@@ -11,18 +11,17 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, state_of
-from .plans import plans
+from .plans import NOWHERE, plans
 from .records import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sqlalchemy.orm import InstanceState, Mapper, Session
-    from sqlalchemy.orm.instrumentation import ClassManager
 
     from .journal import Journal
     from .plan import Plan
-    from .plans import Reach, Route
+    from .plans import Reach
 
 _UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
 _UPDATED = Kind.UPDATED
@@ -63,13 +62,10 @@ class OldValues:
             self._load_related(session, related)
 
     def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        manager: ClassManager[Any] | None = None
-        route: Route | None = None
+        routes = plans.routes
         for state in states:
-            if state.manager is not manager:  # looked up once where many of one class follow each other
-                manager = state.manager
-                route = plans.route(manager.mapper)
-            if route is None:
+            route = routes.get(state.manager) or plans.route(state.manager)
+            if route is NOWHERE:
                 continue
             plan, reach, has_orphans = route
             if plan is not None:
@@ -83,13 +79,10 @@ class OldValues:
                 _reach(state, reach, to_load, self.of, is_delete=False)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        manager: ClassManager[Any] | None = None
-        route: Route | None = None
+        routes = plans.routes
         for state in states:
-            if state.manager is not manager:
-                manager = state.manager
-                route = plans.route(manager.mapper)
-            if route is None:
+            route = routes.get(state.manager) or plans.route(state.manager)
+            if route is NOWHERE:
                 continue
             plan, reach, _ = route
             if plan is not None and (
@@ -212,13 +205,14 @@ class OldValues:
 
 def _loses_values(state: InstanceState[Any]) -> bool:
     """Whether old values are not known, or the flush would throw them away: those of SQL expressions."""
-    committed, loaded = state.committed_state, state.dict
-    # Only what is loaded, and neither NO_VALUE nor an expression, is sure to be there after the flush as well.
-    return not (
-        committed.keys() <= loaded.keys()
-        and ATOMS.issuperset(map(type, committed.values()))
-        and ATOMS.issuperset(map(type, map(loaded.get, committed)))
-    )
+    instance = state.obj()
+    if instance is None:
+        return False
+    loaded = instance_dict(instance)
+    for key, old in state.committed_state.items():
+        if old is NO_VALUE or key not in loaded or type(loaded[key]) not in ATOMS:
+            return True
+    return False
 
 
 def _reach(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.engine import Connection, ExceptionContext, RootTransaction, Transaction
+    from sqlalchemy.orm import SessionTransaction
 
 # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
 _POSTGRESQL_IN_ERROR = 3
@@ -42,14 +43,14 @@ def install() -> None:
         event.listen(Engine, "handle_error", _note_error)
 
 
-def is_lost(connections: Iterable[Connection]) -> bool:
-    """Whether a COMMIT on one of the connections would be answered with success, but commit nothing.
+def is_lost(root: SessionTransaction) -> bool:
+    """Whether a COMMIT of the transaction would be answered with success, but commit nothing.
 
     PostgreSQL does so once a statement has failed (its answer to COMMIT is ROLLBACK), SQLite where an error such as a
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    for connection in connections:
+    for connection, _, _, _ in compatibility.transaction_connections(root):
         if (_a_statement_failed or connection.dialect.name == "postgresql") and _is_lost(connection):
             return True
     return False

@@ -98,7 +98,7 @@ class Plan:
         listeners: Who listens, in any phase, in the order of calling.
         by_phase: Who hears of each event type in each phase.
         alone: The one who hears of each event type after a commit, where it is a single callback that is told nothing
-            but what every callback is told.
+            but what was recorded, as it was recorded.
         shown: The event types that somebody hears of before or after the commit.
         follows_rollback: Whether somebody hears of what was rolled back.
         columns: Every mapped column attribute, by key.
@@ -133,9 +133,6 @@ class Plan:
                 for kind in ModelEvent
             }
             for phase in Phase
-        }
-        self.alone: dict[ModelEvent, Listener | None] = {
-            kind: _plain(heard) for kind, heard in self.by_phase[Phase.AFTER_COMMIT].items()
         }
         self.listeners: tuple[Listener, ...] = listeners
         self.observed: bool = observed
@@ -177,6 +174,10 @@ class Plan:
             and not copies
             and self.reported == self.watched_columns.keys()
         )
+        self.alone: dict[ModelEvent, Listener | None] = {
+            kind: _plain(heard) if kind is not ModelEvent.UPDATE or self.simple else None
+            for kind, heard in self.by_phase[Phase.AFTER_COMMIT].items()
+        }
         self.comparisons: dict[str, Callable[[Any, Any], bool]] = {
             key: column.equal for key, column in self.watched_columns.items()
         }

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
     from sqlalchemy.orm import Mapper, RelationshipProperty
+    from sqlalchemy.orm.instrumentation import ClassManager
 
 
 class Reach:
@@ -49,6 +50,10 @@ class Route(NamedTuple):
     has_orphans: bool
 
 
+NOWHERE: Route = Route(None, (), False)  # noqa: FBT003 - a tuple with names
+"""The route where nobody hears of anything."""
+
+
 class Plans:
     """The plan of each mapper, made at its first flush and dropped whenever a registration changes anything."""
 
@@ -56,13 +61,14 @@ class Plans:
         """Begin empty and follow the registry."""
         self.by_mapper: dict[Mapper[Any], Plan | None] = {}
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self._routes: dict[Mapper[Any], Route | None] = {}
+        self.routes: dict[ClassManager[Any], Route] = {}
+        """What a flush that begins has to look at in objects of each class, as far as that is known."""
         registry.subscribe(self.clear)
 
     def clear(self) -> None:
         """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
         self._ranks = {}
-        self._routes = {}
+        self.routes = {}
         self.by_mapper = {}
 
     def get(self, mapper: Mapper[Any]) -> Plan | None:
@@ -77,23 +83,20 @@ class Plans:
             by_mapper[mapper] = plan
             return plan
 
-    def route(self, mapper: Mapper[Any]) -> Route | None:
-        """Return what a flush that begins has to look at in objects of a class, ``None`` where it is nothing."""
-        routes = self._routes
-        try:
-            return routes[mapper]
-        except KeyError:
-            plan = self.get(mapper)
-            reach = tuple(
-                Reach(prop)
-                for prop in mapper.relationships
-                if prop.direction is RelationshipDirection.ONETOMANY
-                and not prop.viewonly
-                and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
-            )
-            has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-            route = routes[mapper] = Route(plan, reach, has_orphans) if plan is not None or reach else None
-            return route
+    def route(self, manager: ClassManager[Any]) -> Route:
+        """Find out what a flush that begins has to look at in objects of a class, and keep it in ``routes``."""
+        routes, mapper = self.routes, manager.mapper
+        plan = self.get(mapper)
+        reach = tuple(
+            Reach(prop)
+            for prop in mapper.relationships
+            if prop.direction is RelationshipDirection.ONETOMANY
+            and not prop.viewonly
+            and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
+        )
+        has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
+        route = routes[manager] = NOWHERE if plan is None and not reach else Route(plan, reach, has_orphans)
+        return route
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
         """Return where each mapper stands when tables are ordered parents first, then in order of definition."""

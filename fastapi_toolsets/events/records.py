@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum, auto
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -47,9 +46,13 @@ class Kind(IntEnum):
     DELETED = auto()
 
 
-# Looking a member up in its enumeration takes longer than comparing with it.
-_CREATED, _UPDATED = Kind.CREATED, Kind.UPDATED
-_CREATE, _UPDATE, _DELETE = ModelEvent.CREATE, ModelEvent.UPDATE, ModelEvent.DELETE
+EVENT_TYPES = {
+    Kind.CREATED: ModelEvent.CREATE,
+    Kind.UPDATED: ModelEvent.UPDATE,
+    Kind.DELETED: ModelEvent.DELETE,
+}
+
+_DELETED = Kind.DELETED  # looking a member up in its enumeration takes longer than comparing with it
 
 
 class Members:
@@ -159,7 +162,7 @@ class Writes:
         origins: The identity keys that the rows had before the flush; of new rows none.
         keys: The identity keys that they have after it; of deleted rows none.
         changes: What was updated, row after row: key, old, new and again.
-        ends: How many changes there are up to the end of each row; empty for rows that are new or deleted.
+        ends: Where in ``changes`` each row's part ends; empty for rows that are new or deleted.
         position: When the transaction first touched the first of them; the others follow.
         batch: The batch that they are told with.
         index: The row that is being told, one before the first where none was yet.
@@ -211,39 +214,21 @@ class Writes:
 
         The batch's place is left behind; :meth:`all_told` brings it up again.
         """
-        kind, objects = self.kind, self.objects
-        if kind is _UPDATED:
-            ends, parts, begin = self.ends, iter(self.changes), 0
-            changes = zip(parts, parts, parts, strict=True)  # the quickest way: it uses one tuple again and again
-            if self.index > 0:
-                begin = ends[self.index - 1]
-                next(islice(changes, begin, begin), None)
-            for index in range(self.index, len(objects)):
-                self.index = index
-                told: Changes = {}
-                end = ends[index]
-                for key, old, new in islice(changes, end - begin):
-                    told[key] = {"old": old, "new": new}
-                begin = end
-                yield objects[index], _UPDATE, told
-        elif kind is _CREATED:
-            for index in range(self.index, len(objects)):
-                self.index = index
-                yield objects[index], _CREATE, None
-        else:
-            plan, states = self.plan, self.states
-            for index in range(self.index, len(objects)):
-                self.index = index
-                if states[index].committed_state:
-                    show_last_row(plan, states[index])
-                yield objects[index], _DELETE, None
+        event_type, deletes = EVENT_TYPES[self.kind], self.kind is _DELETED
+        for index in range(self.index, len(self.objects)):
+            self.index = index
+            if deletes and self.states[index].committed_state:
+                show_last_row(self.plan, self.states[index])
+            told: Changes | None = None
+            if self.ends:
+                told = {key: {"old": old, "new": new} for key, old, new in self.changes_of(index)}
+            yield self.objects[index], event_type, told
 
     def changes_of(self, index: int) -> tuple[Change, ...]:
         """Return what was updated in one row."""
         if not self.ends:
             return ()
-        begin = self.ends[index - 1] if index else 0
-        parts = iter(self.changes[3 * begin : 3 * self.ends[index]])
+        parts = iter(self.changes[self.ends[index - 1] if index else 0 : self.ends[index]])
         return tuple(zip(parts, parts, parts, strict=True))
 
     def record(self, index: int) -> Record:
@@ -281,7 +266,7 @@ class Writes:
         for row in changes:
             for change in row:
                 flat += change
-            ends.append(len(flat) // 3)
+            ends.append(len(flat))
         self.changes, self.ends = flat, ends
 
 

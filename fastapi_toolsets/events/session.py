@@ -285,6 +285,14 @@ def _after_transaction_end(session: SyncEventSession, transaction: SessionTransa
         session._tracker.after_transaction_end(session, transaction)
 
 
+def _settle(session: Session, transaction: SessionTransaction) -> None:
+    if isinstance(session, SyncEventSession):
+        session._tracker.after_transaction_end(session, transaction)
+
+
+compatibility.CommittedTransaction.settle = _settle
+
+
 def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:
     """Warn once for each model that has listeners and was flushed by a session that calls none."""
     for mapper in compatibility.flushed_states(flush_context):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import compatibility
 from .crossing import stands_in_bridge
-from .delivery import EVENT_TYPES, generation
+from .delivery import generation
 from .dispatch import Dispatch
 from .muting import anything_muted
 from .plans import plans
-from .records import Kind
+from .records import EVENT_TYPES, Kind, show_last_row
 from .registry import registry
 
 if TYPE_CHECKING:
@@ -26,23 +26,21 @@ if TYPE_CHECKING:
     from .journal import Frame
     from .records import Batch, Writes
     from .registry import Listener
-    from .types import Phase
+    from .types import Changes, Phase
 
-_UPDATED = Kind.UPDATED
+_DELETED = Kind.DELETED  # looking a member up in its enumeration takes longer than comparing with it
 
 
-def straight_calls(frame: Frame) -> list[tuple[Writes, Listener]] | None:
+def straight_calls(written: list[Writes]) -> list[tuple[Writes, Listener]] | None:
     """Return what a commit has to tell with the callback that hears of it; ``None`` where there is more to it."""
-    if not frame.writes or frame.on_commit or registry.recorders or generation.get() or anything_muted():
+    if not written or generation.get() or registry.recorders or anything_muted():
         return None
     by_mapper = plans.by_mapper
     calls: list[tuple[Writes, Listener]] = []
-    for writes in frame.writes:
-        plan, kind = writes.plan, writes.kind
-        if by_mapper.get(plan.mapper) is not plan or (kind is _UPDATED and not plan.simple):
-            return None
-        listener = plan.alone[EVENT_TYPES[kind]]
-        if listener is None or listener.is_async:
+    for writes in written:
+        plan = writes.plan
+        listener = plan.alone[EVENT_TYPES[writes.kind]]
+        if listener is None or listener.is_async or by_mapper.get(plan.mapper) is not plan:
             return None
         calls.append((writes, listener))
     return calls
@@ -72,7 +70,7 @@ class Straight:
         self._place = 0
         self._dispatch: Dispatch | None = None
 
-    def run(self, *, raises: bool) -> None:
+    def run(self, phase: Phase) -> None:
         """Call everybody; see :meth:`Dispatch.run`."""
         token = generation.set(1)
         try:
@@ -83,23 +81,38 @@ class Straight:
         finally:
             generation.reset(token)
         if self._dispatch is not None:
-            self._dispatch.run(raises=raises)
+            self._dispatch.run(phase)
 
     def _call(self) -> None:
-        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
-            callback = listener.callback
-            writes.index = 0
-            for arguments in writes.arguments():
-                try:
-                    result = callback(*arguments)
-                except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
-                    self._hand_over().called(None, error)
-                    return
-                if result is not None or self._dispatch is not None or plans.by_mapper is not by_mapper:
-                    self._hand_over().called(result, None)
-                    return
+            if not self._tell(writes, listener.callback):
+                return
             self._place += 1
+
+    def _tell(self, writes: Writes, callback: Callable[..., object]) -> bool:
+        """Call a callback with each row; return whether nothing came in between."""
+        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        event_type, changes, ends = EVENT_TYPES[writes.kind], writes.changes, writes.ends
+        told: Changes | None = None
+        at = 0
+        for index, instance in enumerate(writes.objects):
+            writes.index = index
+            if ends:
+                told, end = {}, ends[index]
+                while at < end:
+                    told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+                    at += 3
+            elif writes.kind is _DELETED and writes.states[index].committed_state:
+                show_last_row(writes.plan, writes.states[index])
+            try:
+                result = callback(instance, event_type, told)
+            except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
+                self._hand_over().called(None, error)
+                return False
+            if result is not None or self._dispatch is not None or plans.by_mapper is not by_mapper:
+                self._hand_over().called(result, None)
+                return False
+        return True
 
     def _hand_over(self) -> Dispatch:
         """Let a dispatch go on with the row that is being told."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .delivery import Delivery
+    from .dispatch import Telling
     from .types import SessionOptions
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
@@ -61,7 +62,7 @@ class Tracker:
         self._journal = Journal()
         self.capture: Capture = Capture(self._journal)
         self._bulk = BulkWrites(self._journal, options.on_bulk_write)
-        self.dispatch: Dispatch | Straight | None = None
+        self.dispatch: Telling | None = None
         self._warned_joined = False
         self.now: Transaction = Transaction()
 
@@ -156,10 +157,7 @@ class Tracker:
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
             session.expire_on_commit = False
             now.expires = True
-        compatibility.after_close(root, self._settle)
-
-    def _settle(self, root: SessionTransaction) -> None:
-        self.after_transaction_end(root.session, root)
+        root.__class__ = compatibility.CommittedTransaction
 
     def before_use(self) -> None:
         """Keep what is being told and what waits: a callback begins to use the session, and may roll back or expire."""
@@ -261,8 +259,7 @@ class Tracker:
         now, journal, root = self.now, self._journal, session.get_transaction()
         if root is None or not (journal.root.writes or journal):
             return
-        now.connections = compatibility.transaction_connections(root)
-        now.lost = outcome.is_lost(now.connections)
+        now.lost = outcome.is_lost(root)
         if now.lost:
             warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
@@ -278,8 +275,8 @@ class Tracker:
         """Whether the session's commit was the real one."""
         if self.options.dispatch_on_joined_commit:
             return True
-        for connection in self.now.connections or compatibility.transaction_connections(root):
-            if connection.in_transaction():
+        for connection, _, _, is_own in compatibility.transaction_connections(root):
+            if not is_own and connection.in_transaction():
                 break
         else:
             return True
@@ -314,6 +311,13 @@ class Tracker:
         if self.now.expires:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
+        if self.dispatch is None and self.now.told is None and observation.current is None:
+            calls = straight_calls(self._journal.writes())
+            if calls is not None:
+                self._journal.clear()
+                self.now = Transaction()
+                self._run(session, Straight(self, session, states, calls), _AFTER_COMMIT)
+                return
         self._tell(session, self._journal.take(), _AFTER_COMMIT, states)
 
     def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
@@ -326,19 +330,19 @@ class Tracker:
             dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
             dispatch.add(phase, told, frame)
             return
-        calls = straight_calls(frame) if phase is _AFTER_COMMIT and observation.current is None else None
-        if calls is None:
-            self.dispatch = dispatch = self._new_dispatch(session, states)
-            dispatch.add(phase, told, frame)
-        else:
-            self.dispatch = dispatch = Straight(self, session, states, calls)
+        new = self._new_dispatch(session, states)
+        new.add(phase, told, frame)
         del frame  # the dispatch lets go of each event once it is told
+        self._run(session, new, phase)
+
+    def _run(self, session: Session, dispatch: Dispatch | Straight, phase: Phase) -> None:
+        self.dispatch = dispatch
         try:
             if compatibility.begin_block(session) is None:
-                dispatch.run(raises=phase is _AFTER_COMMIT)
+                dispatch.run(phase)
             else:
                 with compatibility.usable_in_begin_block(session):
-                    dispatch.run(raises=phase is _AFTER_COMMIT)
+                    dispatch.run(phase)
         finally:
             states, self.dispatch = self.dispatch.states, None
             if states:

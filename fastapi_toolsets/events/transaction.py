@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
-    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import SessionTransaction
 
     from .records import Batch
@@ -21,7 +18,6 @@ class Transaction:
         announced: The savepoint whose release was announced last.
         outer_commit: Whether that was done by the commit of an enclosing transaction.
         committing: Whether the transaction's own commit is under way.
-        connections: Those that it commits on.
         prepared: Whether all that callbacks will read is there.
         lost: Whether the server has rolled it back although nobody asked it to.
         committed: Whether COMMIT has succeeded.
@@ -33,7 +29,7 @@ class Transaction:
     """
 
     __slots__ = (
-        "announced", "committed", "committing", "connections", "expires", "follows", "lost", "outer_commit", "prepared",
+        "announced", "committed", "committing", "expires", "follows", "lost", "outer_commit", "prepared",
         "released", "telling", "told", "wrote",
     )  # fmt: skip
 
@@ -44,7 +40,6 @@ class Transaction:
         self.announced: SessionTransaction | None = None
         self.outer_commit: bool = False
         self.committing: bool = False
-        self.connections: AbstractSet[Connection] = _NONE
         self.prepared: bool = False
         self.lost: bool = False
         self.committed: bool = False
@@ -53,6 +48,3 @@ class Transaction:
         self.telling: bool = False
         self.wrote: bool = False
         self.follows: bool = False
-
-
-_NONE: AbstractSet[Connection] = frozenset()

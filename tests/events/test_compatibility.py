@@ -285,19 +285,26 @@ def test_in_place_changes_are_modifications(session: Session) -> None:
 
 
 def test_connections_of_a_transaction(engine: Engine, session: Session) -> None:
-    """``SessionTransaction._connections``: each connection once, and the same as the public attribute has."""
+    """``SessionTransaction._connections``: the same as the public attribute has, and whose connection each is."""
+
+    def known(transaction: SessionTransaction) -> dict[Connection, bool]:
+        return {connection: own for connection, _, _, own in compatibility.transaction_connections(transaction)}
+
     transaction = session.begin()
-    assert compatibility.transaction_connections(transaction) == set()
+    assert known(transaction) == {}
     connection = session.connection()
     session.execute(select(Parent))
-    assert compatibility.transaction_connections(transaction) == {connection}
+    assert known(transaction) == {connection: True}
     public = getattr(transaction, "connections", None)
     assert public is None or set(public) == {connection}
     other = create_engine("sqlite://")
     second = session.connection(bind_arguments={"bind": other})
-    assert compatibility.transaction_connections(transaction) == {connection, second}
+    assert known(transaction) == {connection: True, second: True}
     assert connection.engine is engine
-    session.rollback()
+    with other.connect() as third:
+        session.connection(bind_arguments={"bind": third})
+        assert known(transaction) == {connection: True, second: True, third: False}
+        session.rollback()
     other.dispose()
 
 
@@ -580,7 +587,9 @@ class Interrupted(BaseException):
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-def test_a_commit_closes_its_transaction_by_its_own_close(session: Session, *, interrupted: bool) -> None:
+def test_a_commit_closes_its_transaction_by_its_own_close(
+    session: Session, monkeypatch: pytest.MonkeyPatch, *, interrupted: bool
+) -> None:
     """``SessionTransaction.commit`` calls ``self.close()``; ``settle`` runs when that is interrupted, and only then."""
     happened: list[object] = []
 
@@ -590,12 +599,17 @@ def test_a_commit_closes_its_transaction_by_its_own_close(session: Session, *, i
             if interrupted:
                 raise Interrupted
 
+    def settle(of: Session, transaction: SessionTransaction) -> None:
+        assert of is session
+        happened.append(transaction)
+
+    monkeypatch.setattr(compatibility.CommittedTransaction, "settle", settle)
     session.add(Parent(id=1))
     session.flush()
     transaction = session.get_transaction()
     assert transaction is not None
     event.listen(session, "after_transaction_end", end)
-    compatibility.after_close(transaction, happened.append)
+    transaction.__class__ = compatibility.CommittedTransaction
     commit: Callable[[], None] = session.commit
     if interrupted:
         with pytest.raises(Interrupted):
@@ -603,7 +617,6 @@ def test_a_commit_closes_its_transaction_by_its_own_close(session: Session, *, i
     else:
         commit()
     assert happened == (["end", transaction] if interrupted else ["end"])
-    assert "close" not in vars(transaction)
 
 
 def test_a_statement_tells_what_it_writes() -> None:
