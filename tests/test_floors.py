@@ -38,6 +38,7 @@ FLOORS = {
     "fastapi_toolsets.events.delivery": 2,
     "fastapi_toolsets.events.dispatch": 2,
     "fastapi_toolsets.events.failures": 2,
+    "fastapi_toolsets.events.kept_loop": 2,
     "fastapi_toolsets.events.loading": 2,
     "fastapi_toolsets.events.observing": 2,
     "fastapi_toolsets.events.old_values": 2,
