@@ -37,6 +37,7 @@ FLOORS = {
     "fastapi_toolsets.events.crossing": 2,
     "fastapi_toolsets.events.delivery": 2,
     "fastapi_toolsets.events.dispatch": 2,
+    "fastapi_toolsets.events.eager": 2,
     "fastapi_toolsets.events.failures": 2,
     "fastapi_toolsets.events.kept_loop": 2,
     "fastapi_toolsets.events.loading": 2,
