@@ -1,7 +1,11 @@
-"""The one place that touches what SQLAlchemy does not promise; tests/events/test_compatibility.py notices a change."""
+"""The one place that touches what SQLAlchemy and asyncio do not promise.
+
+tests/events/test_compatibility.py notices a change.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import importlib
@@ -97,6 +101,31 @@ def _greenlet_class() -> type[Any]:
 
 def _yes(_self: object) -> bool:
     return True
+
+
+def switch_task(
+    loop: asyncio.AbstractEventLoop, was: asyncio.Task[Any] | None, becomes: asyncio.Task[Any] | None
+) -> None:
+    """Make another task of a loop the current one, as asyncio does around each of a task's steps.
+
+    ``_leave_task`` and ``_enter_task`` are documented, for those who write tasks. Python 3.11 only: later ones take a
+    task's first step themselves.
+    """
+    if was is not None:
+        asyncio._leave_task(loop, was)  # noqa: SLF001
+    if becomes is not None:
+        asyncio._enter_task(loop, becomes)  # noqa: SLF001
+
+
+def forget_task(task: asyncio.Task[Any]) -> None:
+    """Let nobody hear of a task that is pending only because the loop has not come to it; Python 3.11 only.
+
+    ``_unregister_task`` is documented, for those who write tasks. ``Task._log_destroy_pending`` is not; asyncio uses it
+    for the tasks of ``gather()``. Without it a loop that is stopped and closed in this very turn would log that a
+    pending task was destroyed.
+    """
+    asyncio._unregister_task(task)  # noqa: SLF001
+    cast("Any", task)._log_destroy_pending = False  # noqa: SLF001
 
 
 # The first three are called in every commit. An ``attrgetter`` is one step of the interpreter, a function takes ten.

@@ -23,6 +23,7 @@ import anyio.from_thread
 
 from ..errors import SessionOptionError
 from . import compatibility
+from .kept_loop import KeptLoop, make_loop
 from .outliving import LAST_WORDS, AsyncFunction, outlive_call
 
 if TYPE_CHECKING:
@@ -200,16 +201,20 @@ class _OwnLoop:
         runner: asyncio.Runner | None = getattr(_local, "runner", None)
         if runner is None:
             # The factory keeps the runner from making its loop the thread's current one.
-            runner = _local.runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+            runner = _local.runner = asyncio.Runner(loop_factory=make_loop)
             _local.end = _EndOfThread(runner)
         context = contextvars.copy_context()
         loop = runner.get_loop()
-        task = loop.create_task(function(), context=context)
-        # One turn of the loop, which is as far as callbacks come that wait for nothing. The runner would do as well,
-        # in five times the time, since it takes over the process's interrupts.
-        loop.stop()
+        kept = loop if isinstance(loop, KeptLoop) else None
+        task = kept.begin(function(), context) if kept else loop.create_task(function(), context=context)
+        # One step, or one turn of the loop, is as far as callbacks come that wait for nothing. The runner would do as
+        # well, in many times the time, since it takes over the process's interrupts.
         try:
-            loop.run_forever()
+            if kept:
+                kept.advance(task)
+            else:
+                loop.stop()
+                loop.run_forever()
         except BaseException:  # an interrupt between the callbacks
             task.cancel()
             raise

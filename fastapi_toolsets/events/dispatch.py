@@ -100,6 +100,7 @@ class Dispatch(Queue):
     _stop: BaseException | None = None
     _grace_ends: float | None = None
     _on_loop = False
+    _has_begun = False
     _called: tuple[object, BaseException | None] | None = None
 
     def __init__(self, host: Host, session: Session, states: list[InstanceState[Any]]) -> None:
@@ -129,10 +130,10 @@ class Dispatch(Queue):
         """
         token = generation.set(0)  # every batch sets its own
         try:
-            if self._called is None:
-                self._advance()
-            else:
+            if self._has_begun:
                 self._enter_generation()
+            else:
+                self._advance()
             while (listener := self._listener) is not None:
                 if self._stop is None:
                     if listener.is_async:
@@ -146,8 +147,7 @@ class Dispatch(Queue):
                     self._report_unstarted()
                     break
         except BaseException:
-            if self._failures is not None:
-                self._failures.log_kept()
+            self.log_kept()
             raise
         finally:
             generation.reset(token)
@@ -170,13 +170,8 @@ class Dispatch(Queue):
             left = self._grace_left()
             grace = self._options.callback_grace if left is None else left
             self._crossing.run(function, grace, cancelled=cancelled)
-        except Exception as error:
-            logger.error(  # noqa: TRY400 - the error is at hand
-                "Async callbacks could not run, since no event loop could be reached",
-                exc_info=error,
-                extra=self._fields(),
-            )
-            self._report_rest("no event loop could be reached")
+        except Exception as error:  # noqa: BLE001 - it is logged
+            self.could_not_cross(error)
         self._enter_generation()  # what was begun there was begun in another context
 
     def _call(self, listener: Listener) -> object:
@@ -195,6 +190,38 @@ class Dispatch(Queue):
         if listener.wants_event:
             keywords["event"] = make_event(delivery)
         return listener.callback(delivery.obj, EVENT_TYPES[kind], changes, **keywords)
+
+    # Where somebody else has begun.
+
+    def take_over(self, calls: list[tuple[Writes, Listener]], place: int, crossing: Crossing | None) -> None:
+        """Go on with what is being told already; :meth:`called` says how far the callback has come that is due.
+
+        Args:
+            calls: What a commit has to tell, with the only one who hears of it.
+            place: Which of it is being told; it knows by itself how far that has come.
+            crossing: The way to a loop, where it was found already.
+        """
+        self._has_begun = True
+        self._found = crossing
+        self._resume(calls, place)
+
+    async def go_on(self) -> None:
+        """Go on on the loop on which somebody else has begun."""
+        await (self._run_all() if self._crossing.in_bridge else self._run_async())
+
+    def log_kept(self) -> None:
+        """Log the failures that were kept to be raised, since something else is raised."""
+        if self._failures is not None:
+            self._failures.log_kept()
+
+    def could_not_cross(self, error: Exception) -> None:
+        """Log that async callbacks cannot run, and forget them."""
+        logger.error(
+            "Async callbacks could not run, since no event loop could be reached",
+            exc_info=error,
+            extra=self._fields(),
+        )
+        self._report_rest("no event loop could be reached")
 
     def called(self, result: object, error: BaseException | None) -> None:
         """Take what the callback that is due has returned or raised already, to go on from there."""
@@ -334,7 +361,7 @@ class Dispatch(Queue):
                 if self._alone:
                     await self._await_alike(listener)
                 else:
-                    result = self._call(listener)
+                    result = self._call(listener) if self._called is None else self._take_called()
                     if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
                         await result
             except (KeyboardInterrupt, SystemExit) as error:

@@ -10,6 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import anyio
 
+from .eager import begin
+
 ResultT = TypeVar("ResultT")
 AsyncFunction: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
 
@@ -20,9 +22,9 @@ LAST_WORDS = 1.0
 async def outlive_call(function: AsyncFunction, grace: float, *, cancelled: bool) -> None:
     """Run an async function that goes on for a grace although this task is cancelled; see ``Crossing.run``."""
     # A task of its own, since asyncio has no other way to keep a cancellation of the host from the callback that is
-    # awaiting at that moment.
+    # awaiting at that moment. Until it awaits something it needs no turn of the loop.
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
+    ended: asyncio.Future[None] | None = None
 
     async def run() -> None:
         try:
@@ -30,11 +32,15 @@ async def outlive_call(function: AsyncFunction, grace: float, *, cancelled: bool
         finally:
             _set(ended)  # a turn of the loop earlier than the task's own callback would
 
-    task = loop.create_task(run())
-    task.add_done_callback(lambda _: _set(ended))  # where it was cancelled before it began
-    if cancelled:
-        await _grant(task, grace)
+    if cancelled:  # its grace may be over by now
+        await _grant(loop.create_task(run()), grace)
         return
+    task = loop.create_task(run()) if loop.get_task_factory() else begin(run(), loop)
+    if task is None:
+        await _let_cancellation_in()
+        return
+    ended = loop.create_future()
+    task.add_done_callback(lambda _: _set(ended))  # where it ended before, or was cancelled before it began
     try:
         await ended
     except asyncio.CancelledError:
@@ -43,8 +49,15 @@ async def outlive_call(function: AsyncFunction, grace: float, *, cancelled: bool
     task.result()
 
 
-def _set(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
+async def _let_cancellation_in() -> None:
+    """Be cancelled here, where somebody has asked for it meanwhile, as if something had been waited for."""
+    host = asyncio.current_task()
+    if host is not None and host.cancelling():
+        await asyncio.sleep(0)
+
+
+def _set(ended: asyncio.Future[None] | None) -> None:
+    if ended is not None and not ended.done():
         ended.set_result(None)
 
 

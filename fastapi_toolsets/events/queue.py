@@ -117,8 +117,8 @@ class Queue:
             return record
         return delivery
 
-    def take_over(self, calls: list[tuple[Writes, Listener]], place: int) -> None:
-        """Go on with what is being told already.
+    def _resume(self, calls: list[tuple[Writes, Listener]], place: int) -> None:
+        """Begin with what is being told already.
 
         Args:
             calls: What a commit has to tell, with the only one who hears of it.

@@ -6,10 +6,12 @@ told. As soon as anything else happens than that a callback returns nothing, a :
 
 from __future__ import annotations
 
+from inspect import isawaitable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from . import compatibility
-from .crossing import stands_in_bridge
+from .crossing import find_crossing, stands_in_bridge
 from .delivery import generation
 from .dispatch import Dispatch
 from .muting import anything_muted
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import InstanceState, Session
 
+    from .crossing import Crossing
     from .dispatch import Host
     from .journal import Frame
     from .records import Batch, Writes
@@ -32,7 +35,10 @@ _DELETED = Kind.DELETED  # looking a member up in its enumeration takes longer t
 
 
 def straight_calls(written: list[Writes]) -> list[tuple[Writes, Listener]] | None:
-    """Return what a commit has to tell with the callback that hears of it; ``None`` where there is more to it."""
+    """Return what a commit has to tell with the callback that hears of it; ``None`` where there is more to it.
+
+    Either all of the callbacks are sync, or all are async.
+    """
     if not written or generation.get() or registry.recorders or anything_muted():
         return None
     by_mapper = plans.by_mapper
@@ -40,20 +46,22 @@ def straight_calls(written: list[Writes]) -> list[tuple[Writes, Listener]] | Non
     for writes in written:
         plan = writes.plan
         listener = plan.alone[EVENT_TYPES[writes.kind]]
-        if listener is None or listener.is_async or by_mapper.get(plan.mapper) is not plan:
+        if listener is None or by_mapper.get(plan.mapper) is not plan:
+            return None
+        if calls and listener.is_async is not calls[0][1].is_async:
             return None
         calls.append((writes, listener))
     return calls
 
 
 class Straight:
-    """Calls sync callbacks with what a flush wrote. Runs on the thread or greenlet of whoever committed.
+    """Calls callbacks with what a flush wrote. Runs on the thread or greenlet of whoever committed.
 
     Attributes:
         states: The states of the objects to expire once all callbacks have run.
     """
 
-    __slots__ = ("_calls", "_dispatch", "_host", "_place", "_session", "states")
+    __slots__ = ("_calls", "_crossing", "_dispatch", "_host", "_place", "_session", "states")
 
     def __init__(
         self,
@@ -68,13 +76,16 @@ class Straight:
         self._session = session
         self._calls = calls
         self._place = 0
+        self._crossing: Crossing | None = None
         self._dispatch: Dispatch | None = None
 
     def run(self, phase: Phase) -> None:
         """Call everybody; see :meth:`Dispatch.run`."""
         token = generation.set(1)
         try:
-            if stands_in_bridge():
+            if self._calls and self._calls[0][1].is_async:
+                self._cross()
+            elif stands_in_bridge():
                 compatibility.call_with_waits(self._call, self._outlive)
             else:
                 self._call()
@@ -82,6 +93,43 @@ class Straight:
             generation.reset(token)
         if self._dispatch is not None:
             self._dispatch.run(phase)
+
+    def _cross(self) -> None:
+        options = self._host.options
+        self._crossing = crossing = find_crossing(options.callback_backend)
+        try:
+            crossing.run(self._await, options.callback_grace)
+        except Exception as error:  # noqa: BLE001 - the dispatch logs it
+            self._hand_over().could_not_cross(error)
+        except BaseException:
+            if self._dispatch is not None:
+                self._dispatch.log_kept()
+            raise
+
+    async def _await(self) -> None:
+        generation.set(1)  # a loop's task has a context of its own
+        for writes, listener in self._calls:
+            if not await self._tell_async(writes, listener.callback):
+                await self._hand_over().go_on()
+                return
+            self._place += 1
+
+    async def _tell_async(self, writes: Writes, callback: Callable[..., object]) -> bool:
+        """Call and await a callback with each row; return whether nothing came in between."""
+        by_mapper = plans.by_mapper
+        writes.index = 0
+        for arguments in writes.arguments():
+            try:
+                result = callback(*arguments)
+                if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
+                    await result
+            except BaseException as error:  # noqa: BLE001 - as below
+                self._hand_over().called(None, error)
+                return False
+            if self._dispatch is not None or plans.by_mapper is not by_mapper:
+                self._hand_over().called(None, None)
+                return False
+        return True
 
     def _call(self) -> None:
         for writes, listener in self._calls:
@@ -118,7 +166,7 @@ class Straight:
         """Let a dispatch go on with the row that is being told."""
         if self._dispatch is None:
             self._dispatch = Dispatch(self._host, self._session, self.states)
-            self._dispatch.take_over(self._calls, self._place)
+            self._dispatch.take_over(self._calls, self._place, self._crossing)
             self._host.dispatch = self._dispatch
         return self._dispatch
 

@@ -1,8 +1,11 @@
-"""Every fact about SQLAlchemy that it does not promise and the library stands on: a change of one fails here first."""
+"""Every fact that neither SQLAlchemy nor asyncio promises and the library stands on: a change fails here first."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, cast
 
@@ -301,11 +304,13 @@ def test_connections_of_a_transaction(engine: Engine, session: Session) -> None:
     second = session.connection(bind_arguments={"bind": other})
     assert known(transaction) == {connection: True, second: True}
     assert connection.engine is engine
-    with other.connect() as third:
+    foreign = create_engine("sqlite://")
+    with foreign.connect() as third:
         session.connection(bind_arguments={"bind": third})
         assert known(transaction) == {connection: True, second: True, third: False}
         session.rollback()
     other.dispose()
+    foreign.dispose()
 
 
 def test_autocommit_is_known(engine: Engine) -> None:
@@ -670,3 +675,48 @@ def test_an_upsert_tells_its_target_and_what_it_sets() -> None:
 def test_all_mappers() -> None:
     """``_all_registries`` names every declarative registry that has mappers."""
     assert {Parent.__mapper__, Child.__mapper__} <= set(compatibility.all_mappers())
+
+
+# Tasks of asyncio
+
+
+OLD = pytest.mark.skipif(sys.version_info >= (3, 12), reason="from 3.12 on asyncio takes a task's first step itself")
+
+
+@OLD
+@pytest.mark.anyio
+async def test_another_task_is_made_the_current_one() -> None:
+    """``_leave_task`` and ``_enter_task``, to a task and back, and from where there is none."""
+    loop, host = asyncio.get_running_loop(), asyncio.current_task()
+    other = asyncio.create_task(asyncio.sleep(0))
+    seen: list[object] = []
+
+    def switch(*tasks: asyncio.Task[Any] | None) -> None:
+        for was, becomes in itertools.pairwise(tasks):
+            compatibility.switch_task(loop, was, becomes)
+            seen.append(asyncio.current_task())
+
+    switch(host, other, host)
+    loop.call_soon(switch, None, other, None)
+    await other
+    assert seen == [other, host, other, None]
+
+
+@OLD
+def test_a_forgotten_task_is_destroyed_in_silence() -> None:
+    """``_unregister_task`` and ``Task._log_destroy_pending``: a loop is closed before it has come to it."""
+    logged: list[dict[str, Any]] = []
+    for forget in (False, True):
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda _, context: logged.append(context))
+        coroutine = asyncio.sleep(0)
+        task = loop.create_task(coroutine)
+        assert asyncio.all_tasks(loop) == {task}
+        if forget:
+            compatibility.forget_task(task)
+            assert asyncio.all_tasks(loop) == set()
+        loop.close()
+        coroutine.close()
+        del task
+        gc.collect()
+    assert [context["message"] for context in logged] == ["Task was destroyed but it is pending!"]
