@@ -80,7 +80,9 @@ class Capture:
         if self._flushes:
             self.clear()  # an interrupted flush has left something behind
         self._flushes = True
-        self._olds.read(session)
+        modified, deleted = compatibility.unflushed_states(session)
+        if modified or deleted:
+            self._olds.read(session, modified, deleted)
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> bool:
         """Read what was written while SQLAlchemy still knows the old values; return whether anybody hears of it."""
@@ -129,9 +131,7 @@ class Capture:
         if updated and plan.follows_updates:
             if len(updated) > 1:
                 sort_by_key(updated)
-            writes = self._changed(plan, updated)
-            if writes.states:
-                found.append(writes)
+            self._read_updated(plan, updated, found)
         if deleted:
             if len(deleted) > 1:
                 sort_by_key(deleted)
@@ -147,8 +147,8 @@ class Capture:
             loaded = state.dict
             self._switched[state.key] = {key: loaded[key] for key in plan.columns if key in loaded}
 
-    def _changed(self, plan: Plan, states: Iterable[InstanceState[Any]]) -> Writes:
-        """Return the rows that an UPDATE has changed."""
+    def _read_updated(self, plan: Plan, states: list[InstanceState[Any]], found: list[Writes]) -> None:
+        """Find out what an UPDATE has changed, and leave out rows in which that is nothing."""
         if plan.misread:
             self._misread = True
         changed: list[InstanceState[Any]] = []
@@ -156,23 +156,22 @@ class Capture:
         changes: list[Any] = []
         ends: list[int] = []
         end = 0
-        compares_only, comparisons = plan.compares_only and not self._olds.of, plan.comparisons
+        comparisons = plan.comparisons if plan.compares_only and not self._olds.of else None
         for state in states:
             instance = state.obj()
             if instance is None:
                 continue
             loaded = instance_dict(instance)
-            if not compares_only:
+            if comparisons is None:
                 for change in self._changes(plan, state, loaded):
                     changes += change
             else:
                 for key, old in state.committed_state.items():
-                    equal = comparisons.get(key)
-                    if equal is not None:
+                    if key in comparisons:
                         new = loaded.get(key, PENDING)
                         if old is NO_VALUE or new is PENDING:
                             self._journal.unsure = True
-                        elif old is new or equal(old, new) is True:
+                        elif old is new or comparisons[key](old, new) is True:
                             continue
                         changes += (key, old, new)
             if len(changes) != end:
@@ -180,7 +179,8 @@ class Capture:
                 ends.append(end)
                 changed.append(state)
                 objects.append(instance)
-        return Writes(_UPDATED, plan, changed, objects, _keys(changed), changes, ends)
+        if changed:
+            found.append(Writes(_UPDATED, plan, changed, objects, _keys(changed), changes, ends))
 
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
@@ -249,7 +249,6 @@ class Capture:
         """
         written, self.written = self.written, []
         journal = self._journal
-        frame = journal.frame(self.savepoint)
         for writes in written:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
@@ -259,6 +258,7 @@ class Capture:
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
         self._flushes = False
+        frame = journal.frame(self.savepoint)
         if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
             self._write_records(session, frame, written)
             self.clear()

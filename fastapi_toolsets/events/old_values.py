@@ -11,11 +11,11 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, state_of
-from .plans import NOWHERE, plans
+from .plans import plans
 from .records import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy.orm import InstanceState, Mapper, Session
 
@@ -46,28 +46,20 @@ class OldValues:
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
         self._related_unknown: list[tuple[InstanceState[Any], str]] = []
 
-    def read(self, session: Session) -> None:
-        """Keep or load the old values that will be gone after the flush that begins."""
-        modified, deleted = compatibility.unflushed_states(session)
-        to_load: ToLoad = {}
-        if modified:
-            self._read_modified([*modified], to_load)
-        if deleted:
-            self._read_deleted([*deleted], to_load)
-        if to_load:
-            for mapper, wanted in to_load.items():
-                self._load(session, mapper, wanted)
-        if self._related_unknown:
-            related, self._related_unknown = self._related_unknown, []
-            self._load_related(session, related)
+    def read(
+        self, session: Session, modified: Collection[InstanceState[Any]], deleted: Collection[InstanceState[Any]]
+    ) -> None:
+        """Keep or load the old values that will be gone after the flush that begins.
 
-    def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
+        Args:
+            session: The session.
+            modified: The persistent states with changes that the flush writes.
+            deleted: Those that it deletes.
+        """
+        to_load: ToLoad = {}
         routes = plans.routes
-        for state in states:
-            route = routes.get(state.manager) or plans.route(state.manager)
-            if route is NOWHERE:
-                continue
-            plan, reach, has_orphans = route
+        for state in [*modified]:
+            plan, reach, has_orphans = routes.get(state.manager.mapper) or plans.route(state.manager.mapper)
             if plan is not None:
                 if plan.follows_updates and (plan.keeps_more or _loses_values(state)):
                     unknown = self._keep(state, plan)
@@ -77,20 +69,20 @@ class OldValues:
                     _want_last_row(state, plan, to_load)
             if reach:
                 _reach(state, reach, to_load, self.of, is_delete=False)
-
-    def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        routes = plans.routes
-        for state in states:
-            route = routes.get(state.manager) or plans.route(state.manager)
-            if route is NOWHERE:
-                continue
-            plan, reach, _ = route
+        for state in [*deleted]:
+            plan, reach, _ = routes.get(state.manager.mapper) or plans.route(state.manager.mapper)
             if plan is not None and (
                 state.committed_state or state.expired_attributes or state.callables or plan.deferred
             ):
                 _want_last_row(state, plan, to_load)
             if reach:
                 _reach(state, reach, to_load, self.of, is_delete=True)
+        if to_load:
+            for mapper, wanted in to_load.items():
+                self._load(session, mapper, wanted)
+        if self._related_unknown:
+            related, self._related_unknown = self._related_unknown, []
+            self._load_related(session, related)
 
     def _keep(self, state: InstanceState[Any], plan: Plan) -> set[str] | None:
         """Keep the old values that the flush would lose; return the keys of those that only the database knows."""

@@ -50,7 +50,8 @@ def is_lost(root: SessionTransaction) -> bool:
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    for connection, _, _, _ in compatibility.transaction_connections(root):
+    for entry in compatibility.transaction_connections(root):
+        connection = entry[0]
         if (_a_statement_failed or connection.dialect.name == "postgresql") and _is_lost(connection):
             return True
     return False

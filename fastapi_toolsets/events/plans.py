@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Table
     from sqlalchemy.orm import Mapper, RelationshipProperty
-    from sqlalchemy.orm.instrumentation import ClassManager
 
 
 class Reach:
@@ -50,10 +49,6 @@ class Route(NamedTuple):
     has_orphans: bool
 
 
-NOWHERE: Route = Route(None, (), False)  # noqa: FBT003 - a tuple with names
-"""The route where nobody hears of anything."""
-
-
 class Plans:
     """The plan of each mapper, made at its first flush and dropped whenever a registration changes anything."""
 
@@ -61,7 +56,7 @@ class Plans:
         """Begin empty and follow the registry."""
         self.by_mapper: dict[Mapper[Any], Plan | None] = {}
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self.routes: dict[ClassManager[Any], Route] = {}
+        self.routes: dict[Mapper[Any], Route] = {}
         """What a flush that begins has to look at in objects of each class, as far as that is known."""
         registry.subscribe(self.clear)
 
@@ -83,9 +78,8 @@ class Plans:
             by_mapper[mapper] = plan
             return plan
 
-    def route(self, manager: ClassManager[Any]) -> Route:
+    def route(self, mapper: Mapper[Any]) -> Route:
         """Find out what a flush that begins has to look at in objects of a class, and keep it in ``routes``."""
-        routes, mapper = self.routes, manager.mapper
         plan = self.get(mapper)
         reach = tuple(
             Reach(prop)
@@ -95,7 +89,7 @@ class Plans:
             and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
         )
         has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-        route = routes[manager] = NOWHERE if plan is None and not reach else Route(plan, reach, has_orphans)
+        route = self.routes[mapper] = Route(plan, reach, has_orphans)
         return route
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:

@@ -259,17 +259,17 @@ class Tracker:
         now, journal, root = self.now, self._journal, session.get_transaction()
         if root is None or not (journal.root.writes or journal):
             return
-        now.lost = outcome.is_lost(root)
-        if now.lost:
+        if outcome.is_lost(root):
+            now.lost = True
             warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
                 "rollback(): its COMMIT commits nothing, and no event is delivered. Call session.rollback() after an "
                 "error, or run the statement inside session.begin_nested()",
                 RolledBackCommitWarning,
             )
-        else:
-            complete(session, journal)
-            now.prepared = True
+            return
+        complete(session, journal)
+        now.prepared, now.lost = True, False
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
@@ -304,7 +304,7 @@ class Tracker:
                 self._tell(session, frame, _AFTER_ROLLBACK, [])
         journal.clear()
         self.capture.clear()
-        self.now = Transaction()
+        self.now.begin_again()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
         states: list[InstanceState[Any]] = []
@@ -315,7 +315,7 @@ class Tracker:
             calls = straight_calls(self._journal.writes())
             if calls is not None:
                 self._journal.clear()
-                self.now = Transaction()
+                self.now.begin_again()
                 self._run(session, Straight(self, session, states, calls), _AFTER_COMMIT)
                 return
         self._tell(session, self._journal.take(), _AFTER_COMMIT, states)
@@ -323,7 +323,7 @@ class Tracker:
     def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
         told = self.now.told
-        self.now = Transaction()
+        self.now.begin_again()
         dispatch = self.dispatch
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.
