@@ -156,14 +156,17 @@ class Capture:
         changes: list[Any] = []
         ends: list[int] = []
         end = 0
-        comparisons = plan.comparisons if plan.compares_only and not self._olds.of else None
+        comparisons, volatile, all_olds = plan.comparisons, plan.volatile_keys, self._olds.of
+        olds = NO_VALUES
         for state in states:
             instance = state.obj()
             if instance is None:
                 continue
             loaded = instance_dict(instance)
-            if comparisons is None:
-                for change in self._changes(plan, state, loaded):
+            if all_olds:
+                olds = all_olds.get(state, NO_VALUES)
+            if not plan.compares_only or ((olds or volatile) and olds.keys() != volatile):
+                for change in self._changes(plan, state, loaded, olds):
                     changes += change
             else:
                 for key, old in state.committed_state.items():
@@ -174,6 +177,8 @@ class Capture:
                         elif old is new or comparisons[key](old, new) is True:
                             continue
                         changes += (key, old, new)
+                if olds:
+                    self._add_made_by_database(plan, state, loaded, olds, changes)
             if len(changes) != end:
                 end = len(changes)
                 ends.append(end)
@@ -191,10 +196,10 @@ class Capture:
                 if last is not NO_VALUE:
                     loaded[key] = state.committed_state[key] = last
 
-    def _changes(self, plan: Plan, state: InstanceState[Any], loaded: Mapping[str, Any]) -> tuple[Change, ...]:
-        olds = self._olds.of.get(state, NO_VALUES) if self._olds.of else NO_VALUES
+    def _changes(
+        self, plan: Plan, state: InstanceState[Any], loaded: Mapping[str, Any], olds: Mapping[str, Any]
+    ) -> Iterator[Change]:
         columns = plan.watched_columns
-        changes: list[Change] = []
         for key, old in state.committed_state.items():
             column = columns.get(key)
             if column is not None:
@@ -207,25 +212,36 @@ class Capture:
                     continue
                 if column.copies:
                     old, new = copy_value(old), copy_value(new) if new is not PENDING else PENDING  # noqa: PLW2901
-                changes.append((key, old, new))
+                yield key, old, new
         if olds or plan.volatile:
-            made = list(self._made_by_database(plan, state, olds))
-            if made:
-                self._journal.unsure = True
-                changes += made
+            made: list[Any] = []
+            self._add_made_by_database(plan, state, loaded, olds, made)
+            parts = iter(made)
+            yield from zip(parts, parts, parts, strict=True)
         if plan.relationships:
-            changes.extend(self._related(plan, state, olds))
-        return tuple(changes)
+            yield from self._related(plan, state, olds)
 
-    def _made_by_database(self, plan: Plan, state: InstanceState[Any], olds: Mapping[str, Any]) -> Iterator[Change]:
-        """Changes that nobody assigned, or whose assignment was an SQL expression that the flush has resolved."""
-        committed, loaded = state.committed_state, state.dict
-        for key in {**dict.fromkeys(plan.volatile), **olds}:
+    def _add_made_by_database(
+        self,
+        plan: Plan,
+        state: InstanceState[Any],
+        loaded: Mapping[str, Any],
+        olds: Mapping[str, Any],
+        changes: list[Any],
+    ) -> None:
+        """Add what nobody assigned, or whose assignment was an SQL expression that the flush has resolved."""
+        committed = state.committed_state
+        for key in olds if olds.keys() == plan.volatile_keys else {**dict.fromkeys(plan.volatile), **olds}:
             if key in committed or key not in plan.watched_columns:
                 continue
             old, new = olds.get(key, NO_VALUE), loaded.get(key, PENDING)
-            if new is PENDING or (old is not NO_VALUE and not same(plan, key, old, new)):
-                yield key, old, plan.copied(key, new) if new is not PENDING else PENDING
+            if new is PENDING:
+                changes += (key, old, PENDING)
+            elif old is not NO_VALUE and not same(plan, key, old, new):
+                changes += (key, old, plan.copied(key, new))
+            else:
+                continue
+            self._journal.unsure = True
 
     def _related(self, plan: Plan, state: InstanceState[Any], olds: Mapping[str, Any]) -> Iterator[Change]:
         for key, is_collection in plan.relationships.items():

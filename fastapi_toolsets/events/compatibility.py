@@ -251,6 +251,16 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
             state._expire(loaded, expired_too)  # noqa: SLF001
 
 
+def set_loaded(state: InstanceState[Any], loaded: dict[str, Any], values: Mapping[str, object]) -> None:
+    """Give an object values of columns as if SQLAlchemy had loaded them; ``loaded`` is the object's dictionary.
+
+    ``InstanceState._commit`` is what the public ``set_committed_value()`` calls for each attribute by itself, in several
+    times the time. Would it forget less one day, such attributes would be loaded again when somebody reads them.
+    """
+    loaded.update(values)
+    state._commit(loaded, values)  # noqa: SLF001
+
+
 def announce_refresh(state: InstanceState[Any], names: Iterable[str]) -> None:
     """Tell the class's ``refresh`` listeners that attributes were loaded, so that mutable types adopt the new values.
 

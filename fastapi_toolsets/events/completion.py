@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .loading import detached_copy, populate, read_rows, unloaded_columns
+from sqlalchemy.orm.attributes import instance_dict
+
+from .loading import detached_copy, populate, read_rows, read_values, unloaded_columns
 from .plan import NO_VALUE, copy_value, state_of
 from .records import PENDING, Kind, merge_changes, same
 from .rows import RowRecord, complete_rows
@@ -13,7 +15,7 @@ from .types import ModelEvent
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstanceState, Session
 
     from .journal import Journal
     from .plan import Plan
@@ -29,14 +31,10 @@ def complete(session: Session, journal: Journal) -> None:
         session: The session, still in its transaction, with nothing left to flush.
         journal: What the transaction did, everything released into its root frame.
     """
-    everything = journal.past_flush or journal.unsure
     written = journal.root.writes
-    if written and not (everything or journal.bulk):
-        for writes in written:
-            if not _shows_rows(writes):
-                break
-        else:
-            return
+    if written and not (journal.past_flush or journal.bulk) and _complete_writes(session, journal, written):
+        return
+    everything = journal.past_flush or journal.unsure
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
         complete_rows(session, journal)
@@ -60,16 +58,89 @@ def complete(session: Session, journal: Journal) -> None:
         _complete(session, told, reload=journal.past_flush)
 
 
+def _complete_writes(session: Session, journal: Journal, written: list[Writes]) -> bool:
+    """Complete what the only flush has written; return whether no row needs a record of its own for that."""
+    for writes in written:
+        if writes.kind is Kind.DELETED or (_shows_rows(writes) and not journal.unsure):
+            continue
+        if not _is_heard(writes.kind, writes.plan):
+            continue
+        if writes.plan.deferred or not _load_writes(session, writes):
+            return False
+    return True
+
+
 def _shows_rows(writes: Writes) -> bool:
-    """Whether the objects of all rows show what was written, so that there is nothing to load; see below."""
-    if writes.kind is Kind.DELETED:
-        return True
+    """Whether the objects of all rows show what was written, so that there is nothing to load; see above."""
     if writes.plan.deferred:
         return False
     for state in writes.states:
         if state.modified or state.expired_attributes or state.callables or state.key is None:
             return False
     return True
+
+
+def _load_writes(session: Session, writes: Writes) -> bool:
+    """Load what a flush has left unloaded in objects that are as it has left them; return whether all of them are."""
+    plan, wanted = writes.plan, set[str]()
+    missing: dict[tuple[Any, ...], tuple[InstanceState[Any], object]] = {}
+    for state, instance in zip(writes.states, writes.objects, strict=True):
+        if state.modified or state.callables or state.key is None:
+            return False
+        if state.expired_attributes:
+            keys = state.expired_attributes & plan.columns.keys()
+            if keys:
+                wanted |= keys
+                missing[state.key[1]] = state, instance
+    names = sorted(wanted)
+    announces = plan.mapper.class_manager.dispatch.refresh
+    for identity, values in read_values(session, plan.mapper, missing, names) if missing else ():
+        state, instance = missing.get(identity, _NOBODY)
+        if state is None:
+            continue
+        if announces or not state.expired_attributes.issuperset(names):
+            row = zip(names, values, strict=True)
+            populate(state, {key: value for key, value in row if key in state.expired_attributes})
+        else:
+            instance_dict(instance).update(zip(names, values, strict=True))
+            state.expired_attributes.difference_update(names)
+            state.expired = False
+    if writes.ends:
+        _resolve_writes(writes)
+    return True
+
+
+_NOBODY = None, None
+
+
+def _resolve_writes(writes: Writes) -> None:
+    """Fill in the new values that were loaded, and leave out rows in which nothing has changed after all."""
+    plan, changes = writes.plan, [*writes.changes]
+    begin = 0
+    for instance, end in zip(writes.objects, writes.ends, strict=True):
+        for at in range(begin, end, 3):
+            key, old, new = changes[at : at + 3]
+            if old is NO_VALUE:
+                changes[at + 1] = None
+            if new is PENDING:
+                known = instance_dict(instance).get(key, PENDING)
+                if known is PENDING or same(plan, key, old, known):
+                    _resolve_one_by_one(writes)
+                    return
+                changes[at + 2] = plan.copied(key, known)
+        begin = end
+    writes.changes = changes
+
+
+def _resolve_one_by_one(writes: Writes) -> None:
+    """Do the same where something goes: rare enough to make a tuple of each row."""
+    resolved = [
+        tuple(_resolved(writes.plan, writes.changes_of(index), instance_dict(instance)))
+        for index, instance in enumerate(writes.objects)
+    ]
+    writes.set_changes(resolved)
+    if not all(resolved):
+        writes.keep([index for index, changes in enumerate(resolved) if changes])
 
 
 def keep_rows(session: Session, records: list[Record]) -> None:
@@ -130,6 +201,10 @@ def _is_told(record: Record) -> bool:
     return record.kind is not Kind.DELETED and ModelEvent.CREATE in record.plan.shown
 
 
+def _is_heard(kind: Kind, plan: Plan) -> bool:
+    return (ModelEvent.UPDATE if kind is Kind.UPDATED else ModelEvent.CREATE) in plan.shown
+
+
 def _reread(record: Record, row: Mapping[str, Any]) -> Iterator[Change]:
     for key, _, _ in record.changes:
         if key in row:
@@ -137,12 +212,15 @@ def _reread(record: Record, row: Mapping[str, Any]) -> Iterator[Change]:
 
 
 def _resolve_pending(record: Record) -> None:
+    record.changes = tuple(_resolved(record.plan, record.changes, record.state.dict))
+
+
+def _resolved(plan: Plan, changes: tuple[Change, ...], loaded: Mapping[str, Any]) -> Iterator[Change]:
     """Fill in the new values that were loaded, and drop what has not changed after all."""
-    plan, loaded = record.plan, record.state.dict
-    resolved: list[Change] = []
-    for key, old, new in record.changes:
-        known = loaded.get(key, PENDING) if new is PENDING else new
-        if known is PENDING or (new is PENDING and same(plan, key, old, known)):
-            continue
-        resolved.append((key, None if old is NO_VALUE else old, plan.copied(key, known) if new is PENDING else new))
-    record.changes = tuple(resolved)
+    for key, old, new in changes:
+        if new is not PENDING:
+            yield key, None if old is NO_VALUE else old, new
+        else:
+            known = loaded.get(key, PENDING)
+            if known is not PENDING and not same(plan, key, old, known):
+                yield key, None if old is NO_VALUE else old, plan.copied(key, known)

@@ -79,7 +79,7 @@ def _as_written(batch: Batch, written: list[Writes]) -> list[Delivery] | None:
     for writes in written:
         if writes.kind is _UPDATED and not writes.plan.simple:
             return None
-        if writes.plan.tells(_AFTER_COMMIT, EVENT_TYPES[writes.kind]):
+        if writes.states and writes.plan.tells(_AFTER_COMMIT, EVENT_TYPES[writes.kind]):
             writes.batch = batch
             found.append(writes)
     return found if written else None

@@ -61,7 +61,7 @@ class OldValues:
         for state in [*modified]:
             plan, reach, has_orphans = routes.get(state.manager.mapper) or plans.route(state.manager.mapper)
             if plan is not None:
-                if plan.follows_updates and (plan.keeps_more or _loses_values(state)):
+                if plan.follows_updates and (_loses_values(state) or (plan.keeps_more and self._needs_more(state, plan))):
                     unknown = self._keep(state, plan)
                     if unknown:
                         to_load.setdefault(plan.mapper, {})[state] = unknown
@@ -83,6 +83,21 @@ class OldValues:
         if self._related_unknown:
             related, self._related_unknown = self._related_unknown, []
             self._load_related(session, related)
+
+    def _needs_more(self, state: InstanceState[Any], plan: Plan) -> bool:
+        """Keep what an UPDATE sets by itself, where all of it is loaded; return whether there is more to look at."""
+        committed, loaded = state.committed_state, state.dict
+        if not plan.foreign_keys.keys().isdisjoint(committed):
+            return True
+        kept: dict[str, Any] = {}
+        for key in plan.volatile:
+            if key not in committed:
+                if key not in loaded:
+                    return True
+                kept[key] = plan.copied(key, loaded[key])
+        if kept:
+            self.of[state] = kept
+        return False
 
     def _keep(self, state: InstanceState[Any], plan: Plan) -> set[str] | None:
         """Keep the old values that the flush would lose; return the keys of those that only the database knows."""

@@ -109,6 +109,7 @@ class Plan:
         relationships: The watched relationships, by key; true for a collection.
         deferred: Column attributes that loading an object leaves out.
         volatile: Watched column attributes that an UPDATE sets by itself.
+        volatile_keys: The same as a set.
         misread: Those of the volatile ones whose value SQLAlchemy gets wrong when one statement updates several rows.
         unset_is_null: Column attributes that are NULL in the database when an INSERT leaves them out.
         follows_updates: Whether updates are recorded: somebody listens to them, or wants all values before.
@@ -121,7 +122,7 @@ class Plan:
         keeps_more: Whether a flush that begins has more to look at than the columns that were assigned.
         simple: Whether ``changes`` are what was recorded, as it was recorded.
         comparisons: How to compare the values of each of ``watched_columns``.
-        compares_only: Whether comparing what was assigned with what was there tells all that a flush has changed.
+        compares_only: Whether comparing values with those that were there tells all that a flush has changed.
     """
 
     def __init__(self, mapper: Mapper[Any], listeners: tuple[Listener, ...], *, observed: bool = False) -> None:
@@ -166,7 +167,7 @@ class Plan:
         }
 
         self.passed_by = False
-        self.keeps_more: bool = bool(self.volatile or self.relationships or self.foreign_keys)
+        self.keeps_more: bool = bool(self.volatile or self.foreign_keys)
         copies = any(column.copies for column in self.watched_columns.values())
         self.simple: bool = (
             not self.composites
@@ -181,7 +182,8 @@ class Plan:
         self.comparisons: dict[str, Callable[[Any, Any], bool]] = {
             key: column.equal for key, column in self.watched_columns.items()
         }
-        self.compares_only: bool = not copies and not self.volatile and not self.relationships
+        self.compares_only: bool = not copies and not self.relationships
+        self.volatile_keys: frozenset[str] = frozenset(self.volatile)
 
     def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
         """Whether anybody hears of events of this type in a phase; recorders do of what was committed."""

@@ -131,7 +131,7 @@ class Queue:
         self._delivery = current = written[place]
         current.start = sum(len(writes.states) for writes in written[:place])
         batch.position = current.start + current.index
-        self._waiting.extend(written[place + 1 :])
+        self._waiting.extend(writes for writes in written[place + 1 :] if writes.states)
         self._index, self._listener = 0, calls[place][1]
         self._listeners = (self._listener,)
 

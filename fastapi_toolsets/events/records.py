@@ -259,6 +259,13 @@ class Writes:
             part.set_changes(self.changes_of(at) for at in chosen)
         return part
 
+    def keep(self, places: list[int]) -> None:
+        """Forget all rows but those, with whom the rows keep their places in the order."""
+        part = self.part(places)
+        self.states, self.objects, self.changes, self.ends = part.states, part.objects, part.changes, part.ends
+        self.origins = part.origins
+        self.keys = [self.keys[at] for at in places]
+
     def set_changes(self, changes: Iterable[tuple[Change, ...]]) -> None:
         """Take what was updated in each of the rows."""
         flat: list[Any] = []
