@@ -82,19 +82,19 @@ def _shows_rows(writes: Writes) -> bool:
 
 def _load_writes(session: Session, writes: Writes) -> bool:
     """Load what a flush has left unloaded in objects that are as it has left them; return whether all of them are."""
-    plan, wanted = writes.plan, set[str]()
+    plan = writes.plan
+    expired: set[str] = set()
     missing: dict[tuple[Any, ...], tuple[InstanceState[Any], object]] = {}
     for state, instance in zip(writes.states, writes.objects, strict=True):
         if state.modified or state.callables or state.key is None:
             return False
         if state.expired_attributes:
-            keys = state.expired_attributes & plan.columns.keys()
-            if keys:
-                wanted |= keys
-                missing[state.key[1]] = state, instance
-    names = sorted(wanted)
+            if state.expired_attributes != expired:  # mostly the same for all of them
+                expired |= state.expired_attributes
+            missing[state.key[1]] = state, instance
+    names = sorted(expired & plan.columns.keys())
     announces = plan.mapper.class_manager.dispatch.refresh
-    for identity, values in read_values(session, plan.mapper, missing, names) if missing else ():
+    for identity, values in read_values(session, plan.mapper, missing, names) if names else ():
         state, instance = missing.get(identity, _NOBODY)
         if state is None:
             continue
@@ -119,15 +119,15 @@ def _resolve_writes(writes: Writes) -> None:
     begin = 0
     for instance, end in zip(writes.objects, writes.ends, strict=True):
         for at in range(begin, end, 3):
-            key, old, new = changes[at : at + 3]
-            if old is NO_VALUE:
-                changes[at + 1] = None
-            if new is PENDING:
+            if changes[at + 2] is PENDING:
+                key = changes[at]
                 known = instance_dict(instance).get(key, PENDING)
-                if known is PENDING or same(plan, key, old, known):
+                if known is PENDING or same(plan, key, changes[at + 1], known):
                     _resolve_one_by_one(writes)
                     return
                 changes[at + 2] = plan.copied(key, known)
+            if changes[at + 1] is NO_VALUE:
+                changes[at + 1] = None
         begin = end
     writes.changes = changes
 

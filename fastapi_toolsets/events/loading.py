@@ -93,7 +93,7 @@ def read_values(
     connection = writing_connection(session, mapper)
     width = len(primary_key)
     for chunk in chunks(identities):
-        for row in connection.execute(statement.where(has_identity(primary_key, chunk))):
+        for row in connection.execute(statement.where(has_identity(primary_key, chunk))).all():
             values = tuple(row)
             yield values[:width], values[width:]
 
