@@ -21,7 +21,7 @@ from .registry import registry
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -43,6 +43,8 @@ def _keys(states: list[InstanceState[Any]]) -> list[IdentityKey | None]:
 
 def _objects(states: list[InstanceState[Any]]) -> list[object]:
     return [states[0].obj()] if len(states) == 1 else [*map(_object_of, states)]
+
+
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
 _HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
@@ -102,7 +104,7 @@ class Capture:
             self.clear()
         return False
 
-    def _read_written(
+    def _read_written(  # noqa: C901, PLR0912 - a call for each row would take as long as all that is done for it
         self,
         plan: Plan,
         states: Collection[InstanceState[Any]],
@@ -120,6 +122,8 @@ class Capture:
                     self._keep_switched(plan, state)
             elif is_delete:
                 deleted.append(state)
+                if state.committed_state:
+                    self._show_last_row(plan, state)
             elif state.key is None:
                 created.append(state)
             else:
@@ -135,9 +139,6 @@ class Capture:
         if deleted:
             if len(deleted) > 1:
                 sort_by_key(deleted)
-            for state in deleted:
-                if state.committed_state:
-                    self._show_last_row(plan, state)
             found.append(Writes(_DELETED, plan, deleted, _objects(deleted), _keys(deleted)))
 
     def _keep_switched(self, plan: Plan, state: InstanceState[Any]) -> None:
@@ -147,7 +148,9 @@ class Capture:
             loaded = state.dict
             self._switched[state.key] = {key: loaded[key] for key in plan.columns if key in loaded}
 
-    def _read_updated(self, plan: Plan, states: list[InstanceState[Any]], found: list[Writes]) -> None:
+    def _read_updated(  # noqa: C901, PLR0912 - the same
+        self, plan: Plan, states: list[InstanceState[Any]], found: list[Writes]
+    ) -> None:
         """Find out what an UPDATE has changed, and leave out rows in which that is nothing."""
         if plan.misread:
             self._misread = True
@@ -165,7 +168,7 @@ class Capture:
             loaded = instance_dict(instance)
             if all_olds:
                 olds = all_olds.get(state, NO_VALUES)
-            if not plan.compares_only or ((olds or volatile) and olds.keys() != volatile):
+            if not plan.compares_only or ((olds or volatile) and not _are(volatile, olds)):
                 for change in self._changes(plan, state, loaded, olds):
                     changes += change
             else:
@@ -231,7 +234,7 @@ class Capture:
     ) -> None:
         """Add what nobody assigned, or whose assignment was an SQL expression that the flush has resolved."""
         committed = state.committed_state
-        for key in olds if olds.keys() == plan.volatile_keys else {**dict.fromkeys(plan.volatile), **olds}:
+        for key in olds if _are(plan.volatile_keys, olds) else {**dict.fromkeys(plan.volatile), **olds}:
             if key in committed or key not in plan.watched_columns:
                 continue
             old, new = olds.get(key, NO_VALUE), loaded.get(key, PENDING)
@@ -299,6 +302,10 @@ class Capture:
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
         frame.absorb(records)
+
+
+def _are(keys: frozenset[str], values: Mapping[str, object]) -> bool:
+    return len(keys) == len(values) and keys.issuperset(values)
 
 
 def _key_to_be(plan: Plan, state: InstanceState[Any], instance: object) -> IdentityKey:

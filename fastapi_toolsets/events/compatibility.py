@@ -157,9 +157,9 @@ price of sets that are made at each call.
 def transaction_connections(transaction: SessionTransaction) -> Collection[tuple[Connection, Transaction, bool, bool]]:
     """Return the connections that a root transaction has acquired, each perhaps twice.
 
-    ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` by connection and by
-    engine. The last is true where the session has taken the connection from an engine by itself. SQLAlchemy 2.1.7 brought
-    the public ``connections``, which gives the connections only.
+    ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` by connection and
+    by engine. The last is true where the session has taken the connection from an engine by itself. SQLAlchemy 2.1.7
+    brought the public ``connections``, which gives the connections only.
     """
     return transaction._connections.values()  # noqa: SLF001
 
@@ -254,8 +254,8 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
 def set_loaded(state: InstanceState[Any], loaded: dict[str, Any], values: Mapping[str, object]) -> None:
     """Give an object values of columns as if SQLAlchemy had loaded them; ``loaded`` is the object's dictionary.
 
-    ``InstanceState._commit`` is what the public ``set_committed_value()`` calls for each attribute by itself, in several
-    times the time. Would it forget less one day, such attributes would be loaded again when somebody reads them.
+    ``InstanceState._commit`` is what the public ``set_committed_value()`` calls for each attribute by itself, in
+    several times the time. Would it forget less one day, such attributes would be loaded again when they are read.
     """
     loaded.update(values)
     state._commit(loaded, values)  # noqa: SLF001

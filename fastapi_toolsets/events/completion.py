@@ -95,9 +95,10 @@ def _load_writes(session: Session, writes: Writes) -> bool:
     names = sorted(expired & plan.columns.keys())
     announces = plan.mapper.class_manager.dispatch.refresh
     for identity, values in read_values(session, plan.mapper, missing, names) if names else ():
-        state, instance = missing.get(identity, _NOBODY)
-        if state is None:
+        found = missing.get(identity)
+        if found is None:
             continue
+        state, instance = found
         if announces or not state.expired_attributes.issuperset(names):
             row = zip(names, values, strict=True)
             populate(state, {key: value for key, value in row if key in state.expired_attributes})
@@ -108,9 +109,6 @@ def _load_writes(session: Session, writes: Writes) -> bool:
     if writes.ends:
         _resolve_writes(writes)
     return True
-
-
-_NOBODY = None, None
 
 
 def _resolve_writes(writes: Writes) -> None:

@@ -67,7 +67,8 @@ def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     found = None if registry.recorders else _as_written(batch, frame.writes)
     if found is None:
         records = _told(batch, frame)
-        found = [*records] if registry.recorders else [*_folded(batch, records)]
+        found = []
+        found += records if registry.recorders else _folded(batch, records)
     if frame.on_commit:
         found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
     return found
@@ -310,3 +311,15 @@ def counted_log_fields(items: Iterable[tuple[Delivery, Listener]]) -> list[dict[
     """Return what a log record says of callbacks in fields of its own: names, no field values, and how often."""
     counted = Counter((listener.name, subject_of(delivery)) for delivery, listener in items)
     return [{**log_fields(name, *subject), "count": count} for (name, subject), count in counted.items()]
+
+
+def report_unfinished(frame: Frame) -> None:
+    """Log by name whom a COMMIT that raised would have called."""
+    found = unfolded(deliveries(Batch(0), frame))
+    items = [(item, listener) for item in found for listener in listeners_of(item)]
+    logger.warning(
+        "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
+        "repeat the transaction",
+        names_of(items),
+        extra={"not_called": counted_log_fields(items)},
+    )

@@ -6,7 +6,7 @@ import inspect
 import logging
 import time
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from . import compatibility
 from .crossing import find_crossing, run_to_end, stands_in_bridge, was_cancelled
@@ -28,62 +28,19 @@ from .records import EVENT_TYPES, Kind, Record
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
-    from .journal import Frame
-    from .records import Batch, Writes
+    from .host import Host
+    from .records import Writes
     from .registry import Listener
-    from .types import SessionOptions
 
 _UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 _GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
-
-
-class Telling(Protocol):
-    """What calls callbacks right now, as whoever follows the session sees it.
-
-    Attributes:
-        states: The states of the objects to expire once all callbacks have run.
-    """
-
-    states: list[InstanceState[Any]]
-
-    def take_snapshots(self) -> None:
-        """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
-        ...
-
-    def add(self, phase: Phase, before: Batch | None, frame: Frame) -> None:
-        """Queue what a transaction that ends now has to tell."""
-        ...
-
-    def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
-        ...
-
-
-class Host(Protocol):
-    """Whoever follows the session that has committed.
-
-    Attributes:
-        options: What the session factory was told.
-        dispatch: What calls callbacks right now.
-    """
-
-    options: SessionOptions
-    dispatch: Telling | None
-
-    def caller(self, session: Session) -> object:
-        """Return the session that committed, of the caller's kind."""
-        ...
-
-    def tidy(self, session: Session, callback: str) -> None:
-        """End the transaction that a callback left behind, and warn if that discards changes."""
-        ...
 
 
 class Dispatch(Queue):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .before_commit import Round
 from .crossing import find_crossing, was_cancelled
 from .delivery import is_only_recorded, listeners_of, subject_of, unfolded
-from .dispatch import Dispatch, Host
+from .dispatch import Dispatch
 from .muting import is_muted
 from .observation import CallbackOutcome, ObservedCallback, ObservedDispatch, Observers
 from .types import Phase
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .crossing import Crossing
     from .delivery import Delivery
+    from .host import Host
     from .observation import Ending
     from .records import Batch, Record
     from .registry import Listener

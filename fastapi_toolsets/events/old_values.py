@@ -57,11 +57,25 @@ class OldValues:
             deleted: Those that it deletes.
         """
         to_load: ToLoad = {}
+        if modified:
+            self._read_modified([*modified], to_load)
+        if deleted:
+            self._read_deleted([*deleted], to_load)
+        if to_load:
+            for mapper, wanted in to_load.items():
+                self._load(session, mapper, wanted)
+        if self._related_unknown:
+            related, self._related_unknown = self._related_unknown, []
+            self._load_related(session, related)
+
+    def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         routes = plans.routes
-        for state in [*modified]:
+        for state in states:
             plan, reach, has_orphans = routes.get(state.manager.mapper) or plans.route(state.manager.mapper)
             if plan is not None:
-                if plan.follows_updates and (_loses_values(state) or (plan.keeps_more and self._needs_more(state, plan))):
+                if plan.follows_updates and (
+                    _loses_values(state) or (plan.keeps_more and self._needs_more(state, plan))
+                ):
                     unknown = self._keep(state, plan)
                     if unknown:
                         to_load.setdefault(plan.mapper, {})[state] = unknown
@@ -69,7 +83,10 @@ class OldValues:
                     _want_last_row(state, plan, to_load)
             if reach:
                 _reach(state, reach, to_load, self.of, is_delete=False)
-        for state in [*deleted]:
+
+    def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
+        routes = plans.routes
+        for state in states:
             plan, reach, _ = routes.get(state.manager.mapper) or plans.route(state.manager.mapper)
             if plan is not None and (
                 state.committed_state or state.expired_attributes or state.callables or plan.deferred
@@ -77,12 +94,6 @@ class OldValues:
                 _want_last_row(state, plan, to_load)
             if reach:
                 _reach(state, reach, to_load, self.of, is_delete=True)
-        if to_load:
-            for mapper, wanted in to_load.items():
-                self._load(session, mapper, wanted)
-        if self._related_unknown:
-            related, self._related_unknown = self._related_unknown, []
-            self._load_related(session, related)
 
     def _needs_more(self, state: InstanceState[Any], plan: Plan) -> bool:
         """Keep what an UPDATE sets by itself, where all of it is loaded; return whether there is more to look at."""

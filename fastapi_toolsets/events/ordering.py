@@ -56,9 +56,7 @@ def _parents_first(found: Iterable[Writes]) -> Iterator[Writes]:
     places: list[_Place] = [(writes, at) for writes in found for at in range(len(writes.states))]
     references = places[0][0].plan.self_references
     loaded = [writes.states[at].dict for writes, at in places]
-    by_value = {
-        (parent, values.get(parent)): index for index, values in enumerate(loaded) for _, parent in references
-    }
+    by_value = {(parent, values.get(parent)): index for index, values in enumerate(loaded) for _, parent in references}
 
     def referred(index: int) -> Iterator[int]:
         for child, parent in references:

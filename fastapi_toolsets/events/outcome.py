@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.engine import Connection, ExceptionContext, RootTransaction, Transaction
-    from sqlalchemy.orm import SessionTransaction
 
 # https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQTRANSACTIONSTATUS
 _POSTGRESQL_IN_ERROR = 3
@@ -43,18 +42,14 @@ def install() -> None:
         event.listen(Engine, "handle_error", _note_error)
 
 
-def is_lost(root: SessionTransaction) -> bool:
-    """Whether a COMMIT of the transaction would be answered with success, but commit nothing.
+def is_lost(connection: Connection) -> bool:
+    """Whether a COMMIT on the connection would be answered with success, but commit nothing.
 
     PostgreSQL does so once a statement has failed (its answer to COMMIT is ROLLBACK), SQLite where an error such as a
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    for entry in compatibility.transaction_connections(root):
-        connection = entry[0]
-        if (_a_statement_failed or connection.dialect.name == "postgresql") and _is_lost(connection):
-            return True
-    return False
+    return (_a_statement_failed or connection.dialect.name == "postgresql") and _is_lost(connection)
 
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:

@@ -177,7 +177,7 @@ class Writes:
     batch: Batch
     start: int
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - keywords take long, and this is made in each commit
         self,
         kind: Kind,
         plan: Plan,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
-    from .dispatch import Host
+    from .host import Host
     from .journal import Frame
     from .records import Batch, Writes
     from .registry import Listener
@@ -132,35 +132,31 @@ class Straight:
         return True
 
     def _call(self) -> None:
-        for writes, listener in self._calls:
-            if not self._tell(writes, listener.callback):
-                return
-            self._place += 1
-
-    def _tell(self, writes: Writes, callback: Callable[..., object]) -> bool:
-        """Call a callback with each row; return whether nothing came in between."""
+        """Call each callback with its rows, until something comes in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        event_type, changes, ends = EVENT_TYPES[writes.kind], writes.changes, writes.ends
-        told: Changes | None = None
-        at = 0
-        for index, instance in enumerate(writes.objects):
-            writes.index = index
-            if ends:
-                told, end = {}, ends[index]
-                while at < end:
-                    told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-                    at += 3
-            elif writes.kind is _DELETED and writes.states[index].committed_state:
-                show_last_row(writes.plan, writes.states[index])
-            try:
-                result = callback(instance, event_type, told)
-            except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
-                self._hand_over().called(None, error)
-                return False
-            if result is not None or self._dispatch is not None or plans.by_mapper is not by_mapper:
-                self._hand_over().called(result, None)
-                return False
-        return True
+        for writes, listener in self._calls:
+            callback, event_type, deletes = listener.callback, EVENT_TYPES[writes.kind], writes.kind is _DELETED
+            changes, ends = writes.changes, writes.ends
+            told: Changes | None = None
+            at = 0
+            for index, instance in enumerate(writes.objects):
+                writes.index = index
+                if ends:
+                    told, end = {}, ends[index]
+                    while at < end:
+                        told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+                        at += 3
+                elif deletes and writes.states[index].committed_state:
+                    show_last_row(writes.plan, writes.states[index])
+                try:
+                    result = callback(instance, event_type, told)
+                except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
+                    self._hand_over().called(None, error)
+                    return
+                if result is not None or self._dispatch is not None or plans.by_mapper is not by_mapper:
+                    self._hand_over().called(result, None)
+                    return
+            self._place += 1
 
     def _hand_over(self) -> Dispatch:
         """Let a dispatch go on with the row that is being told."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from .before_commit import Round, check_active
 from .bulk import BulkWrites
 from .capture import Capture
 from .completion import complete
-from .delivery import counted_log_fields, deliveries, generation, listeners_of, names_of, take_snapshot, unfolded
+from .delivery import deliveries, generation, report_unfinished, take_snapshot
 from .dispatch import Dispatch
 from .journal import Frame, Journal
 from .observing import ObservingDispatch, ObservingRound
@@ -34,10 +33,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .delivery import Delivery
-    from .dispatch import Telling
+    from .host import Telling
     from .types import SessionOptions
-
-logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
 # Looking a member up in its enumeration takes longer than asking for it.
 _BEFORE_COMMIT, _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
@@ -149,7 +146,7 @@ class Tracker:
         root = session.get_transaction()
         if now.lost or not (journal.root.writes or journal):
             return  # rolled back, whatever the server called it
-        if root is None or not self._counts(root):
+        if root is None or (now.borrows and not self._counts(root)):
             journal.clear()
             return
         now.committed = True
@@ -259,8 +256,11 @@ class Tracker:
         now, journal, root = self.now, self._journal, session.get_transaction()
         if root is None or not (journal.root.writes or journal):
             return
-        if outcome.is_lost(root):
-            now.lost = True
+        now.lost = now.borrows = False
+        for connection, _, _, is_own in compatibility.transaction_connections(root):
+            now.lost = now.lost or outcome.is_lost(connection)
+            now.borrows = now.borrows or not is_own
+        if now.lost:
             warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
                 "rollback(): its COMMIT commits nothing, and no event is delivered. Call session.rollback() after an "
@@ -269,16 +269,13 @@ class Tracker:
             )
             return
         complete(session, journal)
-        now.prepared, now.lost = True, False
+        now.prepared = True
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
-        if self.options.dispatch_on_joined_commit:
-            return True
-        for connection, _, _, is_own in compatibility.transaction_connections(root):
-            if not is_own and connection.in_transaction():
-                break
-        else:
+        if self.options.dispatch_on_joined_commit or not any(
+            connection.in_transaction() for connection, _, _, _ in compatibility.transaction_connections(root)
+        ):
             return True
         if not self._warned_joined:
             self._warned_joined = True
@@ -299,7 +296,7 @@ class Tracker:
             unknown = unfinished and outcome.is_unknown(compatibility.begun_transactions(root))
             frame = journal.take()
             if unfinished:
-                _report_unfinished(frame)
+                report_unfinished(frame)
             if _AFTER_ROLLBACK in registry.phases and not unknown:
                 self._tell(session, frame, _AFTER_ROLLBACK, [])
         journal.clear()
@@ -350,7 +347,11 @@ class Tracker:
 
     def _new_dispatch(self, session: Session, states: list[InstanceState[Any]]) -> Dispatch:
         observers = observation.current
-        return Dispatch(self, session, states) if observers is None else ObservingDispatch(self, session, states, observers)
+        return (
+            Dispatch(self, session, states)
+            if observers is None
+            else ObservingDispatch(self, session, states, observers)
+        )
 
     # What a dispatch asks of whoever follows the session.
 
@@ -386,17 +387,6 @@ def caller_of(session: Session) -> object:
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     proxy: object | None = None if module is None else module.async_session(session)
     return session if proxy is None else proxy
-
-
-def _report_unfinished(frame: Frame) -> None:
-    found = unfolded(deliveries(Batch(0), frame))
-    items = [(item, listener) for item in found for listener in listeners_of(item)]
-    logger.warning(
-        "COMMIT did not succeed, or its outcome is unknown; not called: %s. Read what the database holds before you "
-        "repeat the transaction",
-        names_of(items),
-        extra={"not_called": counted_log_fields(items)},
-    )
 
 
 def _may_write(statement: object) -> bool:

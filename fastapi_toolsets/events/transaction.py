@@ -19,6 +19,7 @@ class Transaction:
         outer_commit: Whether that was done by the commit of an enclosing transaction.
         committing: Whether the transaction's own commit is under way.
         prepared: Whether all that callbacks will read is there.
+        borrows: Whether any connection is not the session's own, so that it may have joined somebody's transaction.
         lost: Whether the server has rolled it back although nobody asked it to.
         committed: Whether COMMIT has succeeded.
         expires: Whether objects are to be expired once all callbacks have run.
@@ -29,7 +30,7 @@ class Transaction:
     """
 
     __slots__ = (
-        "announced", "committed", "committing", "expires", "follows", "lost", "outer_commit", "prepared",
+        "announced", "borrows", "committed", "committing", "expires", "follows", "lost", "outer_commit", "prepared",
         "released", "telling", "told", "wrote",
     )  # fmt: skip
 
@@ -43,4 +44,4 @@ class Transaction:
         self.announced: SessionTransaction | None = None
         self.told: Batch | None = None
         self.outer_commit = self.committing = self.prepared = self.lost = self.committed = False
-        self.expires = self.telling = self.wrote = self.follows = False
+        self.borrows = self.expires = self.telling = self.wrote = self.follows = False

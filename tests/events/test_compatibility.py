@@ -290,7 +290,7 @@ def test_in_place_changes_are_modifications(session: Session) -> None:
 def test_connections_of_a_transaction(engine: Engine, session: Session) -> None:
     """``SessionTransaction._connections``: the same as the public attribute has, and whose connection each is."""
 
-    def known(transaction: SessionTransaction) -> dict[Connection, bool]:
+    def known(transaction: SessionTransaction) -> dict[object, bool]:
         return {connection: own for connection, _, _, own in compatibility.transaction_connections(transaction)}
 
     transaction = session.begin()
@@ -585,6 +585,27 @@ def test_a_block_is_restored_when_its_use_fails(session: Session) -> None:
             use()
         with pytest.raises(InvalidRequestError):
             session.execute(select(Parent))
+
+
+def test_loaded_values_are_set_as_sqlalchemy_sets_them(session: Session) -> None:
+    """``InstanceState._commit``: what ``set_committed_value`` does for each attribute, with several at once."""
+    for number in (1, 2):
+        session.add(Child(id=number, name="first"))
+    session.commit()
+    values = {"name": "second", "parent_id": None}
+    left: list[tuple[object, ...]] = []
+    for number in (1, 2):
+        child = session.get_one(Child, number)
+        child.name = "assigned"
+        session.expire(child, ["parent_id"])
+        state = instance_state(child)
+        if number == 1:
+            compatibility.set_loaded(state, child.__dict__, values)
+        else:
+            for key, value in values.items():
+                set_committed_value(child, key, value)
+        left.append((dict(state.committed_state), set(state.expired_attributes), state.expired, child.name))
+    assert left == [({}, set(), False, "second")] * 2
 
 
 class Interrupted(BaseException):

@@ -1,0 +1,56 @@
+"""What whoever follows a session and what calls its callbacks know of each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from sqlalchemy.orm import InstanceState, Session
+
+    from .journal import Frame
+    from .records import Batch
+    from .types import Phase, SessionOptions
+
+
+class Telling(Protocol):
+    """What calls callbacks right now, as whoever follows the session sees it.
+
+    Attributes:
+        states: The states of the objects to expire once all callbacks have run.
+    """
+
+    states: list[InstanceState[Any]]
+
+    def take_snapshots(self) -> None:
+        """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
+        ...
+
+    def add(self, phase: Phase, before: Batch | None, frame: Frame) -> None:
+        """Queue what a transaction that ends now has to tell."""
+        ...
+
+    def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
+        """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
+        ...
+
+
+class Host(Protocol):
+    """Whoever follows the session that has committed.
+
+    Attributes:
+        options: What the session factory was told.
+        dispatch: What calls callbacks right now.
+    """
+
+    options: SessionOptions
+    dispatch: Telling | None
+
+    def caller(self, session: Session) -> object:
+        """Return the session that committed, of the caller's kind."""
+        ...
+
+    def tidy(self, session: Session, callback: str) -> None:
+        """End the transaction that a callback left behind, and warn if that discards changes."""
+        ...
