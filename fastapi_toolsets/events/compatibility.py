@@ -251,12 +251,13 @@ def expire(session: Session, states: Iterable[InstanceState[Any]]) -> None:
             state._expire(loaded, expired_too)  # noqa: SLF001
 
 
-def set_loaded(state: InstanceState[Any], loaded: dict[str, Any], values: Mapping[str, object]) -> None:
-    """Give an object values of columns as if SQLAlchemy had loaded them; ``loaded`` is the object's dictionary.
+def set_loaded(state: InstanceState[Any], instance: object, values: Mapping[str, object]) -> None:
+    """Give an object values of columns as if SQLAlchemy had loaded them.
 
     ``InstanceState._commit`` is what the public ``set_committed_value()`` calls for each attribute by itself, in
     several times the time. Would it forget less one day, such attributes would be loaded again when they are read.
     """
+    loaded = attributes.instance_dict(instance)
     loaded.update(values)
     state._commit(loaded, values)  # noqa: SLF001
 

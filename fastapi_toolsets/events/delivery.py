@@ -37,7 +37,7 @@ A context variable, since callbacks may commit through other sessions, on other 
 
 
 # Looking a member up in its enumeration takes longer than comparing with it.
-_UPDATED, _DELETED = Kind.UPDATED, Kind.DELETED
+_CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
 
 
@@ -62,21 +62,24 @@ Delivery: TypeAlias = Record | Writes | Hook
 
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
+    found: list[Delivery] = []
     if batch.phase is not _AFTER_COMMIT:
-        return [*_told(batch, frame)]
-    found = None if registry.recorders else _as_written(batch, frame.writes)
-    if found is None:
-        records = _told(batch, frame)
-        found = []
-        found += records if registry.recorders else _folded(batch, records)
-    if frame.on_commit:
-        found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
+        found += _told(batch, frame)
+        return found
+    written = None if registry.recorders else _as_written(batch, frame.writes)
+    if written is not None:
+        found += written
+    elif registry.recorders:
+        found += _told(batch, frame)
+    else:
+        found += _folded(batch, _told(batch, frame))
+    found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
     return found
 
 
-def _as_written(batch: Batch, written: list[Writes]) -> list[Delivery] | None:
+def _as_written(batch: Batch, written: list[Writes]) -> list[Writes] | None:
     """Return what a frame's only flush wrote, as it was written; ``None`` where that does not say what to tell."""
-    found: list[Delivery] = []
+    found: list[Writes] = []
     for writes in written:
         if writes.kind is _UPDATED and not writes.plan.simple:
             return None
@@ -96,7 +99,7 @@ def _folded(batch: Batch, records: Iterable[Record]) -> Iterator[Delivery]:
         writes = Writes(kind, plan, [record.state for record in several], [record.obj for record in several])
         writes.origins = [record.origin for record in several]
         writes.keys = [record.key for record in several]
-        if kind is _UPDATED:
+        if kind is not _CREATED:  # a row that was updated, then deleted, tells what it was before both
             writes.set_changes(record.changes for record in several)
         writes.position = several[0].position
         writes.batch = batch

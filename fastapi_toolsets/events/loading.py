@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select, tuple_, update
 from sqlalchemy.orm import make_transient_to_detached
-from sqlalchemy.orm.attributes import instance_dict, set_committed_value
+from sqlalchemy.orm.attributes import set_committed_value
 
 from . import compatibility
 from .plan import state_of
@@ -45,7 +45,7 @@ def populate(state: InstanceState[Any], values: Mapping[str, object]) -> None:
     instance = state.obj()
     if instance is None:
         return
-    compatibility.set_loaded(state, instance_dict(instance), values)
+    compatibility.set_loaded(state, instance, values)
     compatibility.announce_refresh(state, values.keys())
 
 

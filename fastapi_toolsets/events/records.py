@@ -52,7 +52,8 @@ EVENT_TYPES = {
     Kind.DELETED: ModelEvent.DELETE,
 }
 
-_DELETED = Kind.DELETED  # looking a member up in its enumeration takes longer than comparing with it
+# Looking a member up in its enumeration takes longer than comparing with it.
+_UPDATED, _DELETED = Kind.UPDATED, Kind.DELETED
 
 
 class Members:
@@ -162,7 +163,7 @@ class Writes:
         origins: The identity keys that the rows had before the flush; of new rows none.
         keys: The identity keys that they have after it; of deleted rows none.
         changes: What was updated, row after row: key, old, new and again.
-        ends: Where in ``changes`` each row's part ends; empty for rows that are new or deleted.
+        ends: Where in ``changes`` each row's part ends; empty where no row was updated.
         position: When the transaction first touched the first of them; the others follow.
         batch: The batch that they are told with.
         index: The row that is being told, one before the first where none was yet.
@@ -214,14 +215,14 @@ class Writes:
 
         The batch's place is left behind; :meth:`all_told` brings it up again.
         """
-        event_type, deletes = EVENT_TYPES[self.kind], self.kind is _DELETED
+        kind, event_type = self.kind, EVENT_TYPES[self.kind]
         for index in range(self.index, len(self.objects)):
             self.index = index
-            if deletes and self.states[index].committed_state:
-                show_last_row(self.plan, self.states[index])
             told: Changes | None = None
-            if self.ends:
+            if kind is _UPDATED:
                 told = {key: {"old": old, "new": new} for key, old, new in self.changes_of(index)}
+            elif kind is _DELETED and self.states[index].committed_state:
+                show_last_row(self.plan, self.states[index])
             yield self.objects[index], event_type, told
 
     def changes_of(self, index: int) -> tuple[Change, ...]:

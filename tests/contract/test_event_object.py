@@ -91,6 +91,21 @@ async def test_before_of_rows_that_were_not_loaded(front: FrontEnd) -> None:
     ]
 
 
+@scenario(Base.metadata)
+async def test_before_of_a_row_that_was_changed_and_deleted(front: FrontEnd) -> None:
+    """N1, E1: ``before`` is the row as the transaction found it, also of one that it has updated before the DELETE."""
+    order = Order(id=1, status="new", memo="m")
+    await front.add(order)
+    await front.commit()
+    events = collecting(Order)
+    order.status = "paid"
+    await front.flush()
+    await front.delete(order)
+    await front.commit()
+    before = {"id": 1, "status": "new", "quantity": 1, "note": None, "memo": "m"}
+    assert [told(event)["before"] for event in events] == [before]
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_an_event_is_immutable(front: FrontEnd) -> None:
     """N1: no field, no mapping in it and no change in that can be set; the same for what reads it later."""

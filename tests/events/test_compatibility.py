@@ -600,7 +600,7 @@ def test_loaded_values_are_set_as_sqlalchemy_sets_them(session: Session) -> None
         session.expire(child, ["parent_id"])
         state = instance_state(child)
         if number == 1:
-            compatibility.set_loaded(state, child.__dict__, values)
+            compatibility.set_loaded(state, child, values)
         else:
             for key, value in values.items():
                 set_committed_value(child, key, value)
