@@ -215,15 +215,24 @@ class Writes:
 
         The batch's place is left behind; :meth:`all_told` brings it up again.
         """
-        kind, event_type = self.kind, EVENT_TYPES[self.kind]
+        event_type = EVENT_TYPES[self.kind]
         for index in range(self.index, len(self.objects)):
             self.index = index
-            told: Changes | None = None
-            if kind is _UPDATED:
-                told = {key: {"old": old, "new": new} for key, old, new in self.changes_of(index)}
-            elif kind is _DELETED and self.states[index].committed_state:
-                show_last_row(self.plan, self.states[index])
-            yield self.objects[index], event_type, told
+            yield self.objects[index], event_type, self.changes_to_tell(index)
+
+    def changes_to_tell(self, index: int) -> Changes | None:
+        """Return what a callback is told of one row's changes; a deleted object shows its last row from then on."""
+        if self.kind is _UPDATED:
+            told: Changes = {}
+            changes, end = self.changes, self.ends[index]
+            at = self.ends[index - 1] if index else 0
+            while at < end:
+                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+                at += 3
+            return told
+        if self.kind is _DELETED and self.states[index].committed_state:
+            show_last_row(self.plan, self.states[index])
+        return None
 
     def changes_of(self, index: int) -> tuple[Change, ...]:
         """Return what was updated in one row."""

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from .registry import Listener
     from .types import Changes, Phase
 
-_DELETED = Kind.DELETED  # looking a member up in its enumeration takes longer than comparing with it
+# Looking a member up in its enumeration takes longer than comparing with it.
+_CREATED, _DELETED = Kind.CREATED, Kind.DELETED
 
 
 def straight_calls(written: list[Writes]) -> list[tuple[Writes, Listener]] | None:
@@ -117,10 +118,11 @@ class Straight:
     async def _tell_async(self, writes: Writes, callback: Callable[..., object]) -> bool:
         """Call and await a callback with each row; return whether nothing came in between."""
         by_mapper = plans.by_mapper
-        writes.index = 0
-        for arguments in writes.arguments():
+        event_type, is_new = EVENT_TYPES[writes.kind], writes.kind is _CREATED
+        for index, instance in enumerate(writes.objects):
+            writes.index = index
             try:
-                result = callback(*arguments)
+                result = callback(instance, event_type, None if is_new else writes.changes_to_tell(index))
                 if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                     await result
             except BaseException as error:  # noqa: BLE001 - as below
@@ -132,7 +134,10 @@ class Straight:
         return True
 
     def _call(self) -> None:
-        """Call each callback with its rows, until something comes in between."""
+        """Call each callback with its rows, until something comes in between.
+
+        What ``Writes.changes_to_tell`` does is done here: with many rows a call for each can be measured.
+        """
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
             callback, event_type, deletes = listener.callback, EVENT_TYPES[writes.kind], writes.kind is _DELETED

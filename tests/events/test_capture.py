@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import warnings
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, ForeignKey, func, select, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
+from sqlalchemy import JSON, ForeignKey, create_engine, delete, func, select, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
-from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+from fastapi_toolsets.errors import PlainSessionWarning
+from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
 
 from ..contract.event_models import LOCAL, Base, Order, deleted, updated
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -269,3 +272,49 @@ async def test_a_member_that_stays_is_not_read_as_an_orphan(front: FrontEnd, rec
     assert [statement.split()[0] for statement in sent] == ["UPDATE"]
     await session.commit()
     assert recorder.take() == [updated(Book, 1, title=("old", "new"))]
+
+
+ROWS = (10, 200)
+
+
+@pytest.mark.parametrize("change", ["create", "update", "delete"])
+def test_what_a_flush_keeps_is_no_object_for_each_row(change: str) -> None:
+    """A container for each row would be one more that the garbage collector goes through in every commit."""
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+
+    @listens_for(Order)
+    def ignore(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
+    def containers(session: Session, number: int) -> int:
+        """Write so many rows, and count what the collector knows of while they wait for the COMMIT."""
+        orders = [Order(id=key, status="new") for key in range(number)]
+        session.add_all(orders)
+        if change != "create":
+            session.flush()
+            session.commit()
+        for order in orders if change != "create" else ():
+            if change == "update":
+                order.status = "paid"
+            else:
+                session.delete(order)
+        session.flush()
+        gc.collect()
+        try:
+            return len(gc.get_objects())
+        finally:
+            session.rollback()
+
+    kept: list[int] = []
+    for number in ROWS:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PlainSessionWarning)
+            counted: list[int] = []
+            for class_ in (Session, SyncEventSession, Session, SyncEventSession):  # the first two make what stays
+                with class_(engine, expire_on_commit=False) as session:
+                    counted.append(containers(session, number))
+                    session.execute(delete(Order))
+                    session.commit()
+        kept.append(counted[3] - counted[2])
+    engine.dispose()
+    assert kept[1] == kept[0]
