@@ -313,8 +313,8 @@ def test_what_a_flush_keeps_is_no_object_for_each_row(change: str) -> None:
             for class_ in (Session, SyncEventSession, Session, SyncEventSession):  # the first two make what stays
                 with class_(engine, expire_on_commit=False) as session:
                     counted.append(containers(session, number))
-                    session.execute(delete(Order))
-                    session.commit()
+                with engine.begin() as connection:
+                    connection.execute(delete(Order))
         kept.append(counted[3] - counted[2])
     engine.dispose()
-    assert kept[1] == kept[0]
+    assert kept[1] <= kept[0]
