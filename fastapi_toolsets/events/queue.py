@@ -125,7 +125,7 @@ class Queue:
             place: Which of it is being told; it knows by itself how far that has come.
         """
         written = [writes for writes, _ in calls]
-        batch = self._batch = Batch(generation.get() - 1)
+        batch = self._batch = Batch(0)  # a callback's own commit does not begin that way
         for writes in written:
             writes.batch = batch
         self._delivery = current = written[place]

@@ -18,6 +18,7 @@ from .muting import anything_muted
 from .plans import plans
 from .records import EVENT_TYPES, Kind, show_last_row
 from .registry import registry
+from .types import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,26 +30,31 @@ if TYPE_CHECKING:
     from .journal import Frame
     from .records import Batch, Writes
     from .registry import Listener
-    from .types import Changes, Phase
+    from .types import Changes
 
 # Looking a member up in its enumeration takes longer than comparing with it.
 _CREATED, _DELETED = Kind.CREATED, Kind.DELETED
+_AFTER_COMMIT = Phase.AFTER_COMMIT
 
 
 def straight_calls(written: list[Writes]) -> list[tuple[Writes, Listener]] | None:
     """Return what a commit has to tell with the callback that hears of it; ``None`` where there is more to it.
 
-    Either all of the callbacks are sync, or all are async.
+    Either all of the callbacks are sync, or all are async; what nobody hears of is left out.
     """
     if not written or generation.get() or registry.recorders or anything_muted():
         return None
     by_mapper = plans.by_mapper
     calls: list[tuple[Writes, Listener]] = []
     for writes in written:
-        plan = writes.plan
-        listener = plan.alone[EVENT_TYPES[writes.kind]]
-        if listener is None or by_mapper.get(plan.mapper) is not plan:
+        plan, event_type = writes.plan, EVENT_TYPES[writes.kind]
+        if by_mapper.get(plan.mapper) is not plan:
             return None
+        listener = plan.alone[event_type]
+        if listener is None:
+            if plan.tells(_AFTER_COMMIT, event_type):
+                return None
+            continue
         if calls and listener.is_async is not calls[0][1].is_async:
             return None
         calls.append((writes, listener))

@@ -20,6 +20,7 @@ MODULES = (
     "capture",
     "queue",
     "dispatch",
+    "straight",
     "delivery",
     "old_values",
     "completion",
