@@ -10,7 +10,7 @@ from .plans import plans
 from .records import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from sqlalchemy.orm import InstanceState, Mapper
 
@@ -20,7 +20,7 @@ _Place: TypeAlias = "tuple[Writes, int]"
 """One row, and where it stands in what was written alike."""
 
 _DELETED = Kind.DELETED
-insert_order = attrgetter("insert_order")
+insert_order: Callable[[InstanceState[Any]], Any] = attrgetter("insert_order")
 """Returns where a new object stands among those that SQLAlchemy inserts."""
 _key = attrgetter("key")
 

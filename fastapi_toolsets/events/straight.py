@@ -78,7 +78,7 @@ class Straight:
         calls: list[tuple[Writes, Listener]],
     ) -> None:
         """Prepare to call."""
-        self.states = states
+        self.states: list[InstanceState[Any]] = states
         self._host = host
         self._session = session
         self._calls = calls

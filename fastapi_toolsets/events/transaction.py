@@ -43,5 +43,13 @@ class Transaction:
         self.released: SessionTransaction | None = None
         self.announced: SessionTransaction | None = None
         self.told: Batch | None = None
-        self.outer_commit = self.committing = self.prepared = self.lost = self.committed = False
-        self.borrows = self.expires = self.telling = self.wrote = self.follows = False
+        self.outer_commit: bool = False
+        self.committing: bool = False
+        self.prepared: bool = False
+        self.lost: bool = False
+        self.committed: bool = False
+        self.borrows: bool = False
+        self.expires: bool = False
+        self.telling: bool = False
+        self.wrote: bool = False
+        self.follows: bool = False
