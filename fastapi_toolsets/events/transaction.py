@@ -48,7 +48,7 @@ class Transaction:
         self.prepared: bool = False
         self.lost: bool = False
         self.committed: bool = False
-        self.borrows: bool = False
+        self.borrows: bool = True  # until somebody has looked
         self.expires: bool = False
         self.telling: bool = False
         self.wrote: bool = False
