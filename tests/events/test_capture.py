@@ -287,7 +287,12 @@ def test_what_a_flush_keeps_is_no_object_for_each_row(change: str) -> None:
     def ignore(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
 
     def containers(session: Session, number: int) -> int:
-        """Write so many rows, and count what the collector knows of while they wait for the COMMIT."""
+        """Write so many rows, and count what came up and is left while they wait for the COMMIT.
+
+        What was there before is frozen, and not counted: other tests' objects may go at any time.
+        """
+        gc.collect()
+        gc.freeze()
         orders = [Order(id=key, status="new") for key in range(number)]
         session.add_all(orders)
         if change != "create":
@@ -303,6 +308,7 @@ def test_what_a_flush_keeps_is_no_object_for_each_row(change: str) -> None:
         try:
             return len(gc.get_objects())
         finally:
+            gc.unfreeze()
             session.rollback()
 
     kept: list[int] = []
