@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import repeat
-from operator import attrgetter, methodcaller
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import PassiveFlag
@@ -33,16 +32,17 @@ if TYPE_CHECKING:
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
-_key_of = attrgetter("key")
-_object_of = methodcaller("obj")
+
+
+# A comprehension is quicker than a map, but a function that is not worth its making for one.
 
 
 def _keys(states: list[InstanceState[Any]]) -> list[IdentityKey | None]:
-    return [states[0].key] if len(states) == 1 else [*map(_key_of, states)]  # a map is not worth its making for one
+    return [states[0].key] if len(states) == 1 else [state.key for state in states]
 
 
 def _objects(states: list[InstanceState[Any]]) -> list[object]:
-    return [states[0].obj()] if len(states) == 1 else [*map(_object_of, states)]
+    return [states[0].obj()] if len(states) == 1 else [state.obj() for state in states]
 
 
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
@@ -180,8 +180,13 @@ class Capture:
                         elif old is new or comparisons[key](old, new) is True:
                             continue
                         changes += (key, old, new)
-                if olds:
-                    self._add_made_by_database(plan, state, loaded, olds, changes)
+                for key, old in olds.items():  # as _made_by_database() does
+                    if key not in state.committed_state:
+                        new = loaded.get(key, PENDING)
+                        if new is not PENDING and (old is new or old is NO_VALUE or comparisons[key](old, new) is True):
+                            continue
+                        changes += (key, old, new)
+                        self._journal.unsure = True
             if len(changes) != end:
                 end = len(changes)
                 ends.append(end)
@@ -217,31 +222,23 @@ class Capture:
                     old, new = copy_value(old), copy_value(new) if new is not PENDING else PENDING  # noqa: PLW2901
                 yield key, old, new
         if olds or plan.volatile:
-            made: list[Any] = []
-            self._add_made_by_database(plan, state, loaded, olds, made)
-            parts = iter(made)
-            yield from zip(parts, parts, parts, strict=True)
+            yield from self._made_by_database(plan, state, loaded, olds)
         if plan.relationships:
             yield from self._related(plan, state, olds)
 
-    def _add_made_by_database(
-        self,
-        plan: Plan,
-        state: InstanceState[Any],
-        loaded: Mapping[str, Any],
-        olds: Mapping[str, Any],
-        changes: list[Any],
-    ) -> None:
-        """Add what nobody assigned, or whose assignment was an SQL expression that the flush has resolved."""
+    def _made_by_database(
+        self, plan: Plan, state: InstanceState[Any], loaded: Mapping[str, Any], olds: Mapping[str, Any]
+    ) -> Iterator[Change]:
+        """Find what nobody assigned, or whose assignment was an SQL expression that the flush has resolved."""
         committed = state.committed_state
-        for key in olds if _are(plan.volatile_keys, olds) else {**dict.fromkeys(plan.volatile), **olds}:
+        for key in {**dict.fromkeys(plan.volatile), **olds}:
             if key in committed or key not in plan.watched_columns:
                 continue
             old, new = olds.get(key, NO_VALUE), loaded.get(key, PENDING)
             if new is PENDING:
-                changes += (key, old, PENDING)
+                yield key, old, PENDING
             elif old is not NO_VALUE and not same(plan, key, old, new):
-                changes += (key, old, plan.copied(key, new))
+                yield key, old, plan.copied(key, new)
             else:
                 continue
             self._journal.unsure = True

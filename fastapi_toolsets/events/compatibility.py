@@ -58,7 +58,12 @@ def in_greenlet() -> bool:
 
 def current_greenlet() -> object:
     """Return the greenlet that runs now; only where :func:`in_greenlet` says that there is one."""
-    return importlib.import_module("greenlet").getcurrent()
+    return _greenlet().getcurrent()
+
+
+@functools.cache
+def _greenlet() -> Any:  # noqa: ANN401 - a module, which has no types
+    return importlib.import_module("greenlet")  # not above: the sync half works without it
 
 
 def waiting_frame() -> FrameType | None:
@@ -70,37 +75,53 @@ def waiting_frame() -> FrameType | None:
 def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]], Awaitable[Any]]) -> None:
     """Call sync code inside the greenlet bridge so that what it waits for is first wrapped by ``wait``.
 
-    SQLAlchemy's bridge hands what sync code waits for to the parent of the greenlet that runs it; so for the time of
-    the call that parent is one that wraps what it is handed and hands it on. It runs only when something is waited
-    for. Would the bridge not use the parent any more, a cancellation would reach what sync callbacks wait for.
+    SQLAlchemy's bridge hands what sync code waits for to ``parent`` of the greenlet that runs it; so for the time of
+    the call that greenlet shows another parent, by another class. Would the bridge not ask the greenlet for its parent
+    any more, a cancellation would reach what sync callbacks wait for.
     """
-    current = cast("Any", current_greenlet())
-    parent = current.parent
-
-    def relay(awaitable: Awaitable[Any]) -> None:
-        while True:
-            awaitable = parent.switch(wait(awaitable))
-
-    relaying = _greenlet_class()(relay, parent)
-    current.parent = relaying
+    current = _greenlet().getcurrent()
+    shown, own_class = current.parent, current.__class__
+    shows = _showing.get(own_class) or _make_showing(own_class)
+    current.waits_for = shown, wait
+    current.__class__ = shows
     try:
         function()
     finally:
-        current.parent = parent
-        if relaying.gr_frame is not None:  # it waits to be handed more
-            relaying.parent = current
-            relaying.throw()
+        current.__class__ = own_class
+        current.waits_for = shown.waits_for if own_class is shows else None
 
 
-@functools.cache
-def _greenlet_class() -> type[Any]:
-    greenlet = importlib.import_module("greenlet")  # not above: the sync half works without it
-    # SQLAlchemy asserts that there is a parent, and one that has not begun to run counts as false.
-    return type("_Relay", (greenlet.greenlet,), {"__bool__": _yes})
+class _Parent:
+    """What a greenlet shows as its parent.
+
+    Attributes:
+        waits_for: The parent behind it, and what wraps the awaitables that it is handed.
+    """
+
+    def __init__(self, waits_for: tuple[Any, Callable[[Awaitable[Any]], Awaitable[Any]]]) -> None:
+        self.waits_for = waits_for
+
+    def switch(self, awaitable: Awaitable[Any]) -> object:
+        """Hand on what is waited for."""
+        parent, wait = self.waits_for
+        return parent.switch(wait(awaitable))
+
+    @property
+    def gr_frame(self) -> FrameType | None:
+        """The frame in which the real parent stands."""
+        frame: FrameType | None = self.waits_for[0].gr_frame
+        return frame
 
 
-def _yes(_self: object) -> bool:
-    return True
+_showing: dict[type, type] = {}
+"""The class that shows another parent, by the class of the greenlet (and by itself, for calls within calls)."""
+
+
+def _make_showing(own_class: type) -> type:
+    parent = property(lambda greenlet: _Parent(greenlet.waits_for))
+    made = type(f"{own_class.__name__}WithWaits", (own_class,), {"parent": parent})
+    _showing[made] = _showing[own_class] = made
+    return made
 
 
 def switch_task(

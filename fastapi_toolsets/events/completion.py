@@ -112,33 +112,28 @@ def _load_writes(session: Session, writes: Writes) -> bool:
 
 
 def _resolve_writes(writes: Writes) -> None:
-    """Fill in the new values that were loaded, and leave out rows in which nothing has changed after all."""
-    plan, changes = writes.plan, [*writes.changes]
-    begin = 0
-    for instance, end in zip(writes.objects, writes.ends, strict=True):
-        for at in range(begin, end, 3):
-            if changes[at + 2] is PENDING:
-                key = changes[at]
-                known = instance_dict(instance).get(key, PENDING)
-                if known is PENDING or same(plan, key, changes[at + 1], known):
-                    _resolve_one_by_one(writes)
-                    return
-                changes[at + 2] = plan.copied(key, known)
-            if changes[at + 1] is NO_VALUE:
-                changes[at + 1] = None
-        begin = end
+    """Fill in the new values that were loaded, and leave out what has not changed after all."""
+    plan, objects, ends, changes = writes.plan, writes.objects, writes.ends, [*writes.changes]
+    comparisons, copies = plan.comparisons, not plan.compares_only
+    unchanged: list[int] = []
+    row = 0
+    for number, new in enumerate(changes[2::3]):
+        if new is PENDING:
+            at = number * 3
+            while at >= ends[row]:
+                row += 1
+            key, old = changes[at], changes[at + 1]
+            known = instance_dict(objects[row]).get(key, PENDING)
+            if known is PENDING or old is known or comparisons[key](old, known) is True:
+                unchanged.append(number)
+            else:
+                changes[at + 2] = plan.copied(key, known) if copies else known
+    for number, old in enumerate(changes[1::3]):
+        if old is NO_VALUE:
+            changes[number * 3 + 1] = None
     writes.changes = changes
-
-
-def _resolve_one_by_one(writes: Writes) -> None:
-    """Do the same where something goes: rare enough to make a tuple of each row."""
-    resolved = [
-        tuple(_resolved(writes.plan, writes.changes_of(index), instance_dict(instance)))
-        for index, instance in enumerate(writes.objects)
-    ]
-    writes.set_changes(resolved)
-    if not all(resolved):
-        writes.keep([index for index, changes in enumerate(resolved) if changes])
+    if unchanged:
+        writes.leave_out(unchanged)
 
 
 def keep_rows(session: Session, records: list[Record]) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, state_of
-from .plans import plans
+from .plans import Route, plans
 from .records import Kind
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
 _UPDATED = Kind.UPDATED
 NO_VALUES: Mapping[str, Any] = {}
+_NO_ROUTE = Route(None, (), has_orphans=False)
 
 ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
 
@@ -69,9 +70,13 @@ class OldValues:
             self._load_related(session, related)
 
     def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        routes = plans.routes
+        manager: object = None
+        route = _NO_ROUTE
         for state in states:
-            plan, reach, has_orphans = routes.get(state.manager.mapper) or plans.route(state.manager.mapper)
+            if state.manager is not manager:
+                manager = state.manager
+                route = _route(state.manager.mapper)
+            plan, reach, has_orphans = route
             if plan is not None:
                 if plan.follows_updates and (
                     _loses_values(state) or (plan.keeps_more and self._needs_more(state, plan))
@@ -85,9 +90,13 @@ class OldValues:
                 _reach(state, reach, to_load, self.of, is_delete=False)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
-        routes = plans.routes
+        manager: object = None
+        route = _NO_ROUTE
         for state in states:
-            plan, reach, _ = routes.get(state.manager.mapper) or plans.route(state.manager.mapper)
+            if state.manager is not manager:
+                manager = state.manager
+                route = _route(state.manager.mapper)
+            plan, reach, _ = route
             if plan is not None and (
                 state.committed_state or state.expired_attributes or state.callables or plan.deferred
             ):
@@ -97,15 +106,15 @@ class OldValues:
 
     def _needs_more(self, state: InstanceState[Any], plan: Plan) -> bool:
         """Keep what an UPDATE sets by itself, where all of it is loaded; return whether there is more to look at."""
-        committed, loaded = state.committed_state, state.dict
-        if not plan.foreign_keys.keys().isdisjoint(committed):
+        committed, loaded, copies = state.committed_state, state.dict, not plan.compares_only
+        if plan.foreign_keys and not plan.foreign_keys.keys().isdisjoint(committed):
             return True
         kept: dict[str, Any] = {}
         for key in plan.volatile:
             if key not in committed:
                 if key not in loaded:
                     return True
-                kept[key] = plan.copied(key, loaded[key])
+                kept[key] = plan.copied(key, loaded[key]) if copies else loaded[key]
         if kept:
             self.of[state] = kept
         return False
@@ -219,6 +228,10 @@ class OldValues:
                 return None
             values.append(old)
         return tuple(values)
+
+
+def _route(mapper: Mapper[Any]) -> Route:
+    return plans.routes.get(mapper) or plans.route(mapper)
 
 
 def _loses_values(state: InstanceState[Any]) -> bool:

@@ -49,7 +49,10 @@ def is_lost(connection: Connection) -> bool:
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    return (_a_statement_failed or connection.dialect.name == "postgresql") and _is_lost(connection)
+    dialect = connection.dialect
+    return (_a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")) and _is_lost(
+        connection
+    )
 
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:

@@ -276,6 +276,25 @@ class Writes:
         self.origins = part.origins
         self.keys = [self.keys[at] for at in places]
 
+    def leave_out(self, numbers: Sequence[int]) -> None:
+        """Forget some changes, numbered through all rows in ascending order, and the rows that are left with none."""
+        changes: list[Any] = []
+        begin = 0
+        for number in numbers:
+            changes += self.changes[begin : number * 3]
+            begin = number * 3 + 3
+        changes += self.changes[begin:]
+        ends: list[int] = []
+        gone = 0
+        for end in self.ends:
+            while gone < len(numbers) and numbers[gone] * 3 < end:
+                gone += 1
+            ends.append(end - gone * 3)
+        self.changes, self.ends = changes, ends
+        places = [at for at, end in enumerate(ends) if end != (ends[at - 1] if at else 0)]
+        if len(places) < len(ends):
+            self.keep(places)
+
     def set_changes(self, changes: Iterable[tuple[Change, ...]]) -> None:
         """Take what was updated in each of the rows."""
         flat: list[Any] = []

@@ -122,13 +122,26 @@ class Straight:
             self._place += 1
 
     async def _tell_async(self, writes: Writes, callback: Callable[..., object]) -> bool:
-        """Call and await a callback with each row; return whether nothing came in between."""
-        by_mapper = plans.by_mapper
-        event_type, is_new = EVENT_TYPES[writes.kind], writes.kind is _CREATED
+        """Call and await a callback with each row; return whether nothing came in between.
+
+        What ``Writes.changes_to_tell`` does is done here, as in :meth:`_call`.
+        """
+        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        event_type, deletes = EVENT_TYPES[writes.kind], writes.kind is _DELETED
+        changes, ends = writes.changes, writes.ends
+        told: Changes | None = None
+        at = 0
         for index, instance in enumerate(writes.objects):
             writes.index = index
+            if ends:
+                told, end = {}, ends[index]
+                while at < end:
+                    told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+                    at += 3
+            elif deletes and writes.states[index].committed_state:
+                show_last_row(writes.plan, writes.states[index])
             try:
-                result = callback(instance, event_type, None if is_new else writes.changes_to_tell(index))
+                result = callback(instance, event_type, told)
                 if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                     await result
             except BaseException as error:  # noqa: BLE001 - as below
