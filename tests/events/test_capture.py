@@ -183,6 +183,27 @@ async def test_a_single_row_is_not_read_again(front: FrontEnd, recorder: EventRe
 
 
 @scenario(DocumentBase.metadata, databases=LOCAL)
+async def test_values_made_by_the_database_that_come_out_the_same(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4: among many rows each is told what has really changed in it, and one in which nothing has is not told."""
+    made = "by the database"
+    before = [("a", ""), ("b", made), ("c", made), ("d", made), ("e", "")]
+    shelves = [Shelf(id=number, label=label, made=old) for number, (label, old) in enumerate(before, start=1)]
+    await front.add_all(shelves)
+    await front.commit()
+    recorder.listen(Shelf)
+    after: list[Any] = ["A", "B", func.lower("C"), func.lower("D!"), func.lower("E")]
+    for shelf, label in zip(shelves, after, strict=True):
+        shelf.label = label
+    await front.commit()
+    assert recorder.take() == [
+        updated(Shelf, 1, label=("a", "A"), made=("", made)),
+        updated(Shelf, 2, label=("b", "B")),
+        updated(Shelf, 4, label=("d", "d!")),
+        updated(Shelf, 5, made=("", made)),
+    ]
+
+
+@scenario(DocumentBase.metadata, databases=LOCAL)
 async def test_a_row_switch_whose_values_were_read_before_the_commit(front: FrontEnd, recorder: EventRecorder) -> None:
     """E4, E8: what the database made is in the event, whoever has loaded it since the flush."""
     await front.add(Shelf(id=1, label="old", made="by hand"))

@@ -138,8 +138,10 @@ async def test_the_frame_that_waits_for_the_bridge() -> None:
 
 @pytest.mark.anyio
 async def test_waiting_through_a_wrapper() -> None:
-    """The parent of the bridge's greenlet gets what is waited for, and may be another greenlet meanwhile."""
+    """What the bridge's greenlet shows as its parent gets what is waited for."""
     steps: list[object] = []
+    before: object = None
+    frame: object = None
 
     async def answer(value: int) -> int:
         await asyncio.sleep(0)
@@ -167,17 +169,23 @@ async def test_waiting_through_a_wrapper() -> None:
     def nested() -> None:
         compatibility.call_with_waits(work, wait)
 
+    def look() -> None:
+        assert compatibility.current_greenlet() is before
+        assert compatibility.waiting_frame() is frame
+
     def outer() -> None:
-        before = compatibility.current_greenlet()
-        parent = cast("Any", before).parent
+        nonlocal before, frame
+        before, frame = compatibility.current_greenlet(), compatibility.waiting_frame()
+        parent, own_class = cast("Any", before).parent, type(before)
+        compatibility.call_with_waits(look, wait)
         compatibility.call_with_waits(lambda: steps.append("nothing to wait for"), wait)
         compatibility.call_with_waits(work, wait)
         compatibility.call_with_waits(nested, wait)
         with pytest.raises(KeyError):
             compatibility.call_with_waits(refuse, wait)
         steps.append(compatibility.await_in_greenlet(answer(3)))
-        assert compatibility.current_greenlet() is before
         assert cast("Any", before).parent is parent
+        assert type(before) is own_class
 
     await compatibility.spawn_greenlet(outer)
     once, twice = ["wrapped", 1, "wrapped", 2, "wrapped"], ["wrapped", "wrapped"]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import enum
 
-from sqlalchemy import ForeignKey
+from sqlalchemy import ForeignKey, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..contract.event_models import LOCAL, Base, Order, created, deleted, updated
 from ..databases import TYPES
@@ -56,6 +58,28 @@ async def test_rows_are_ordered_by_their_keys_not_their_texts(front: FrontEnd, r
         await front.delete(order)
     await front.commit()
     assert recorder.take() == [deleted(Order, number) for number in (9, 10, 100)]
+
+
+@scenario(Base.metadata, databases=("sqlite",))
+async def test_rows_of_several_databases(front: FrontEnd) -> None:
+    """E9: where a session tells rows with the same key apart by identity tokens, as a sharded one does, by those."""
+    await front.add(Order(id=1, status="new"))
+    await front.commit()
+    session = front.new_session()
+    told: list[str] = []
+
+    @listens_for(Order)
+    def tell(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        told.append(order.status)
+
+    found = {
+        token: (await session.scalars(select(Order).execution_options(identity_token=token))).one()
+        for token in "gacfbed"
+    }
+    for token, order in found.items():
+        order.status = token
+    await session.commit()
+    assert told == ["a", "b", "c", "d", "e", "f", "g"]
 
 
 @scenario(OrderingBase.metadata, databases=LOCAL)
