@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from uuid import UUID
 
 import pytest
-from sqlalchemy import Engine, event, func, inspect
+from sqlalchemy import BigInteger, Engine, String, event, func, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, mapped_column, sessionmaker
 
 from fastapi_toolsets.events.loading import read_objects, read_rows
@@ -77,6 +78,44 @@ class Place(PlaceBase):
     row: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     seat: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     taken: Mapped[bool]
+
+
+class Ticket(PlaceBase):
+    __tablename__ = "tickets"
+    key: Mapped[UUID] = mapped_column(primary_key=True)
+    number: Mapped[int]
+
+
+class Visit(PlaceBase):
+    __tablename__ = "visits"
+    key: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    number: Mapped[int]
+
+
+class Visitor(PlaceBase):
+    __tablename__ = "visitors"
+    key: Mapped[str] = mapped_column(String(20), primary_key=True)
+    number: Mapped[int]
+
+
+@pytest.mark.parametrize("count", [1, 9, 10, 501])
+@scenario(PlaceBase.metadata)
+async def test_rows_are_found_by_keys_of_any_type(front: FrontEnd, count: int) -> None:
+    """E11, E12: few and many, for which PostgreSQL is asked in two ways; a SELECT for each 500 rows."""
+    keys_of: dict[type[Any], list[Any]] = {
+        Ticket: [UUID(int=2**100 + number) for number in range(count)],
+        Visit: [2**40 + number for number in range(count)],
+        Visitor: [f"Visitor {number}" for number in range(count)],
+    }
+    others = {Ticket: UUID(int=0), Visit: 0, Visitor: "nobody"}
+    for model, keys in keys_of.items():
+        rows = [model(key=key, number=number) for number, key in enumerate([*keys, others[model]])]
+        await front.add_all(rows)
+        await front.flush()
+        with front.statements() as sent:
+            found = await front.run_sync(read_rows, inspect(model), [(key,) for key in keys], ["number"])
+        assert found == {(key,): {"number": number} for number, key in enumerate(keys)}
+        assert len(sent) == (2 if count > 500 else 1)
 
 
 @scenario(PlaceBase.metadata, databases=LOCAL, front_ends=["sync"])
