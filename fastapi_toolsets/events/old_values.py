@@ -78,9 +78,7 @@ class OldValues:
                 route = _route(state.manager.mapper)
             plan, reach, has_orphans = route
             if plan is not None:
-                if plan.follows_updates and (
-                    _loses_values(state) or (plan.keeps_more and self._needs_more(state, plan))
-                ):
+                if plan.follows_updates and self._needs_more(state, plan):
                     unknown = self._keep(state, plan)
                     if unknown:
                         to_load.setdefault(plan.mapper, {})[state] = unknown
@@ -105,10 +103,22 @@ class OldValues:
                 _reach(state, reach, to_load, self.of, is_delete=True)
 
     def _needs_more(self, state: InstanceState[Any], plan: Plan) -> bool:
-        """Keep what an UPDATE sets by itself, where all of it is loaded; return whether there is more to look at."""
-        committed, loaded, copies = state.committed_state, state.dict, not plan.compares_only
+        """Keep what an UPDATE sets by itself, where all of it is loaded; return whether there is more to look at.
+
+        There is where old values are not known, or the flush would throw them away: those of SQL expressions.
+        """
+        instance = state.obj()
+        if instance is None:
+            return False
+        committed, loaded = state.committed_state, instance_dict(instance)
+        for key, old in committed.items():
+            if old is NO_VALUE or key not in loaded or type(loaded[key]) not in ATOMS:
+                return True
+        if not plan.keeps_more:
+            return False
         if plan.foreign_keys and not plan.foreign_keys.keys().isdisjoint(committed):
             return True
+        copies = not plan.compares_only
         kept: dict[str, Any] = {}
         for key in plan.volatile:
             if key not in committed:
@@ -232,18 +242,6 @@ class OldValues:
 
 def _route(mapper: Mapper[Any]) -> Route:
     return plans.routes.get(mapper) or plans.route(mapper)
-
-
-def _loses_values(state: InstanceState[Any]) -> bool:
-    """Whether old values are not known, or the flush would throw them away: those of SQL expressions."""
-    instance = state.obj()
-    if instance is None:
-        return False
-    loaded = instance_dict(instance)
-    for key, old in state.committed_state.items():
-        if old is NO_VALUE or key not in loaded or type(loaded[key]) not in ATOMS:
-            return True
-    return False
 
 
 def _reach(
