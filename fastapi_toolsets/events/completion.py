@@ -15,7 +15,7 @@ from .types import ModelEvent
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import Session
 
     from .journal import Journal
     from .plan import Plan
@@ -84,27 +84,28 @@ def _load_writes(session: Session, writes: Writes) -> bool:
     """Load what a flush has left unloaded in objects that are as it has left them; return whether all of them are."""
     plan = writes.plan
     expired: set[str] = set()
-    missing: dict[tuple[Any, ...], tuple[InstanceState[Any], object]] = {}
-    for state, instance in zip(writes.states, writes.objects, strict=True):
+    # Numbers, and no tuples of what they stand for: those would be one more for each row for the garbage collector.
+    missing: dict[tuple[Any, ...], int] = {}
+    for index, state in enumerate(writes.states):
         if state.modified or state.callables or state.key is None:
             return False
         if state.expired_attributes:
             if state.expired_attributes != expired:  # mostly the same for all of them
                 expired |= state.expired_attributes
-            missing[state.key[1]] = state, instance
+            missing[state.key[1]] = index
     names = sorted(expired & plan.columns.keys())
     announces = plan.mapper.class_manager.dispatch.refresh
     for identity, values in read_values(session, plan.mapper, missing, names) if names else ():
         found = missing.get(identity)
         if found is None:
             continue
-        state, instance = found
+        state = writes.states[found]
         unloaded = state.expired_attributes
         if announces or not unloaded.issuperset(names):
             row = zip(names, values, strict=True)
             populate(state, {key: value for key, value in row if key in unloaded})
         else:
-            instance_dict(instance).update(zip(names, values))  # noqa: B905 - to say that they are as many takes long
+            instance_dict(writes.objects[found]).update(zip(names, values))  # noqa: B905 - to say that they are as many takes long
             unloaded.difference_update(names)
             state.expired = False
     if writes.ends:
