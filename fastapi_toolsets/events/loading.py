@@ -28,6 +28,9 @@ ROWS_PER_SELECT = 500
 _WANTED = "wanted"
 _statements: WeakKeyDictionary[Mapper[Any], dict[tuple[tuple[str, ...], bool], Select[Any]]] = WeakKeyDictionary()
 
+_ROWS_AT_ONCE = 100
+"""How many rows are fetched at a time: each is some containers, and some hundreds call the garbage collector up."""
+
 _ROWS_FOR_ARRAY = 10
 """From so many rows on PostgreSQL is given the keys as one array: half the time for 100, a third for 500.
 
@@ -104,8 +107,9 @@ def read_values(
     for chunk in chunks(identities):
         statement = _select_by_identity(mapper, names, by_array=takes_array and len(chunk) >= _ROWS_FOR_ARRAY)
         wanted = chunk if width > 1 else [identity for (identity,) in chunk]
-        columns = [*zip(*connection.execute(statement, {_WANTED: wanted}), strict=True)]
-        yield from zip(zip(*columns[:width], strict=True), zip(*columns[width:], strict=True), strict=True)
+        for rows in connection.execute(statement, {_WANTED: wanted}).partitions(_ROWS_AT_ONCE):
+            columns = [*zip(*rows, strict=True)]
+            yield from zip(zip(*columns[:width], strict=True), zip(*columns[width:], strict=True), strict=True)
 
 
 def _fits_array(mapper: Mapper[Any]) -> bool:
