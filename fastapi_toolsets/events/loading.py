@@ -124,7 +124,7 @@ def _select_by_identity(mapper: Mapper[Any], keys: tuple[str, ...], *, by_array:
     if statement is None:
         primary_key = mapper.primary_key
         identity: ColumnElement[Any] = primary_key[0] if len(primary_key) == 1 else tuple_(*primary_key)
-        wanted: Any = bindparam(_WANTED, expanding=True)
+        wanted: ColumnElement[Any] | Select[Any] = bindparam(_WANTED, expanding=True)
         if by_array:
             array = ARRAY(primary_key[0].type)
             wanted = select(func.unnest(cast(bindparam(_WANTED, type_=array), array)))  # not all drivers tell the type

@@ -37,11 +37,11 @@ def sort_by_key(states: list[InstanceState[Any]]) -> None:
 
 
 def _primary_key(state: InstanceState[Any]) -> Any:  # noqa: ANN401 - a tuple, of whatever the key is made of
-    return state.key[1]  # type: ignore[index]
+    return _key(state)[1]
 
 
 def _primary_key_value(state: InstanceState[Any]) -> Any:  # noqa: ANN401 - whatever the key is
-    return state.key[1][0]  # type: ignore[index]
+    return _key(state)[1][0]
 
 
 def in_order(found: list[Writes]) -> list[Writes]:
