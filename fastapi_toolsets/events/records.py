@@ -213,26 +213,23 @@ class Writes:
     def arguments(self) -> Iterator[tuple[object, ModelEvent, Changes | None]]:
         """Iterate over what a callback is told of the current row and of each that follows, moving on with them.
 
-        The batch's place is left behind; :meth:`all_told` brings it up again.
+        Begins with the first row where none was told yet. A deleted object shows its last row from then on. The batch's
+        place is left behind; :meth:`all_told` brings it up again.
         """
-        event_type = EVENT_TYPES[self.kind]
-        for index in range(self.index, len(self.objects)):
+        event_type, deletes, first = EVENT_TYPES[self.kind], self.kind is _DELETED, max(self.index, 0)
+        changes, ends = self.changes, self.ends
+        told: Changes | None = None
+        at = ends[first - 1] if ends and first else 0
+        for index in range(first, len(self.objects)):
             self.index = index
-            yield self.objects[index], event_type, self.changes_to_tell(index)
-
-    def changes_to_tell(self, index: int) -> Changes | None:
-        """Return what a callback is told of one row's changes; a deleted object shows its last row from then on."""
-        if self.kind is _UPDATED:
-            told: Changes = {}
-            changes, end = self.changes, self.ends[index]
-            at = self.ends[index - 1] if index else 0
-            while at < end:
-                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-                at += 3
-            return told
-        if self.kind is _DELETED and self.states[index].committed_state:
-            show_last_row(self.plan, self.states[index])
-        return None
+            if ends:
+                told, end = {}, ends[index]
+                while at < end:
+                    told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+                    at += 3
+            elif deletes and self.states[index].committed_state:
+                show_last_row(self.plan, self.states[index])
+            yield self.objects[index], event_type, told
 
     def changes_of(self, index: int) -> tuple[Change, ...]:
         """Return what was updated in one row."""

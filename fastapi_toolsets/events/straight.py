@@ -16,7 +16,7 @@ from .delivery import generation
 from .dispatch import Dispatch
 from .muting import anything_muted
 from .plans import plans
-from .records import EVENT_TYPES, Kind, show_last_row
+from .records import EVENT_TYPES, Kind
 from .registry import registry
 from .types import Phase
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from .journal import Frame
     from .records import Batch, Writes
     from .registry import Listener
-    from .types import Changes
 
 # Looking a member up in its enumeration takes longer than comparing with it.
 _CREATED, _DELETED = Kind.CREATED, Kind.DELETED
@@ -122,26 +121,11 @@ class Straight:
             self._place += 1
 
     async def _tell_async(self, writes: Writes, callback: Callable[..., object]) -> bool:
-        """Call and await a callback with each row; return whether nothing came in between.
-
-        What ``Writes.changes_to_tell`` does is done here, as in :meth:`_call`.
-        """
+        """Call and await a callback with each row; return whether nothing came in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        event_type, deletes = EVENT_TYPES[writes.kind], writes.kind is _DELETED
-        changes, ends = writes.changes, writes.ends
-        told: Changes | None = None
-        at = 0
-        for index, instance in enumerate(writes.objects):
-            writes.index = index
-            if ends:
-                told, end = {}, ends[index]
-                while at < end:
-                    told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-                    at += 3
-            elif deletes and writes.states[index].committed_state:
-                show_last_row(writes.plan, writes.states[index])
+        for instance, event_type, changes in writes.arguments():
             try:
-                result = callback(instance, event_type, told)
+                result = callback(instance, event_type, changes)
                 if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                     await result
             except BaseException as error:  # noqa: BLE001 - as below
@@ -153,27 +137,13 @@ class Straight:
         return True
 
     def _call(self) -> None:
-        """Call each callback with its rows, until something comes in between.
-
-        What ``Writes.changes_to_tell`` does is done here: with many rows a call for each can be measured.
-        """
+        """Call each callback with its rows, until something comes in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
-            callback, event_type, deletes = listener.callback, EVENT_TYPES[writes.kind], writes.kind is _DELETED
-            changes, ends = writes.changes, writes.ends
-            told: Changes | None = None
-            at = 0
-            for index, instance in enumerate(writes.objects):
-                writes.index = index
-                if ends:
-                    told, end = {}, ends[index]
-                    while at < end:
-                        told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-                        at += 3
-                elif deletes and writes.states[index].committed_state:
-                    show_last_row(writes.plan, writes.states[index])
+            callback = listener.callback
+            for instance, event_type, changes in writes.arguments():
                 try:
-                    result = callback(instance, event_type, told)
+                    result = callback(instance, event_type, changes)
                 except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
                     self._hand_over().called(None, error)
                     return
