@@ -180,13 +180,8 @@ class Capture:
                         elif old is new or comparisons[key](old, new) is True:
                             continue
                         changes += (key, old, new)
-                for key, old in olds.items():  # as _made_by_database() does
-                    if key not in state.committed_state:
-                        new = loaded.get(key, PENDING)
-                        if new is not PENDING and (old is new or old is NO_VALUE or comparisons[key](old, new) is True):
-                            continue
-                        changes += (key, old, new)
-                        self._journal.unsure = True
+                if olds:
+                    self._add_made_by_database(plan, state, loaded, olds, changes)
             if len(changes) != end:
                 end = len(changes)
                 ends.append(end)
@@ -222,23 +217,31 @@ class Capture:
                     old, new = copy_value(old), copy_value(new) if new is not PENDING else PENDING  # noqa: PLW2901
                 yield key, old, new
         if olds or plan.volatile:
-            yield from self._made_by_database(plan, state, loaded, olds)
+            made: list[Any] = []
+            self._add_made_by_database(plan, state, loaded, olds, made)
+            parts = iter(made)
+            yield from zip(parts, parts, parts, strict=True)
         if plan.relationships:
             yield from self._related(plan, state, olds)
 
-    def _made_by_database(
-        self, plan: Plan, state: InstanceState[Any], loaded: Mapping[str, Any], olds: Mapping[str, Any]
-    ) -> Iterator[Change]:
-        """Find what nobody assigned, or whose assignment was an SQL expression that the flush has resolved."""
+    def _add_made_by_database(
+        self,
+        plan: Plan,
+        state: InstanceState[Any],
+        loaded: Mapping[str, Any],
+        olds: Mapping[str, Any],
+        changes: list[Any],
+    ) -> None:
+        """Add what nobody assigned, or whose assignment was an SQL expression that the flush has resolved."""
         committed = state.committed_state
-        for key in {**dict.fromkeys(plan.volatile), **olds}:
+        for key in olds if _are(plan.volatile_keys, olds) else {**dict.fromkeys(plan.volatile), **olds}:
             if key in committed or key not in plan.watched_columns:
                 continue
             old, new = olds.get(key, NO_VALUE), loaded.get(key, PENDING)
             if new is PENDING:
-                yield key, old, PENDING
+                changes += (key, old, PENDING)
             elif old is not NO_VALUE and not same(plan, key, old, new):
-                yield key, old, plan.copied(key, new)
+                changes += (key, old, plan.copied(key, new))
             else:
                 continue
             self._journal.unsure = True
