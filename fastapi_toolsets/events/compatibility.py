@@ -80,15 +80,14 @@ def call_with_waits(function: Callable[[], None], wait: Callable[[Awaitable[Any]
     any more, a cancellation would reach what sync callbacks wait for.
     """
     current = _greenlet().getcurrent()
-    shown, own_class = current.parent, current.__class__
-    shows = _showing.get(own_class) or _make_showing(own_class)
-    current.waits_for = shown, wait
-    current.__class__ = shows
+    own_class, outer = current.__class__, getattr(current, "waits_for", None)  # of a call around this one
+    current.waits_for = current.parent, wait
+    current.__class__ = _showing.get(own_class) or _make_showing(own_class)
     try:
         function()
     finally:
         current.__class__ = own_class
-        current.waits_for = shown.waits_for if own_class is shows else None
+        current.waits_for = outer
 
 
 class _Parent:

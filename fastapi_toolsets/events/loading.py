@@ -106,8 +106,7 @@ def read_values(
     takes_array = connection.dialect.name == "postgresql" and _fits_array(mapper)
     for chunk in chunks(identities):
         statement = _select_by_identity(mapper, names, by_array=takes_array and len(chunk) >= _ROWS_FOR_ARRAY)
-        wanted = chunk if width > 1 else [identity for (identity,) in chunk]
-        for rows in connection.execute(statement, {_WANTED: wanted}).partitions(_ROWS_AT_ONCE):
+        for rows in connection.execute(statement, {_WANTED: _plain(chunk)}).partitions(_ROWS_AT_ONCE):
             columns = [*zip(*rows, strict=True)]
             yield from zip(zip(*columns[:width], strict=True), zip(*columns[width:], strict=True), strict=True)
 
@@ -123,13 +122,12 @@ def _select_by_identity(mapper: Mapper[Any], keys: tuple[str, ...], *, by_array:
     statement = statements.get((keys, by_array))
     if statement is None:
         primary_key = mapper.primary_key
-        identity: ColumnElement[Any] = primary_key[0] if len(primary_key) == 1 else tuple_(*primary_key)
         wanted: ColumnElement[Any] | Select[Any] = bindparam(_WANTED, expanding=True)
         if by_array:
             array = ARRAY(primary_key[0].type)
             wanted = select(func.unnest(cast(bindparam(_WANTED, type_=array), array)))  # not all drivers tell the type
         statement = select(*primary_key, *(mapper.column_attrs[name].columns[0] for name in keys))
-        statement = statement.select_from(mapper.persist_selectable).where(identity.in_(wanted))
+        statement = statement.select_from(mapper.persist_selectable).where(_identity(primary_key).in_(wanted))
         statements[keys, by_array] = statement
     return statement
 
@@ -165,9 +163,17 @@ def has_identity(
     primary_key: Sequence[ColumnElement[Any]], identities: Sequence[tuple[Any, ...]]
 ) -> ColumnElement[bool]:
     """Return the criterion that a row has one of the primary keys."""
-    if len(primary_key) == 1:
-        return primary_key[0].in_([identity[0] for identity in identities])
-    return tuple_(*primary_key).in_(identities)
+    return _identity(primary_key).in_(_plain(identities))
+
+
+def _identity(primary_key: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
+    """Return what a row is told apart by: its key's only column, or a tuple of them."""
+    return primary_key[0] if len(primary_key) == 1 else tuple_(*primary_key)
+
+
+def _plain(identities: Sequence[tuple[Any, ...]]) -> Sequence[Any]:
+    """Return primary keys as they are compared with :func:`_identity`: without the tuple around a single value."""
+    return identities if len(identities[0]) > 1 else [value for (value,) in identities]
 
 
 def chunks(identities: Iterable[tuple[Any, ...]]) -> Iterator[Sequence[tuple[Any, ...]]]:

@@ -75,7 +75,7 @@ class OldValues:
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                route = _route(state.manager.mapper)
+                route = plans.route(state.manager.mapper)
             plan, reach, has_orphans = route
             if plan is not None:
                 if plan.follows_updates and self._needs_more(state, plan):
@@ -93,7 +93,7 @@ class OldValues:
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                route = _route(state.manager.mapper)
+                route = plans.route(state.manager.mapper)
             plan, reach, _ = route
             if plan is not None and (
                 state.committed_state or state.expired_attributes or state.callables or plan.deferred
@@ -238,10 +238,6 @@ class OldValues:
                 return None
             values.append(old)
         return tuple(values)
-
-
-def _route(mapper: Mapper[Any]) -> Route:
-    return plans.routes.get(mapper) or plans.route(mapper)
 
 
 def _reach(

@@ -49,7 +49,7 @@ def is_lost(connection: Connection) -> bool:
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    dialect = connection.dialect
+    dialect = connection.dialect  # asyncpg keeps no status that could be asked for
     return (_a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")) and _is_lost(
         connection
     )

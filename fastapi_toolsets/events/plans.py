@@ -56,14 +56,13 @@ class Plans:
         """Begin empty and follow the registry."""
         self.by_mapper: dict[Mapper[Any], Plan | None] = {}
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self.routes: dict[Mapper[Any], Route] = {}
-        """What a flush that begins has to look at in objects of each class, as far as that is known."""
+        self._routes: dict[Mapper[Any], Route] = {}
         registry.subscribe(self.clear)
 
     def clear(self) -> None:
         """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
         self._ranks = {}
-        self.routes = {}
+        self._routes = {}
         self.by_mapper = {}
 
     def get(self, mapper: Mapper[Any]) -> Plan | None:
@@ -79,7 +78,11 @@ class Plans:
             return plan
 
     def route(self, mapper: Mapper[Any]) -> Route:
-        """Find out what a flush that begins has to look at in objects of a class, and keep it in ``routes``."""
+        """Return what a flush that begins has to look at in objects of a class."""
+        routes = self._routes
+        route = routes.get(mapper)
+        if route is not None:
+            return route
         plan = self.get(mapper)
         reach = tuple(
             Reach(prop)
@@ -89,7 +92,7 @@ class Plans:
             and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
         )
         has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-        route = self.routes[mapper] = Route(plan, reach, has_orphans)
+        route = routes[mapper] = Route(plan, reach, has_orphans)
         return route
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:

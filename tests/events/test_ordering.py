@@ -60,7 +60,7 @@ async def test_rows_are_ordered_by_their_keys_not_their_texts(front: FrontEnd, r
     assert recorder.take() == [deleted(Order, number) for number in (9, 10, 100)]
 
 
-@scenario(Base.metadata, databases=("sqlite",))
+@scenario(Base.metadata, databases=LOCAL)
 async def test_rows_of_several_databases(front: FrontEnd) -> None:
     """E9: where a session tells rows with the same key apart by identity tokens, as a sharded one does, by those."""
     await front.add(Order(id=1, status="new"))
