@@ -216,18 +216,18 @@ class Writes:
         Begins with the first row where none was told yet. A deleted object shows its last row from then on. The batch's
         place is left behind; :meth:`all_told` brings it up again.
         """
-        event_type, deletes, first = EVENT_TYPES[self.kind], self.kind is _DELETED, max(self.index, 0)
-        changes, ends = self.changes, self.ends
+        kind, changes, ends = self.kind, self.changes, self.ends
+        event_type, first = EVENT_TYPES[kind], max(self.index, 0)
         told: Changes | None = None
         at = ends[first - 1] if ends and first else 0
         for index in range(first, len(self.objects)):
             self.index = index
-            if ends:
+            if kind is _UPDATED:
                 told, end = {}, ends[index]
                 while at < end:
                     told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
                     at += 3
-            elif deletes and self.states[index].committed_state:
+            elif kind is _DELETED and self.states[index].committed_state:
                 show_last_row(self.plan, self.states[index])
             yield self.objects[index], event_type, told
 
