@@ -75,7 +75,7 @@ def subject_of_mapper(name: str, mapper: Mapper[Any], *, is_orm: bool = True) ->
     """Resolve what writing rows of a mapper writes."""
     # Rows of a subclass are inserted by a statement for the subclass.
     concerned = (mapper,) if name == "insert" and is_orm else _rows_of(mapper)
-    heard = tuple(member for member in concerned if plans.get(member) is not None)
+    heard = tuple(member for member in concerned if plans.by_mapper[member] is not None)
     return Subject(name, mapper if heard else None, heard, is_orm=is_orm)
 
 
@@ -175,7 +175,7 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
         raise BulkEventsError(msg)
     told: dict[Any, Plan] = {}
     for mapper in subject.heard:
-        plan = plans.get(mapper)
+        plan = plans.by_mapper[mapper]
         if plan is None:
             continue
         if opted_in(mapper) if events is None else events:

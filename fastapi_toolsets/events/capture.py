@@ -28,21 +28,11 @@ if TYPE_CHECKING:
     from .journal import Frame, Journal
     from .plan import Plan
     from .records import Change, IdentityKey, Record
+    from .transaction import Transaction
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
-
-
-# A comprehension is quicker than a map, but a function that is not worth its making for one.
-
-
-def _keys(states: list[InstanceState[Any]]) -> list[IdentityKey | None]:
-    return [states[0].key] if len(states) == 1 else [state.key for state in states]
-
-
-def _objects(states: list[InstanceState[Any]]) -> list[object]:
-    return [states[0].obj()] if len(states) == 1 else [state.obj() for state in states]
 
 
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
@@ -57,11 +47,12 @@ class Capture:
         savepoint: The savepoint that it was written in, if any.
     """
 
-    __slots__ = ("_flushes", "_journal", "_misread", "_olds", "_switched", "savepoint", "written")
+    __slots__ = ("_flushes", "_journal", "_misread", "_now", "_olds", "_switched", "savepoint", "written")
 
-    def __init__(self, journal: Journal) -> None:
-        """Write to ``journal``."""
+    def __init__(self, journal: Journal, now: Transaction) -> None:
+        """Write to ``journal``, and note in what is known of the current transaction that it wrote."""
         self._journal = journal
+        self._now = now
         self._olds = OldValues(journal)
         self.written: list[Writes] = []
         self._flushes = False  # whether a flush is under way, or was interrupted
@@ -82,15 +73,16 @@ class Capture:
         if self._flushes:
             self.clear()  # an interrupted flush has left something behind
         self._flushes = True
-        modified, deleted = compatibility.unflushed_states(session)
+        modified, deleted, _ = compatibility.unflushed_states(session)
         if modified or deleted:
             self._olds.read(session, modified, deleted)
 
-    def after_flush(self, session: Session, flush_context: UOWTransaction) -> bool:
-        """Read what was written while SQLAlchemy still knows the old values; return whether anybody hears of it."""
+    def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
+        """Read what was written while SQLAlchemy still knows the old values."""
+        self._now.wrote = True
         found: list[Writes] = []
         for mapper, states in compatibility.flushed_states(flush_context).items():
-            plan = plans.get(mapper)
+            plan = plans.by_mapper[mapper]
             if plan is not None:
                 self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
         if self._olds.of:
@@ -98,11 +90,11 @@ class Capture:
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
             self.savepoint = session.get_nested_transaction()
-            return True
+            self._now.follows = True
+            return
         self._flushes = False
         if self._misread or self._switched:
             self.clear()
-        return False
 
     def _read_written(  # noqa: C901, PLR0912 - a call for each row would take as long as all that is done for it
         self,
@@ -131,7 +123,8 @@ class Capture:
         if created:
             if len(created) > 1:
                 created.sort(key=insert_order)
-            found.append(Writes(_CREATED, plan, created, _objects(created)))
+            objects: list[object] = [state.obj() for state in created]
+            found.append(Writes(_CREATED, plan, created, objects))
         if updated and plan.follows_updates:
             if len(updated) > 1:
                 sort_by_key(updated)
@@ -139,7 +132,8 @@ class Capture:
         if deleted:
             if len(deleted) > 1:
                 sort_by_key(deleted)
-            found.append(Writes(_DELETED, plan, deleted, _objects(deleted), _keys(deleted)))
+            objects, origins = [state.obj() for state in deleted], [state.key for state in deleted]
+            found.append(Writes(_DELETED, plan, deleted, objects, origins))
 
     def _keep_switched(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Keep the last row of a deleted object whose row another one has taken over."""
@@ -156,6 +150,7 @@ class Capture:
             self._misread = True
         changed: list[InstanceState[Any]] = []
         objects: list[object] = []
+        origins: list[IdentityKey | None] = []
         changes: list[Any] = []
         ends: list[int] = []
         end = 0
@@ -187,8 +182,9 @@ class Capture:
                 ends.append(end)
                 changed.append(state)
                 objects.append(instance)
+                origins.append(state.key)
         if changed:
-            found.append(Writes(_UPDATED, plan, changed, objects, _keys(changed), changes, ends))
+            found.append(Writes(_UPDATED, plan, changed, objects, origins, changes, ends))
 
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
@@ -272,8 +268,10 @@ class Capture:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
-                writes.keys = _keys(writes.states)
-            writes.position = journal.take_positions(len(writes.states))
+                states = writes.states  # one of them is not worth a comprehension's own call
+                writes.keys = [states[0].key] if len(states) == 1 else [state.key for state in states]
+            writes.position = journal.position
+            journal.position += len(writes.states)
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
         self._flushes = False

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .records import Change, Record, Writes
 
+# Looking a member up in its enumeration takes longer than comparing with it.
+_DELETED = Kind.DELETED
+
 
 def complete(session: Session, journal: Journal) -> None:
     """Load what callbacks will read and the flushes left unloaded, one SELECT for each mapper and 500 rows.
@@ -32,8 +35,16 @@ def complete(session: Session, journal: Journal) -> None:
         journal: What the transaction did, everything released into its root frame.
     """
     written = journal.root.writes
-    if written and not (journal.past_flush or journal.bulk) and _complete_writes(session, journal, written):
-        return
+    if written and not (journal.past_flush or journal.bulk):
+        for writes in written:
+            if (
+                writes.kind is not _DELETED
+                and (journal.unsure or not _shows_rows(writes))
+                and not _complete_writes(session, writes)
+            ):
+                break  # some row needs a record of its own
+        else:
+            return
     everything = journal.past_flush or journal.unsure
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
@@ -58,16 +69,11 @@ def complete(session: Session, journal: Journal) -> None:
         _complete(session, told, reload=journal.past_flush)
 
 
-def _complete_writes(session: Session, journal: Journal, written: list[Writes]) -> bool:
+def _complete_writes(session: Session, writes: Writes) -> bool:
     """Complete what the only flush has written; return whether no row needs a record of its own for that."""
-    for writes in written:
-        if writes.kind is Kind.DELETED or (_shows_rows(writes) and not journal.unsure):
-            continue
-        if not _is_heard(writes.kind, writes.plan):
-            continue
-        if writes.plan.deferred or not _load_writes(session, writes):
-            return False
-    return True
+    if not _is_heard(writes.kind, writes.plan):
+        return True
+    return not writes.plan.deferred and _load_writes(session, writes)
 
 
 def _shows_rows(writes: Writes) -> bool:

@@ -167,7 +167,7 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
     if plans.by_mapper.get(plan.mapper) is not plan:
         if is_only_recorded(delivery):
             return ()
-        current = plans.get(plan.mapper)
+        current = plans.by_mapper[plan.mapper]
         if current is None:
             return ()
         plan = current

@@ -241,10 +241,10 @@ class Dispatch(Queue):
         """
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        callback = listener.callback
-        for arguments in writes.arguments():
+        callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+        for index, instance in writes.rows():
             try:
-                result = callback(*arguments)
+                result = callback(instance, event_type, tell(index))
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
@@ -340,9 +340,9 @@ class Dispatch(Queue):
         """Await an async callback with the rows of a flush, until something else has to be looked at."""
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper
-        callback = listener.callback
-        for arguments in writes.arguments():
-            result = callback(*arguments)
+        callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+        for index, instance in writes.rows():
+            result = callback(instance, event_type, tell(index))
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 await result
             if self._delivery is not writes or plans.by_mapper is not by_mapper:

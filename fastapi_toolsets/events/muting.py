@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 _EVERY_CALLBACK = object()
 """Stands among the muted callbacks for all of them, where recorders still hear of everything."""
 
-_muted: ContextVar[tuple[object, ...] | None] = ContextVar("fastapi_toolsets_muted", default=())
+_EVERYTHING = (_EVERY_CALLBACK, object())
+"""Stands in their place where recorders hear of nothing either."""
+
+_muted: ContextVar[tuple[object, ...]] = ContextVar("fastapi_toolsets_muted", default=())
+
+muted_callbacks: Callable[[], tuple[object, ...]] = _muted.get
+"""Returns what the current context has muted; empty where it is nothing."""
 
 
 @contextlib.contextmanager
@@ -24,7 +30,7 @@ def muted(*callbacks: AnyCallback) -> Generator[None]:
     Where all callbacks are muted, :func:`capture_events` records nothing either: nothing is delivered.
     """
     before = _muted.get()
-    token = _muted.set(None if not callbacks or before is None else (*before, *callbacks))
+    token = _muted.set(_EVERYTHING if not callbacks or before is _EVERYTHING else (*before, *callbacks))
     try:
         yield
     finally:
@@ -35,7 +41,7 @@ def muted(*callbacks: AnyCallback) -> Generator[None]:
 def only_recorded() -> Generator[None]:
     """Call no callbacks for what is committed in this block, and let recorders hear of it nevertheless."""
     before = _muted.get()
-    token = _muted.set(None if before is None else (*before, _EVERY_CALLBACK))
+    token = _muted.set(_EVERYTHING if before is _EVERYTHING else (*before, _EVERY_CALLBACK))
     try:
         yield
     finally:
@@ -44,15 +50,10 @@ def only_recorded() -> Generator[None]:
 
 def everything_muted() -> bool:
     """Whether the current context delivers nothing, so that recorders do not hear of it."""
-    return _muted.get() is None
+    return _muted.get() is _EVERYTHING
 
 
 def is_muted(listener: Listener) -> bool:
     """Whether the current context has muted the listener."""
-    muted_callbacks = _muted.get()
-    return muted_callbacks is None or _EVERY_CALLBACK in muted_callbacks or listener.callback in muted_callbacks
-
-
-def anything_muted() -> bool:
-    """Whether the current context has muted any listener at all."""
-    return _muted.get() != ()
+    callbacks = _muted.get()
+    return _EVERY_CALLBACK in callbacks or listener.callback in callbacks

@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, state_of
-from .plans import Route, plans
+from .plans import plans
 from .records import Kind
 
 if TYPE_CHECKING:
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
     from .journal import Journal
     from .plan import Plan
-    from .plans import Reach
+    from .plans import Reach, Route
 
 _UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
 _UPDATED = Kind.UPDATED
 NO_VALUES: Mapping[str, Any] = {}
-_NO_ROUTE = Route(None, (), has_orphans=False)
+_NO_ROUTE: Route = (None, (), False)
 
 ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
 
@@ -58,25 +58,12 @@ class OldValues:
             deleted: Those that it deletes.
         """
         to_load: ToLoad = {}
-        if modified:
-            self._read_modified([*modified], to_load)
-        if deleted:
-            self._read_deleted([*deleted], to_load)
-        if to_load:
-            for mapper, wanted in to_load.items():
-                self._load(session, mapper, wanted)
-        if self._related_unknown:
-            related, self._related_unknown = self._related_unknown, []
-            self._load_related(session, related)
-
-    def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: object = None
-        route = _NO_ROUTE
-        for state in states:
+        plan, reach, has_orphans = _NO_ROUTE
+        for state in [*modified]:  # loading may change who is modified
             if state.manager is not manager:
                 manager = state.manager
-                route = plans.route(state.manager.mapper)
-            plan, reach, has_orphans = route
+                plan, reach, has_orphans = plans.routes[state.manager.mapper]
             if plan is not None:
                 if plan.follows_updates and self._needs_more(state, plan):
                     unknown = self._keep(state, plan)
@@ -86,15 +73,22 @@ class OldValues:
                     _want_last_row(state, plan, to_load)
             if reach:
                 _reach(state, reach, to_load, self.of, is_delete=False)
+        if deleted:
+            self._read_deleted([*deleted], to_load)
+        if to_load:
+            for mapper, wanted in to_load.items():
+                self._load(session, mapper, wanted)
+        if self._related_unknown:
+            related, self._related_unknown = self._related_unknown, []
+            self._load_related(session, related)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: object = None
-        route = _NO_ROUTE
+        plan, reach, _ = _NO_ROUTE
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                route = plans.route(state.manager.mapper)
-            plan, reach, _ = route
+                plan, reach, _ = plans.routes[state.manager.mapper]
             if plan is not None and (
                 state.committed_state or state.expired_attributes or state.callables or plan.deferred
             ):
@@ -191,7 +185,7 @@ class OldValues:
 
     def _load(self, session: Session, mapper: Mapper[Any], wanted: dict[InstanceState[Any], set[str]]) -> None:
         """Read the rows as they are before the flush; give the objects what they had not loaded."""
-        plan = plans.get(mapper)
+        plan = plans.by_mapper[mapper]
         if plan is None:
             return
         for state, keys in wanted.items():
@@ -258,7 +252,7 @@ def _reach(
         history = state.get_history(relation.key, passive)
         for member in (*history.added, *history.deleted, *(history.unchanged if is_delete else ())):
             child = state_of(member) if member is not None else None
-            plan = plans.get(child.manager.mapper) if child is not None and child.key is not None else None
+            plan = plans.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
             if child is None or plan is None:
                 continue
             missing = {name for name in relation.foreign_keys(child.manager.mapper) if name not in child.dict}

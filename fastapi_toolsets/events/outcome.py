@@ -42,17 +42,18 @@ def install() -> None:
         event.listen(Engine, "handle_error", _note_error)
 
 
-def is_lost(connection: Connection) -> bool:
-    """Whether a COMMIT on the connection would be answered with success, but commit nothing.
+def are_lost(connections: Iterable[tuple[Connection, Transaction, bool, bool]]) -> bool:
+    """Whether a COMMIT on any of a transaction's connections would be answered with success, but commit nothing.
 
     PostgreSQL does so once a statement has failed (its answer to COMMIT is ROLLBACK), SQLite where an error such as a
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    dialect = connection.dialect  # asyncpg keeps no status that could be asked for
-    return (_a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")) and _is_lost(
-        connection
-    )
+    for connection, _, _, _ in connections:
+        dialect = connection.dialect  # asyncpg keeps no status that could be asked for
+        if _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg"):
+            return any(_is_lost(connection) for connection in {connection: None for connection, _, _, _ in connections})
+    return False
 
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.orm import RelationshipDirection
 from sqlalchemy.schema import sort_tables_and_constraints  # pyright: ignore[reportUnknownVariableType] - untyped
@@ -35,65 +35,66 @@ class Reach:
         return mapped_keys(member, self._remote)
 
 
-class Route(NamedTuple):
-    """What a flush that begins has to look at in each changed object of a class.
+Route: TypeAlias = "tuple[Plan | None, tuple[Reach, ...], bool]"
+"""What a flush that begins has to look at in each changed object of a class.
 
-    Attributes:
-        plan: The plan of the mapper, if somebody listens.
-        reach: The relationships through which the objects change rows that somebody listens to.
-        has_orphans: Whether an object that has lost its parent is deleted, and somebody hears of it.
-    """
-
-    plan: Plan | None
-    reach: tuple[Reach, ...]
-    has_orphans: bool
+The plan of the mapper, if somebody listens; the relationships through which the objects change rows that somebody
+listens to; whether an object that has lost its parent is deleted, and somebody hears of it. A plain tuple, since to
+unpack one that has names takes several times as long.
+"""
 
 
-class Plans:
-    """The plan of each mapper, made at its first flush and dropped whenever a registration changes anything."""
+class _PlansByMapper(dict["Mapper[Any]", "Plan | None"]):
+    """Resolves what is asked for the first time: a dictionary, since to look into one takes no call."""
 
-    def __init__(self) -> None:
-        """Begin empty and follow the registry."""
-        self.by_mapper: dict[Mapper[Any], Plan | None] = {}
-        self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self._routes: dict[Mapper[Any], Route] = {}
-        registry.subscribe(self.clear)
+    def __missing__(self, mapper: Mapper[Any]) -> Plan | None:
+        listeners = registry.resolve(mapper.class_)
+        observed = bool(registry.recorders) and registry.is_recorded(mapper.class_)
+        plan = self[mapper] = Plan(mapper, listeners, observed=observed) if listeners or observed else None
+        return plan
 
-    def clear(self) -> None:
-        """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
-        self._ranks = {}
-        self._routes = {}
-        self.by_mapper = {}
 
-    def get(self, mapper: Mapper[Any]) -> Plan | None:
-        """Return the mapper's plan, ``None`` where nobody listens or observes."""
-        by_mapper = self.by_mapper
-        try:
-            return by_mapper[mapper]
-        except KeyError:
-            listeners = registry.resolve(mapper.class_)
-            observed = bool(registry.recorders) and registry.is_recorded(mapper.class_)
-            plan = Plan(mapper, listeners, observed=observed) if listeners or observed else None
-            by_mapper[mapper] = plan
-            return plan
+class _Routes(dict["Mapper[Any]", Route]):
+    """The same for what a flush that begins has to look at."""
 
-    def route(self, mapper: Mapper[Any]) -> Route:
-        """Return what a flush that begins has to look at in objects of a class."""
-        routes = self._routes
-        route = routes.get(mapper)
-        if route is not None:
-            return route
-        plan = self.get(mapper)
+    def __init__(self, by_mapper: _PlansByMapper) -> None:
+        super().__init__()
+        self._by_mapper = by_mapper
+
+    def __missing__(self, mapper: Mapper[Any]) -> Route:
+        by_mapper = self._by_mapper
+        plan = by_mapper[mapper]
         reach = tuple(
             Reach(prop)
             for prop in mapper.relationships
             if prop.direction is RelationshipDirection.ONETOMANY
             and not prop.viewonly
-            and any(self.get(member) is not None for member in prop.mapper.self_and_descendants)
+            and any(by_mapper[member] is not None for member in prop.mapper.self_and_descendants)
         )
         has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-        route = routes[mapper] = Route(plan, reach, has_orphans)
+        route = self[mapper] = plan, reach, has_orphans
         return route
+
+
+class Plans:
+    """The plan of each mapper, made at its first flush and dropped whenever a registration changes anything.
+
+    Attributes:
+        by_mapper: The plan of each mapper, ``None`` where nobody listens or observes. Another dictionary as soon as
+            somebody begins or ceases to.
+        routes: What a flush that begins has to look at in objects of each class.
+    """
+
+    def __init__(self) -> None:
+        """Begin empty and follow the registry."""
+        self.clear()
+        registry.subscribe(self.clear)
+
+    def clear(self) -> None:
+        """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
+        self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
+        self.by_mapper: _PlansByMapper = _PlansByMapper()
+        self.routes: _Routes = _Routes(self.by_mapper)
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
         """Return where each mapper stands when tables are ordered parents first, then in order of definition."""

@@ -17,7 +17,7 @@ from .delivery import (
     unfolded,
 )
 from .failures import log_fields
-from .muting import anything_muted, is_muted
+from .muting import is_muted, muted_callbacks
 from .records import Batch, Record, Writes
 from .registry import registry
 
@@ -57,7 +57,7 @@ class Queue:
         """
         self._options = options
         self._waiting: deque[Delivery] = deque()
-        self._mutes = anything_muted()
+        self._mutes = bool(muted_callbacks())
 
     def add(self, phase: Phase, before: Batch | None, frame: Frame) -> None:
         """Queue what a transaction that ends now has to tell: the first committer's or a callback's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum, auto
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -10,7 +11,7 @@ from .plan import NO_VALUE
 from .types import ModelEvent, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from sqlalchemy.orm import InstanceState
 
@@ -210,26 +211,27 @@ class Writes:
         self.batch.position = self.start + self.index
         return self.index + 1 == len(self.states)
 
-    def arguments(self) -> Iterator[tuple[object, ModelEvent, Changes | None]]:
-        """Iterate over what a callback is told of the current row and of each that follows, moving on with them.
+    def rows(self) -> Iterable[tuple[int, object]]:
+        """Return the place and the object of the current row and of each that follows; all where none was told yet."""
+        return enumerate(self.objects) if self.index <= 0 else islice(enumerate(self.objects), self.index, None)
 
-        Begins with the first row where none was told yet. A deleted object shows its last row from then on. The batch's
-        place is left behind; :meth:`all_told` brings it up again.
+    def tell(self, index: int) -> Changes | None:
+        """Move on to a row and return what a callback is told of its changes; a deleted object shows its last row.
+
+        The batch's place is left behind; :meth:`all_told` brings it up again.
         """
-        kind, changes, ends = self.kind, self.changes, self.ends
-        event_type, first = EVENT_TYPES[kind], max(self.index, 0)
-        told: Changes | None = None
-        at = ends[first - 1] if ends and first else 0
-        for index in range(first, len(self.objects)):
-            self.index = index
-            if kind is _UPDATED:
-                told, end = {}, ends[index]
-                while at < end:
-                    told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-                    at += 3
-            elif kind is _DELETED and self.states[index].committed_state:
-                show_last_row(self.plan, self.states[index])
-            yield self.objects[index], event_type, told
+        self.index = index
+        if self.kind is _UPDATED:
+            changes, ends = self.changes, self.ends
+            at, end = ends[index - 1] if index else 0, ends[index]
+            told: Changes = {}
+            while at < end:
+                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+                at += 3
+            return told
+        if self.kind is _DELETED and self.states[index].committed_state:
+            show_last_row(self.plan, self.states[index])
+        return None
 
     def changes_of(self, index: int) -> tuple[Change, ...]:
         """Return what was updated in one row."""

@@ -257,7 +257,7 @@ def _before_flush(session: SyncEventSession, flush_context: UOWTransaction, inst
 
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
     if isinstance(session, SyncEventSession):
-        session._tracker.after_flush(session, flush_context)
+        session._tracker.capture.after_flush(session, flush_context)
     else:
         _notice_plain_session(session, flush_context)
 
@@ -296,7 +296,7 @@ compatibility.CommittedTransaction.settle = _settle
 def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:
     """Warn once for each model that has listeners and was flushed by a session that calls none."""
     for mapper in compatibility.flushed_states(flush_context):
-        plan = plans.get(mapper)
+        plan = plans.by_mapper[mapper]
         if plan is None or plan.passed_by:
             continue
         plan.passed_by = True

@@ -14,9 +14,9 @@ from . import compatibility
 from .crossing import find_crossing, stands_in_bridge
 from .delivery import generation
 from .dispatch import Dispatch
-from .muting import anything_muted
+from .muting import muted_callbacks
 from .plans import plans
-from .records import EVENT_TYPES, Kind
+from .records import EVENT_TYPES
 from .registry import registry
 from .types import Phase
 
@@ -27,25 +27,26 @@ if TYPE_CHECKING:
 
     from .crossing import Crossing
     from .host import Host
-    from .journal import Frame
+    from .journal import Frame, Journal
     from .records import Batch, Writes
     from .registry import Listener
 
-# Looking a member up in its enumeration takes longer than comparing with it.
-_CREATED, _DELETED = Kind.CREATED, Kind.DELETED
 _AFTER_COMMIT = Phase.AFTER_COMMIT
 
 
-def straight_calls(written: list[Writes]) -> list[tuple[Writes, Listener]] | None:
+def straight_calls(journal: Journal) -> list[tuple[Writes, Listener]] | None:
     """Return what a commit has to tell with the callback that hears of it; ``None`` where there is more to it.
 
     Either all of the callbacks are sync, or all are async; what nobody hears of is left out.
     """
-    if not written or generation.get() or registry.recorders or anything_muted():
+    root = journal.root
+    if not root.writes or root.on_commit or journal.nested or journal.told:
+        return None
+    if generation.get() or registry.recorders or muted_callbacks():
         return None
     by_mapper = plans.by_mapper
     calls: list[tuple[Writes, Listener]] = []
-    for writes in written:
+    for writes in root.writes:
         plan, event_type = writes.plan, EVENT_TYPES[writes.kind]
         if by_mapper.get(plan.mapper) is not plan:
             return None
@@ -123,9 +124,10 @@ class Straight:
     async def _tell_async(self, writes: Writes, callback: Callable[..., object]) -> bool:
         """Call and await a callback with each row; return whether nothing came in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        for instance, event_type, changes in writes.arguments():
+        event_type, tell = EVENT_TYPES[writes.kind], writes.tell
+        for index, instance in enumerate(writes.objects):
             try:
-                result = callback(instance, event_type, changes)
+                result = callback(instance, event_type, tell(index))
                 if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                     await result
             except BaseException as error:  # noqa: BLE001 - as below
@@ -140,10 +142,10 @@ class Straight:
         """Call each callback with its rows, until something comes in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
-            callback = listener.callback
-            for instance, event_type, changes in writes.arguments():
+            callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+            for index, instance in enumerate(writes.objects):
                 try:
-                    result = callback(instance, event_type, changes)
+                    result = callback(instance, event_type, tell(index))
                 except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
                     self._hand_over().called(None, error)
                     return

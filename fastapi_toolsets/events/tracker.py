@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import TextClause
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Result
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
-    from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .delivery import Delivery
     from .host import Telling
@@ -56,12 +56,12 @@ class Tracker:
     def __init__(self, options: SessionOptions) -> None:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
+        self.now: Transaction = Transaction()
         self._journal = Journal()
-        self.capture: Capture = Capture(self._journal)
+        self.capture: Capture = Capture(self._journal, self.now)
         self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self.dispatch: Telling | None = None
         self._warned_joined = False
-        self.now: Transaction = Transaction()
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
@@ -75,19 +75,12 @@ class Tracker:
 
     # What the session's events call.
 
-    def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
-        """Read what was written."""
-        now = self.now
-        now.wrote = True
-        if self.capture.after_flush(session, flush_context):
-            now.follows = True
-
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
         capture, now = self.capture, self.now
         if capture.written:
             capture.after_finalized(session)
-        if now.committing and not now.telling and compatibility.is_clean(session):
+        if now.committing and not now.telling and not any(compatibility.unflushed_states(session)):
             if _BEFORE_COMMIT in registry.phases:
                 if self._is_ending(session):
                     self._vote(session)
@@ -256,10 +249,9 @@ class Tracker:
         now, journal, root = self.now, self._journal, session.get_transaction()
         if root is None or not (journal.root.writes or journal):
             return
-        now.lost = now.borrows = False
-        for connection, _, _, is_own in compatibility.transaction_connections(root):
-            now.lost = now.lost or outcome.is_lost(connection)
-            now.borrows = now.borrows or not is_own
+        connections = compatibility.connections_of(root).values()
+        now.borrows = not all(map(_is_own, connections))
+        now.lost = outcome.are_lost(connections)
         if now.lost:
             warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
@@ -274,7 +266,7 @@ class Tracker:
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
         if self.options.dispatch_on_joined_commit or not any(
-            connection.in_transaction() for connection, _, _, _ in compatibility.transaction_connections(root)
+            connection.in_transaction() for connection, _, _, _ in compatibility.connections_of(root).values()
         ):
             return True
         if not self._warned_joined:
@@ -309,7 +301,7 @@ class Tracker:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
         if self.dispatch is None and self.now.told is None and observation.current is None:
-            calls = straight_calls(self._journal.writes())
+            calls = straight_calls(self._journal)
             if calls is not None:
                 self._journal.clear()
                 self.now.begin_again()
@@ -372,6 +364,9 @@ class Tracker:
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := session.get_nested_transaction() or session.get_transaction()) is not None:
             transaction.close()
+
+
+_is_own: Callable[[tuple[object, ...]], bool] = itemgetter(3)
 
 
 class _RefusedError(Exception):

@@ -261,23 +261,28 @@ def test_fate_of_a_row_switch(session: Session) -> None:
 
 
 def test_modified_and_deleted_states(session: Session) -> None:
-    """``IdentityMap._modified`` and ``Session._deleted`` are ``session.dirty`` and ``session.deleted`` as states."""
+    """``IdentityMap._modified`` and ``Session._deleted`` are ``session.dirty`` and ``session.deleted`` as states; ``_new`` is ``session.new``."""
     parents = [Parent(id=key) for key in (1, 2, 3)]
     session.add_all(parents)
-    modified, deleted = compatibility.unflushed_states(session)
-    assert (compatibility.is_clean(session), [*modified], [*deleted]) == (False, [], [])
+    modified, deleted, new = compatibility.unflushed_states(session)
+    assert (compatibility.is_clean(session), [*modified], [*deleted], {*new}) == (
+        False,
+        [],
+        [],
+        {instance_state(parent) for parent in parents},
+    )
     session.commit()
     assert compatibility.is_clean(session) is True
     parents[0].name = "x"
     assert compatibility.is_clean(session) is False
     session.delete(parents[1])
-    modified, deleted = compatibility.unflushed_states(session)
-    assert (set(modified), set(deleted)) == ({instance_state(parents[0])}, {instance_state(parents[1])})
+    modified, deleted, new = compatibility.unflushed_states(session)
+    assert (set(modified), set(deleted), [*new]) == ({instance_state(parents[0])}, {instance_state(parents[1])}, [])
     assert {state.obj() for state in modified} == set(session.dirty)
     assert {state.obj() for state in deleted} == set(session.deleted)
     session.flush()
-    modified, deleted = compatibility.unflushed_states(session)
-    assert (compatibility.is_clean(session), [*modified], [*deleted]) == (True, [], [])
+    modified, deleted, new = compatibility.unflushed_states(session)
+    assert (compatibility.is_clean(session), [*modified], [*deleted], [*new]) == (True, [], [], [])
     session.delete(parents[0])
     assert compatibility.is_clean(session) is False
 
@@ -299,7 +304,7 @@ def test_connections_of_a_transaction(engine: Engine, session: Session) -> None:
     """``SessionTransaction._connections``: the same as the public attribute has, and whose connection each is."""
 
     def known(transaction: SessionTransaction) -> dict[object, bool]:
-        return {connection: own for connection, _, _, own in compatibility.transaction_connections(transaction)}
+        return {connection: own for connection, _, _, own in compatibility.connections_of(transaction).values()}
 
     transaction = session.begin()
     assert known(transaction) == {}
