@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import functools
 import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -50,14 +49,7 @@ async def spawn_greenlet(function: Callable[[], None]) -> None:
 
 
 def in_greenlet() -> bool:
-    """Whether this code runs inside SQLAlchemy's greenlet bridge, so that it may await; False without greenlet.
-
-    The bridge's greenlets have a parent, to which they hand what they wait for, and SQLAlchemy imports greenlet when it
-    first needs it: to see that there is none takes a tenth of the time that asking SQLAlchemy takes.
-    """
-    module = sys.modules.get("greenlet")
-    if module is None or module.getcurrent().parent is None:
-        return False
+    """Whether this code runs inside SQLAlchemy's greenlet bridge, so that it may await; False without greenlet."""
     try:
         return bool(concurrency.in_greenlet())
     except (ImportError, ValueError):  # greenlet is missing, or too old for SQLAlchemy

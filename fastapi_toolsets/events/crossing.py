@@ -79,8 +79,11 @@ class Crossing(Protocol):
 
 def stands_in_bridge() -> bool:
     """Whether the caller stands inside SQLAlchemy's greenlet bridge, so that a loop of this process runs it."""
-    return compatibility.in_greenlet() and (
-        _inherited_bridge is None or compatibility.current_greenlet() is not _inherited_bridge
+    return (
+        # Only a loop of asyncio's that runs in this thread can run the bridge; that there is none is quicker to see.
+        asyncio._get_running_loop() is not None  # noqa: SLF001 - documented, for those who make loops
+        and compatibility.in_greenlet()
+        and (_inherited_bridge is None or compatibility.current_greenlet() is not _inherited_bridge)
     )
 
 
@@ -88,7 +91,8 @@ def find_crossing(backend: Backend | None) -> Crossing:
     """Return the way from where the caller stands."""
     if stands_in_bridge():
         return _BRIDGE
-    if _in_worker_thread() and threading.get_ident() != _inherited_worker:
+    # A thread with a loop of the library's is no worker thread, and never becomes one.
+    if not hasattr(_local, "runner") and _in_worker_thread() and threading.get_ident() != _inherited_worker:
         return _WORKER_THREAD
     chosen = backend or _default_backend
     if chosen == "trio" or _loop_runs_here():

@@ -37,7 +37,9 @@ async def outlive_call(function: AsyncFunction, grace: float, *, cancelled: bool
         return
     task = loop.create_task(run()) if loop.get_task_factory() else begin(run(), loop)
     if task is None:
-        await _let_cancellation_in()
+        host = asyncio.current_task()
+        if host is not None and host.cancelling():  # somebody has asked for it meanwhile: as if we had waited
+            await asyncio.sleep(0)
         return
     ended = loop.create_future()
     task.add_done_callback(lambda _: _set(ended))  # where it ended before, or was cancelled before it began
@@ -47,13 +49,6 @@ async def outlive_call(function: AsyncFunction, grace: float, *, cancelled: bool
         await _grant(task, grace)
         raise
     task.result()
-
-
-async def _let_cancellation_in() -> None:
-    """Be cancelled here, where somebody has asked for it meanwhile, as if something had been waited for."""
-    host = asyncio.current_task()
-    if host is not None and host.cancelling():
-        await asyncio.sleep(0)
 
 
 def _set(ended: asyncio.Future[None] | None) -> None:

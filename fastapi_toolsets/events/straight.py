@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
 _AFTER_COMMIT = Phase.AFTER_COMMIT
 
+# The interpreter looks a method of something imported up anew at each call.
+_current_generation, _set_generation, _reset_generation = generation.get, generation.set, generation.reset
+
 
 def straight_calls(journal: Journal) -> list[tuple[Writes, Listener]] | None:
     """Return what a commit has to tell with the callback that hears of it; ``None`` where there is more to it.
@@ -42,7 +45,7 @@ def straight_calls(journal: Journal) -> list[tuple[Writes, Listener]] | None:
     root = journal.root
     if not root.writes or root.on_commit or journal.nested or journal.told:
         return None
-    if generation.get() or registry.recorders or muted_callbacks():
+    if _current_generation() or registry.recorders or muted_callbacks():
         return None
     by_mapper = plans.by_mapper
     calls: list[tuple[Writes, Listener]] = []
@@ -88,7 +91,7 @@ class Straight:
 
     def run(self, phase: Phase) -> None:
         """Call everybody; see :meth:`Dispatch.run`."""
-        token = generation.set(1)
+        token = _set_generation(1)
         try:
             if self._calls and self._calls[0][1].is_async:
                 self._cross()
@@ -97,7 +100,7 @@ class Straight:
             else:
                 self._call()
         finally:
-            generation.reset(token)
+            _reset_generation(token)
         if self._dispatch is not None:
             self._dispatch.run(phase)
 
@@ -114,29 +117,24 @@ class Straight:
             raise
 
     async def _await(self) -> None:
-        generation.set(1)  # a loop's task has a context of its own
-        for writes, listener in self._calls:
-            if not await self._tell_async(writes, listener.callback):
-                await self._hand_over().go_on()
-                return
-            self._place += 1
-
-    async def _tell_async(self, writes: Writes, callback: Callable[..., object]) -> bool:
-        """Call and await a callback with each row; return whether nothing came in between."""
+        """Call and await each callback with its rows, until something comes in between."""
+        _set_generation(1)  # a loop's task has a context of its own
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        event_type, tell = EVENT_TYPES[writes.kind], writes.tell
-        for index, instance in enumerate(writes.objects):
-            try:
-                result = callback(instance, event_type, tell(index))
-                if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
-                    await result
-            except BaseException as error:  # noqa: BLE001 - as below
-                self._hand_over().called(None, error)
-                return False
-            if self._dispatch is not None or plans.by_mapper is not by_mapper:
-                self._hand_over().called(None, None)
-                return False
-        return True
+        for writes, listener in self._calls:
+            callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+            for index, instance in enumerate(writes.objects):
+                failed: BaseException | None = None
+                try:
+                    result = callback(instance, event_type, tell(index))
+                    if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
+                        await result
+                except BaseException as error:  # noqa: BLE001 - as below
+                    failed = error
+                if failed is not None or self._dispatch is not None or plans.by_mapper is not by_mapper:
+                    self._hand_over().called(None, failed)
+                    await self._hand_over().go_on()
+                    return
+            self._place += 1
 
     def _call(self) -> None:
         """Call each callback with its rows, until something comes in between."""
