@@ -107,6 +107,7 @@ class Capture:
         created: list[InstanceState[Any]] = []
         updated: list[InstanceState[Any]] = []
         deleted: list[InstanceState[Any]] = []
+        objects: list[object]
         for state in states:
             is_delete, list_only = fate[state]
             if list_only:
@@ -123,7 +124,7 @@ class Capture:
         if created:
             if len(created) > 1:
                 created.sort(key=insert_order)
-            objects: list[object] = [state.obj() for state in created]
+            objects = [state.obj() for state in created]
             found.append(Writes(_CREATED, plan, created, objects))
         if updated and plan.follows_updates:
             if len(updated) > 1:
@@ -132,8 +133,8 @@ class Capture:
         if deleted:
             if len(deleted) > 1:
                 sort_by_key(deleted)
-            objects, origins = [state.obj() for state in deleted], [state.key for state in deleted]
-            found.append(Writes(_DELETED, plan, deleted, objects, origins))
+            objects = [state.obj() for state in deleted]
+            found.append(Writes(_DELETED, plan, deleted, objects, [state.key for state in deleted]))
 
     def _keep_switched(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Keep the last row of a deleted object whose row another one has taken over."""

@@ -170,8 +170,8 @@ unflushed_states: Callable[
 ] = attrgetter("identity_map._modified", "_deleted", "_new")
 """Returns the persistent states with changes, those to be deleted, and the new ones, that await a flush.
 
-``IdentityMap._modified``, ``Session._deleted`` and ``_new``: ``session.dirty``, ``deleted`` and ``new`` give the same as
-objects, at the price of sets that are made at each call.
+``IdentityMap._modified``, ``Session._deleted`` and ``_new``: ``session.dirty``, ``deleted`` and ``new`` give the same
+as objects, at the price of sets that are made at each call.
 """
 
 connections_of: Callable[[SessionTransaction], Mapping[object, tuple[Connection, Transaction, bool, bool]]] = (

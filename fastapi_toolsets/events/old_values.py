@@ -75,12 +75,8 @@ class OldValues:
                 _reach(state, reach, to_load, self.of, is_delete=False)
         if deleted:
             self._read_deleted([*deleted], to_load)
-        if to_load:
-            for mapper, wanted in to_load.items():
-                self._load(session, mapper, wanted)
-        if self._related_unknown:
-            related, self._related_unknown = self._related_unknown, []
-            self._load_related(session, related)
+        if to_load or self._related_unknown:
+            self._load_all(session, to_load)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: object = None
@@ -182,6 +178,13 @@ class OldValues:
                 unknown.clear()
             unknown.difference_update(change[0] for change in record.changes)
         return kept
+
+    def _load_all(self, session: Session, to_load: ToLoad) -> None:
+        for mapper, wanted in to_load.items():
+            self._load(session, mapper, wanted)
+        if self._related_unknown:
+            related, self._related_unknown = self._related_unknown, []
+            self._load_related(session, related)
 
     def _load(self, session: Session, mapper: Mapper[Any], wanted: dict[InstanceState[Any], set[str]]) -> None:
         """Read the rows as they are before the flush; give the objects what they had not loaded."""

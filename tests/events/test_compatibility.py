@@ -261,7 +261,7 @@ def test_fate_of_a_row_switch(session: Session) -> None:
 
 
 def test_modified_and_deleted_states(session: Session) -> None:
-    """``IdentityMap._modified`` and ``Session._deleted`` are ``session.dirty`` and ``session.deleted`` as states; ``_new`` is ``session.new``."""
+    """``IdentityMap._modified``, ``Session._deleted`` and ``_new`` are ``session.dirty``, ``deleted`` and ``new``."""
     parents = [Parent(id=key) for key in (1, 2, 3)]
     session.add_all(parents)
     modified, deleted, new = compatibility.unflushed_states(session)
