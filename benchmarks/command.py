@@ -18,8 +18,11 @@ from .databases import DatabaseError, database_urls
 from .growth import FULL, QUICK, SMALLEST, TABLES, measure_growth
 from .instructions import (
     PROGRAMS,
+    ROW_GROWTH_LIMIT,
+    ROW_PROGRAMS,
     InstructionsError,
     count_instructions,
+    growth_of_rows,
     read_reference,
     regressions,
     write_reference,
@@ -28,7 +31,7 @@ from .matrix import UnknownCellsError, select_cells
 from .picture import draw
 from .processes import WorkerError
 from .published import PublishedLibraryError
-from .report import print_instructions, print_results, progress
+from .report import print_growth_of_rows, print_instructions, print_results, progress
 from .results import Results
 
 if TYPE_CHECKING:
@@ -122,13 +125,15 @@ def _finish(options: argparse.Namespace, results: Results, *, finished: bool) ->
 
 def _instructions(options: argparse.Namespace) -> int:
     reference = read_reference()
-    with progress("Programs", len(PROGRAMS)) as advance:
+    with progress("Programs", len(PROGRAMS) + len(ROW_PROGRAMS)) as advance:
         counts = count_instructions(advance)
     worse = {} if reference is None else regressions(reference, counts)
     print_instructions(counts, reference, worse)
+    growth = growth_of_rows(counts)
+    print_growth_of_rows(growth)
     if options.write or reference is None:
         write_reference(counts)
-    return 1 if options.check and worse else 0
+    return 1 if options.check and (worse or max(growth.values()) > ROW_GROWTH_LIMIT) else 0
 
 
 def _machine(published_version: str | None) -> dict[str, object]:

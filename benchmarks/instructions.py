@@ -1,4 +1,4 @@
-"""Counts the processor instructions of a commit of one row: the same on a busy machine as on an idle one."""
+"""Counts the processor instructions of commits: the same on a busy machine as on an idle one."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import subprocess
 import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from .comparison import EVENTS, OURS, PLAIN, UNTOUCHED
+from .matrix import OPERATIONS
 from .processes import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 REFERENCE = Path(__file__).parent / "instructions.json"
 TOLERANCE = 0.02
@@ -28,7 +30,16 @@ TOLERANCE = 0.02
 COMMITS = (50, 250)
 """What is counted is the difference between two runs of so many commits in one process."""
 
-_START = "import sys; sys.path.append(sys.argv.pop(1)); from benchmarks.worker.one_row import main; main(sys.argv[1:])"
+ROWS = (1_000, 10_000)
+"""The commits of many rows, of which each row is counted: as many for one of them where the cost is linear."""
+
+ROW_GROWTH_LIMIT = 1.05
+"""What events may add to a row of the larger commit, compared with one of the smaller."""
+
+_START = (
+    "import sys; from importlib import import_module; sys.path.append(sys.argv.pop(1)); "
+    "import_module('benchmarks.worker.' + sys.argv.pop(1)).main(sys.argv[1:])"
+)
 
 
 class InstructionsError(RuntimeError):
@@ -58,6 +69,15 @@ PROGRAMS = (
     Program("async, one async listener", "async", OURS, "async", EVENTS, "async, plain session"),
 )
 
+ROW_PROGRAMS = tuple(product(OPERATIONS, (PLAIN, EVENTS)))
+"""Operation and variant; all on the sync front-end with one sync listener."""
+
+
+def row_name(operation: str, rows: int, variant: str) -> str:
+    """Return what the count of a row is called."""
+    session = "plain session" if variant == PLAIN else "one sync listener"
+    return f"{operation}, each of {rows:,} rows, {session}"
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -65,7 +85,7 @@ class Counts:
 
     Attributes:
         versions: Counts are comparable only where all of these are the same.
-        instructions: Per commit of one row, by program.
+        instructions: Per commit of one row, by program; per row of those with many.
         ratios: The same as a ratio to the plain session of the same front-end.
     """
 
@@ -85,14 +105,33 @@ def count_instructions(advance: Callable[[], None]) -> Counts:
         msg = "instructions are counted by valgrind, which is not installed: install the package of that name"
         raise InstructionsError(msg)
     found: dict[str, int] = {}
+    ratios: dict[str, float] = {}
     for program in PROGRAMS:
-        few, many = _count(valgrind, program)
+        arguments = [program.front_end, program.library, program.listeners, program.variant]
+        few, many = _count(valgrind, "one_row", [*arguments, *map(str, COMMITS)], (2, 3))
         found[program.name] = round((many - few) / (COMMITS[1] - COMMITS[0]))
+        if program.plain:
+            ratios[program.name] = round(found[program.name] / found[program.plain], 4)
         advance()
-    ratios = {
-        program.name: round(found[program.name] / found[program.plain], 4) for program in PROGRAMS if program.plain
-    }
+    for operation, variant in ROW_PROGRAMS:
+        totals = _count(valgrind, "many_rows", [variant, operation, *map(str, ROWS)], (2, 4))
+        for rows, total in zip(ROWS, totals, strict=True):
+            name = row_name(operation, rows, variant)
+            found[name] = round(total / rows)
+            if variant != PLAIN:
+                ratios[name] = round(found[name] / found[row_name(operation, rows, PLAIN)], 4)
+        advance()
     return Counts(_versions(), found, ratios)
+
+
+def growth_of_rows(counts: Counts) -> dict[str, float]:
+    """Return by operation what events add to a row of the larger commit, as a ratio to one of the smaller."""
+
+    def added(operation: str, rows: int) -> int:
+        ours, plain = (counts.instructions[row_name(operation, rows, variant)] for variant in (EVENTS, PLAIN))
+        return ours - plain
+
+    return {operation: added(operation, ROWS[1]) / added(operation, ROWS[0]) for operation in OPERATIONS}
 
 
 def _versions() -> dict[str, str]:
@@ -103,27 +142,33 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _count(valgrind: str, program: Program) -> tuple[int, int]:
-    """Return how many instructions the two runs of commits take; see :mod:`benchmarks.worker.one_row`."""
-    command = [sys.executable, "-P", "-c", _START, str(ROOT)]
-    command += [program.front_end, program.library, program.listeners, program.variant, *map(str, COMMITS)]
+def _count(valgrind: str, program: str, arguments: Sequence[str], stops: Sequence[int]) -> list[int]:
+    """Return how many instructions a program of :mod:`benchmarks.worker` takes until some of the counter's stops.
+
+    Args:
+        valgrind: Its path.
+        program: The module.
+        arguments: What to tell it.
+        stops: Which stops, the first being 1; each counts from the one before.
+    """
+    command = [sys.executable, "-P", "-c", _START, str(ROOT), program, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     with TemporaryDirectory(prefix="benchmarks-") as folder:
         output = Path(folder, "callgrind")
-        stops = ["--dump-before=getpriority", f"--callgrind-out-file={output}"]
+        options = ["--dump-before=getpriority", f"--callgrind-out-file={output}"]
         finished = subprocess.run(  # noqa: S603 - this interpreter
-            [valgrind, "--tool=callgrind", *stops, *command],
+            [valgrind, "--tool=callgrind", *options, *command],
             env={**environment, "PYTHONHASHSEED": "0"},
             capture_output=True,
             text=True,
             check=False,
         )
-        totals = [_total(Path(f"{output}.{stop}")) for stop in range(2, 2 + len(COMMITS))]  # the first is starting up
-    few, many = totals
-    if finished.returncode or few is None or many is None:
-        msg = f"{program.name} failed under valgrind:\n{finished.stderr}"
+        totals = [_total(Path(f"{output}.{stop}")) for stop in stops]
+    known = [total for total in totals if total is not None]
+    if finished.returncode or len(known) != len(totals):
+        msg = f"{program} {' '.join(arguments)} failed under valgrind:\n{finished.stderr}"
         raise InstructionsError(msg)
-    return few, many
+    return known
 
 
 def _total(dump: Path) -> int | None:

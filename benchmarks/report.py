@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from .bars import MET, NOT_MET, WITHIN_NOISE, time_limit
+from .instructions import ROW_GROWTH_LIMIT, ROWS
 from .matrix import Group
 
 RICH = find_spec("rich") is not None
@@ -165,9 +166,20 @@ def print_instructions(counts: Counts, reference: Counts | None, worse: dict[str
                 NOT_MET if name in worse else MET,
             ]
         )
-    headings = ("commit of one row", "instructions", "to plain", "reference", "change", "verdict")
+    headings = ("commit", "instructions", "to plain", "reference", "change", "verdict")
     print_table("Instructions per commit, counted by valgrind", headings, rows)
     if reference is not None and reference.versions != counts.versions:
         print(
             f"\nThe reference was counted with {reference.versions}, this with {counts.versions}: ratios are compared."
         )
+
+
+def print_growth_of_rows(growth: dict[str, float]) -> None:
+    """Print by operation whether what events add to a row is the same in a large commit as in a small one."""
+    rows = [
+        [operation, f"{ratio:.3f}", f"{ROW_GROWTH_LIMIT:.2f}", MET if ratio <= ROW_GROWTH_LIMIT else NOT_MET]
+        for operation, ratio in growth.items()
+    ]
+    few, many = ROWS
+    title = f"What events add to a row, in instructions: one of {many:,} compared with one of {few:,}"
+    print_table(title, ("operation", "ratio", "at most", "verdict"), rows)

@@ -17,8 +17,16 @@ import pytest
 from benchmarks import command, instructions
 from benchmarks.bars import MET, NOT_MET, WITHIN_NOISE, judge, time_limit, verdicts
 from benchmarks.growth import TABLES
-from benchmarks.instructions import PROGRAMS, Counts, regressions
-from benchmarks.matrix import LISTENERS, Group, UnknownCellsError, all_groups, select_cells
+from benchmarks.instructions import (
+    PROGRAMS,
+    ROW_GROWTH_LIMIT,
+    ROWS,
+    Counts,
+    growth_of_rows,
+    regressions,
+    row_name,
+)
+from benchmarks.matrix import LISTENERS, OPERATIONS, Group, UnknownCellsError, all_groups, select_cells
 from benchmarks.picture import draw
 from benchmarks.processes import ROOT, WorkerError, WorkerProcess
 from benchmarks.results import Comparison, Costs, Results, Spread, Verdict
@@ -247,8 +255,24 @@ def test_instruction_counts_that_regress() -> None:
 def test_reference_of_instruction_counts_is_complete() -> None:
     reference = instructions.read_reference()
     assert reference is not None
-    assert list(reference.instructions) == [program.name for program in PROGRAMS]
-    assert list(reference.ratios) == [program.name for program in PROGRAMS if program.plain]
+    each_row = [
+        (variant, row_name(operation, rows, variant))
+        for operation in OPERATIONS
+        for variant in ("plain", "events")
+        for rows in ROWS
+    ]
+    assert list(reference.instructions) == [program.name for program in PROGRAMS] + [name for _, name in each_row]
+    ratios = [program.name for program in PROGRAMS if program.plain]
+    assert list(reference.ratios) == ratios + [name for variant, name in each_row if variant == "events"]
+
+
+def test_instructions_for_a_row_are_the_same_in_a_large_commit() -> None:
+    """Linear in rows, where a processor's caches cannot blur it."""
+    reference = instructions.read_reference()
+    assert reference is not None
+    growth = growth_of_rows(reference)
+    assert list(growth) == list(OPERATIONS)
+    assert {operation: ratio for operation, ratio in growth.items() if ratio > ROW_GROWTH_LIMIT} == {}
 
 
 def test_instructions_need_valgrind(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -263,15 +287,20 @@ def test_instructions_need_valgrind(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 @pytest.mark.parametrize("front_end", ["sync", "async"])
 @pytest.mark.parametrize("listeners", ["none", "sync", "async"])
 def test_program_whose_instructions_are_counted(front_end: str, listeners: str) -> None:
-    program = "import sys; from benchmarks.worker.one_row import main; main(sys.argv[1:])"
+    assert _run_worker("one_row", front_end, "ours", listeners, "events", "2", "3") == (0, "", "")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_program_whose_instructions_for_a_row_are_counted(operation: str) -> None:
+    assert _run_worker("many_rows", "events", operation, "2", "3") == (0, "", "")
+
+
+def _run_worker(module: str, *arguments: str) -> tuple[int, str, str]:
+    program = f"import sys; from benchmarks.worker.{module} import main; main(sys.argv[1:])"
     finished = subprocess.run(
-        [sys.executable, "-c", program, front_end, "ours", listeners, "events", "2", "3"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert (finished.returncode, finished.stdout, finished.stderr) == (0, "", "")
+    return finished.returncode, finished.stdout, finished.stderr
 
 
 def test_measuring_process_that_fails_says_why() -> None:

@@ -52,7 +52,7 @@ class Commits:
         for turn in range(repeats):
             order = variants if turn % 2 == 0 else variants[::-1]
             for variant in order:
-                self._commit(variant, expire=expire, observer=watches[variant])
+                self.commit(variant, expire=expire, observer=watches[variant])
         return {
             variant: {"wall": watch.wall, "processor": watch.processor, "passes": watch.passes}
             for variant, watch in watches.items()
@@ -64,7 +64,7 @@ class Commits:
         gc.collect()
         tracemalloc.start()
         try:
-            self._commit(variant, expire=expire, observer=peak)
+            self.commit(variant, expire=expire, observer=peak)
         finally:
             tracemalloc.stop()
         return {"held": peak.held, "peak": peak.peak}
@@ -75,10 +75,11 @@ class Commits:
         The engine is slower afterwards: SQLAlchemy never forgets that it once had listeners.
         """
         count = StatementCount(self._stage.engine)
-        self._commit(variant, expire=expire, observer=count)
+        self.commit(variant, expire=expire, observer=count)
         return {"statements": count.statements, "after_commit": count.after_commit}
 
-    def _commit(self, variant: str, *, expire: bool, observer: Observer) -> None:
+    def commit(self, variant: str, *, expire: bool, observer: Observer) -> None:
+        """Commit once, and let ``observer`` watch that."""
         if self._operation != "update":
             self._stage.write(self._empty if self._operation == "create" else self._fill)
         self._stage.commit(variant, expire=expire, prepare=self._preparation(), observer=observer)
