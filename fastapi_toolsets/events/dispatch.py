@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .records import Writes
     from .registry import Listener
 
-_UPDATED = Kind.UPDATED
+_CREATED, _UPDATED = Kind.CREATED, Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 _GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
@@ -241,10 +241,12 @@ class Dispatch(Queue):
         """
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+        callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
+        tells = writes.kind is not _CREATED
         for index, instance in writes.rows():
+            writes.index = index
             try:
-                result = callback(instance, event_type, tell(index))
+                result = callback(instance, event_type, writes.tell() if tells else None)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
@@ -340,9 +342,11 @@ class Dispatch(Queue):
         """Await an async callback with the rows of a flush, until something else has to be looked at."""
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper
-        callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+        callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
+        tells = writes.kind is not _CREATED
         for index, instance in writes.rows():
-            result = callback(instance, event_type, tell(index))
+            writes.index = index
+            result = callback(instance, event_type, writes.tell() if tells else None)
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 await result
             if self._delivery is not writes or plans.by_mapper is not by_mapper:

@@ -212,15 +212,15 @@ class Writes:
         return self.index + 1 == len(self.states)
 
     def rows(self) -> Iterable[tuple[int, object]]:
-        """Return the place and the object of the current row and of each that follows; all where none was told yet."""
+        """Return the index and the object of the current row and of each that follows; all where none was told yet.
+
+        Whoever tells them sets ``index``. The batch's place is left behind; :meth:`all_told` brings it up again.
+        """
         return enumerate(self.objects) if self.index <= 0 else islice(enumerate(self.objects), self.index, None)
 
-    def tell(self, index: int) -> Changes | None:
-        """Move on to a row and return what a callback is told of its changes; a deleted object shows its last row.
-
-        The batch's place is left behind; :meth:`all_told` brings it up again.
-        """
-        self.index = index
+    def tell(self) -> Changes | None:
+        """Return what a callback is told of the current row's changes; a deleted object shows its last row again."""
+        index = self.index
         if self.kind is _UPDATED:
             changes, ends = self.changes, self.ends
             at, end = ends[index - 1] if index else 0, ends[index]

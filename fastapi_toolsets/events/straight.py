@@ -16,7 +16,7 @@ from .delivery import generation
 from .dispatch import Dispatch
 from .muting import muted_callbacks
 from .plans import plans
-from .records import EVENT_TYPES
+from .records import EVENT_TYPES, Kind
 from .registry import registry
 from .types import Phase
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .records import Batch, Writes
     from .registry import Listener
 
-_AFTER_COMMIT = Phase.AFTER_COMMIT
+_CREATED, _AFTER_COMMIT = Kind.CREATED, Phase.AFTER_COMMIT
 
 # The interpreter looks a method of something imported up anew at each call.
 _current_generation, _set_generation, _reset_generation = generation.get, generation.set, generation.reset
@@ -121,11 +121,13 @@ class Straight:
         _set_generation(1)  # a loop's task has a context of its own
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
-            callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+            callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
+            tells = writes.kind is not _CREATED
             for index, instance in enumerate(writes.objects):
+                writes.index = index
                 failed: BaseException | None = None
                 try:
-                    result = callback(instance, event_type, tell(index))
+                    result = callback(instance, event_type, writes.tell() if tells else None)
                     if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                         await result
                 except BaseException as error:  # noqa: BLE001 - as below
@@ -140,10 +142,12 @@ class Straight:
         """Call each callback with its rows, until something comes in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
-            callback, event_type, tell = listener.callback, EVENT_TYPES[writes.kind], writes.tell
+            callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
+            tells = writes.kind is not _CREATED
             for index, instance in enumerate(writes.objects):
+                writes.index = index
                 try:
-                    result = callback(instance, event_type, tell(index))
+                    result = callback(instance, event_type, writes.tell() if tells else None)
                 except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
                     self._hand_over().called(None, error)
                     return
