@@ -43,11 +43,12 @@ class Capture:
     """Follows the flushes of one session. Runs inside them, on the thread or greenlet of whoever flushes.
 
     Attributes:
+        flushes: Whether a flush is under way, or was interrupted and has left something behind.
         written: What a flush has written that is not in the journal yet.
         savepoint: The savepoint that it was written in, if any.
     """
 
-    __slots__ = ("_flushes", "_journal", "_misread", "_now", "_olds", "_switched", "savepoint", "written")
+    __slots__ = ("_journal", "_misread", "_now", "_olds", "_switched", "flushes", "savepoint", "written")
 
     def __init__(self, journal: Journal, now: Transaction) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that it wrote."""
@@ -55,14 +56,14 @@ class Capture:
         self._now = now
         self._olds = OldValues(journal)
         self.written: list[Writes] = []
-        self._flushes = False  # whether a flush is under way, or was interrupted
+        self.flushes: bool = False
         self._misread = False  # whether objects may show other rows' values
         self.savepoint: Hashable | None = None
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
-        self._flushes = False
+        self.flushes = False
         self._olds.of.clear()
         self._misread = False
         self.written = []
@@ -70,9 +71,9 @@ class Capture:
 
     def before_flush(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush."""
-        if self._flushes:
-            self.clear()  # an interrupted flush has left something behind
-        self._flushes = True
+        if self.flushes:
+            self.clear()
+        self.flushes = True
         modified, deleted, _ = compatibility.unflushed_states(session)
         if modified or deleted:
             self._olds.read(session, modified, deleted)
@@ -92,7 +93,7 @@ class Capture:
             self.savepoint = session.get_nested_transaction()
             self._now.follows = True
             return
-        self._flushes = False
+        self.flushes = False
         if self._misread or self._switched:
             self.clear()
 
@@ -275,7 +276,7 @@ class Capture:
             journal.position += len(writes.states)
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
-        self._flushes = False
+        self.flushes = False
         frame = journal.frame(self.savepoint)
         if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
             self._write_records(session, frame, written)

@@ -291,8 +291,10 @@ class Tracker:
                 report_unfinished(frame)
             if _AFTER_ROLLBACK in registry.phases and not unknown:
                 self._tell(session, frame, _AFTER_ROLLBACK, [])
-        journal.clear()
-        self.capture.clear()
+        if journal.touched or journal.past_flush or journal.unsure:
+            journal.clear()
+        if self.capture.flushes:
+            self.capture.clear()
         self.now.begin_again()
 
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
