@@ -14,7 +14,7 @@ from .loading import populate, read_rows
 from .old_values import NO_VALUES, OldValues
 from .ordering import in_order, insert_order, sort_by_key
 from .plan import NO_VALUE, copy_value
-from .plans import plans
+from .plans import IDLE, plans
 from .records import PENDING, Kind, Members, Writes, same
 from .registry import registry
 from .types import Phase
@@ -75,8 +75,14 @@ class Capture:
             self.clear()
         self.flushes = True
         modified, deleted, _ = compatibility.unflushed_states(session)
-        if modified or deleted:
-            self._olds.read(session, modified, deleted)
+        manager: object = None
+        for states in (modified, deleted):
+            for state in states:
+                if state.manager is not manager:
+                    manager = state.manager
+                    if plans.routes[state.manager.mapper] is not IDLE:
+                        self._olds.read(session, modified, deleted)
+                        return
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""

@@ -11,7 +11,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, state_of
-from .plans import plans
+from .plans import IDLE, plans
 from .records import Kind
 
 if TYPE_CHECKING:
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
     from .journal import Journal
     from .plan import Plan
-    from .plans import Reach, Route
+    from .plans import Reach
 
 _UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
 _UPDATED = Kind.UPDATED
 NO_VALUES: Mapping[str, Any] = {}
-_NO_ROUTE: Route = (None, (), False)
 
 ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
 
@@ -59,7 +58,7 @@ class OldValues:
         """
         to_load: ToLoad = {}
         manager: object = None
-        plan, reach, has_orphans = _NO_ROUTE
+        plan, reach, has_orphans = IDLE
         for state in [*modified]:  # loading may change who is modified
             if state.manager is not manager:
                 manager = state.manager
@@ -80,7 +79,7 @@ class OldValues:
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: object = None
-        plan, reach, _ = _NO_ROUTE
+        plan, reach, _ = IDLE
         for state in states:
             if state.manager is not manager:
                 manager = state.manager

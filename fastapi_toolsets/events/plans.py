@@ -43,6 +43,9 @@ listens to; whether an object that has lost its parent is deleted, and somebody 
 unpack one that has names takes several times as long.
 """
 
+IDLE: Route = (None, (), False)
+"""The route where there is nothing to look at."""
+
 
 class _PlansByMapper(dict["Mapper[Any]", "Plan | None"]):
     """Resolves what is asked for the first time: a dictionary, since to look into one takes no call."""
@@ -72,7 +75,7 @@ class _Routes(dict["Mapper[Any]", Route]):
             and any(by_mapper[member] is not None for member in prop.mapper.self_and_descendants)
         )
         has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-        route = self[mapper] = plan, reach, has_orphans
+        route = self[mapper] = (plan, reach, has_orphans) if plan is not None or reach else IDLE
         return route
 
 
