@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .records import Writes
     from .registry import Listener
 
-_CREATED, _UPDATED = Kind.CREATED, Kind.UPDATED
+_UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 _GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
@@ -242,11 +242,11 @@ class Dispatch(Queue):
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-        tells = writes.kind is not _CREATED
+        is_update = writes.kind is _UPDATED
         for index, instance in writes.rows():
             writes.index = index
             try:
-                result = callback(instance, event_type, writes.tell() if tells else None)
+                result = callback(instance, event_type, writes.told_changes() if is_update else None)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
@@ -343,10 +343,10 @@ class Dispatch(Queue):
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper
         callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-        tells = writes.kind is not _CREATED
+        is_update = writes.kind is _UPDATED
         for index, instance in writes.rows():
             writes.index = index
-            result = callback(instance, event_type, writes.tell() if tells else None)
+            result = callback(instance, event_type, writes.told_changes() if is_update else None)
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 await result
             if self._delivery is not writes or plans.by_mapper is not by_mapper:

@@ -36,12 +36,15 @@ def sort_by_key(states: list[InstanceState[Any]]) -> None:
         states.sort(key=lambda state: repr(state.key and state.key[1]))
 
 
-def _primary_key(state: InstanceState[Any]) -> Any:  # noqa: ANN401 - a tuple, of whatever the key is made of
-    return _key(state)[1]
+# The parameter has no type since whoever asks knows that there is a key.
 
 
-def _primary_key_value(state: InstanceState[Any]) -> Any:  # noqa: ANN401 - whatever the key is
-    return _key(state)[1][0]
+def _primary_key(state: Any) -> Any:  # noqa: ANN401 - as above; a tuple, of whatever the key is made of
+    return state.key[1]
+
+
+def _primary_key_value(state: Any) -> Any:  # noqa: ANN401 - as above; whatever the key is
+    return state.key[1][0]
 
 
 def in_order(found: list[Writes]) -> list[Writes]:

@@ -11,7 +11,7 @@ from .plan import NO_VALUE
 from .types import ModelEvent, Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from sqlalchemy.orm import InstanceState
 
@@ -214,24 +214,31 @@ class Writes:
     def rows(self) -> Iterable[tuple[int, object]]:
         """Return the index and the object of the current row and of each that follows; all where none was told yet.
 
-        Whoever tells them sets ``index``. The batch's place is left behind; :meth:`all_told` brings it up again.
+        A deleted object shows its last row from then on. Whoever tells the rows sets ``index``; the batch's place is
+        left behind, and :meth:`all_told` brings it up again.
         """
-        return enumerate(self.objects) if self.index <= 0 else islice(enumerate(self.objects), self.index, None)
+        rows: Iterable[tuple[int, object]] = enumerate(self.objects)
+        if self.index > 0:
+            rows = islice(rows, self.index, None)
+        return rows if self.kind is not _DELETED else self._last_rows(rows)
 
-    def tell(self) -> Changes | None:
-        """Return what a callback is told of the current row's changes; a deleted object shows its last row again."""
-        index = self.index
-        if self.kind is _UPDATED:
-            changes, ends = self.changes, self.ends
-            at, end = ends[index - 1] if index else 0, ends[index]
-            told: Changes = {}
-            while at < end:
-                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-                at += 3
-            return told
-        if self.kind is _DELETED and self.states[index].committed_state:
-            show_last_row(self.plan, self.states[index])
-        return None
+    def _last_rows(self, rows: Iterable[tuple[int, object]]) -> Iterator[tuple[int, object]]:
+        states = self.states
+        for row in rows:
+            state = states[row[0]]
+            if state.committed_state:
+                show_last_row(self.plan, state)
+            yield row
+
+    def told_changes(self) -> Changes:
+        """Return what a callback is told of the current row's changes: its own, as often as it is asked."""
+        index, changes, ends = self.index, self.changes, self.ends
+        at, end = ends[index - 1] if index else 0, ends[index]
+        told: Changes = {}
+        while at < end:
+            told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+            at += 3
+        return told
 
     def changes_of(self, index: int) -> tuple[Change, ...]:
         """Return what was updated in one row."""

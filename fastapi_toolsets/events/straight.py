@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .records import Batch, Writes
     from .registry import Listener
 
-_CREATED, _AFTER_COMMIT = Kind.CREATED, Phase.AFTER_COMMIT
+_UPDATED, _AFTER_COMMIT = Kind.UPDATED, Phase.AFTER_COMMIT
 
 # The interpreter looks a method of something imported up anew at each call.
 _current_generation, _set_generation, _reset_generation = generation.get, generation.set, generation.reset
@@ -122,32 +122,35 @@ class Straight:
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
             callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-            tells = writes.kind is not _CREATED
-            for index, instance in enumerate(writes.objects):
-                writes.index = index
-                failed: BaseException | None = None
-                try:
-                    result = callback(instance, event_type, writes.tell() if tells else None)
+            is_update = writes.kind is _UPDATED
+            failed: BaseException | None = None
+            try:
+                for index, instance in writes.rows():
+                    writes.index = index
+                    result = callback(instance, event_type, writes.told_changes() if is_update else None)
                     if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                         await result
-                except BaseException as error:  # noqa: BLE001 - as below
-                    failed = error
-                if failed is not None or self._dispatch is not None or plans.by_mapper is not by_mapper:
-                    self._hand_over().called(None, failed)
-                    await self._hand_over().go_on()
-                    return
-            self._place += 1
+                    if self._dispatch is not None or plans.by_mapper is not by_mapper:
+                        break
+                else:
+                    self._place += 1
+                    continue
+            except BaseException as error:  # noqa: BLE001 - as below
+                failed = error
+            self._hand_over().called(None, failed)
+            await self._hand_over().go_on()
+            return
 
     def _call(self) -> None:
         """Call each callback with its rows, until something comes in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
             callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-            tells = writes.kind is not _CREATED
-            for index, instance in enumerate(writes.objects):
+            is_update = writes.kind is _UPDATED
+            for index, instance in writes.rows():
                 writes.index = index
                 try:
-                    result = callback(instance, event_type, writes.tell() if tells else None)
+                    result = callback(instance, event_type, writes.told_changes() if is_update else None)
                 except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
                     self._hand_over().called(None, error)
                     return
