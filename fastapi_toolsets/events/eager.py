@@ -11,12 +11,15 @@ from typing import Any
 from . import compatibility
 
 
-def begin(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+def begin(
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, host: asyncio.Task[Any] | None
+) -> asyncio.Task[None] | None:
     """Make a task and take its first step, within the step of another one.
 
     Args:
         coroutine: What the task runs.
         loop: The one that runs here.
+        host: The task whose step this is.
 
     Returns:
         The task, if it goes on; ``None`` if it has come to its end. What it raised is raised here.
@@ -28,15 +31,16 @@ def begin(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop)
         task.result()
         return None
     else:  # noqa: RET505 - for the type checkers, which follow only one
-        return _begin_by_hand(coroutine, loop)
+        return _begin_by_hand(coroutine, loop, host)
 
 
-def _begin_by_hand(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+def _begin_by_hand(
+    coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop, host: asyncio.Task[Any] | None
+) -> asyncio.Task[None] | None:
     """Do what Python's own ``eager_start`` does from 3.12 on; see :func:`begin`."""
     begun = _Begun(coroutine)
     context = contextvars.copy_context()
     task: asyncio.Task[None] = asyncio.Task(begun, loop=loop, context=context)
-    host = asyncio.current_task(loop)
     compatibility.switch_task(loop, host, task)
     try:
         context.run(begun.take_first_step)
@@ -70,11 +74,11 @@ class _Begun(Coroutine[Any, Any, None]):
 
     def take_first_step(self) -> None:
         """Run the coroutine until it waits or ends; raise what it raises."""
-        try:
-            self._waits_for = self._coroutine.send(None)
-        except StopIteration:
+        # A loop takes no exception to come to its end, as send() does.
+        for waits_for in self._coroutine.__await__():
+            self._waits_for = waits_for
+            self.is_over = False
             return
-        self.is_over = False
 
     def send(self, value: None, /) -> Any:  # noqa: ANN401 - whatever is waited for
         """Go on; in the loop's first step hand on what the coroutine waits for."""

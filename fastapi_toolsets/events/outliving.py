@@ -35,9 +35,9 @@ async def outlive_call(function: AsyncFunction, grace: float, *, cancelled: bool
     if cancelled:  # its grace may be over by now
         await _grant(loop.create_task(run()), grace)
         return
-    task = loop.create_task(run()) if loop.get_task_factory() else begin(run(), loop)
+    host = asyncio.current_task(loop)
+    task = loop.create_task(run()) if loop.get_task_factory() else begin(run(), loop, host)
     if task is None:
-        host = asyncio.current_task()
         if host is not None and host.cancelling():  # somebody has asked for it meanwhile: as if we had waited
             await asyncio.sleep(0)
         return

@@ -19,7 +19,7 @@ NAME = contextvars.ContextVar("NAME", default="nobody")
 
 def started(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     """Begin a task that goes on."""
-    task = begin(coroutine, asyncio.get_running_loop())
+    task = begin(coroutine, asyncio.get_running_loop(), asyncio.current_task())
     assert task is not None
     return task
 
@@ -33,7 +33,7 @@ async def test_coroutine_that_waits_for_nothing() -> None:
         NAME.set("work")
 
     NAME.set("host")
-    assert begin(work(), asyncio.get_running_loop()) is None
+    assert begin(work(), asyncio.get_running_loop(), asyncio.current_task()) is None
     assert seen[0] is not host
     assert (seen[1], NAME.get()) == ("host", "host")
     assert (asyncio.current_task(), asyncio.all_tasks()) == (host, known)
@@ -48,7 +48,7 @@ async def test_coroutine_that_raises(kind: type[BaseException]) -> None:
         raise kind
 
     with pytest.raises(kind):
-        begin(fail(), asyncio.get_running_loop())
+        begin(fail(), asyncio.get_running_loop(), asyncio.current_task())
     assert (asyncio.current_task(), asyncio.all_tasks()) == (host, known)
     await asyncio.sleep(0)
 
@@ -184,7 +184,7 @@ async def test_cancels_itself_and_waits_for_nothing() -> None:
         task.cancel("itself")
 
     async def run() -> None:
-        task = begin(work(), asyncio.get_running_loop())
+        task = begin(work(), asyncio.get_running_loop(), asyncio.current_task())
         assert task is not None
         await task
 
