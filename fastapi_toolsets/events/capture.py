@@ -299,6 +299,8 @@ class Capture:
             if record.kind is _CREATED and record.key in switched:
                 self._journal.unsure = True
                 _switch_row(record, switched[record.key])
+                loaded = record.state.dict  # what another object finds that takes over the same row
+                switched[record.key] = {key: loaded[key] for key in record.plan.columns if key in loaded}
             if record.kind is _UPDATED and record.plan.misread:
                 misread.append(record)
         if len(misread) > 1:

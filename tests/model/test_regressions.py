@@ -128,3 +128,11 @@ def test_expression_on_an_expired_attribute_that_was_flushed_before(worlds: Worl
     """E4: what the second flush evaluates is the new value, whatever the first one had written."""
     flushed = (Op("load", 1), Op("change", 0, 0, 2), Op("flush"))
     assert worlds.disagreements(Program((*flushed, Op("expire"), Op("expression", 0, 0, 1), Op("commit")))) == []
+
+
+def test_row_that_two_objects_take_over(worlds: Worlds) -> None:
+    """E8: SQLAlchemy lets both write the row of a deleted one; the second finds what the first has left there."""
+    changed = (Op("load", 6), Op("change", 0, 0, 1), Op("flush"))
+    for title in (1, 2, 3):
+        program = Program((*changed, Op("add", 6, 0, 1), Op("replace", 0, title), Op("commit")))
+        assert worlds.disagreements(program) == []
