@@ -249,6 +249,8 @@ class Tracker:
         now, journal, root = self.now, self._journal, session.get_transaction()
         if root is None or not (journal.root.writes or journal):
             return
+        if not compatibility.is_ending(root):
+            return  # the commit that was begun has failed, or was given up: this flush is no part of it
         connections = compatibility.connections_of(root).values()
         now.borrows = not all(map(_is_own, connections))
         now.lost = outcome.are_lost(connections)

@@ -136,3 +136,10 @@ def test_row_that_two_objects_take_over(worlds: Worlds) -> None:
     for title in (1, 2, 3):
         program = Program((*changed, Op("add", 6, 0, 1), Op("replace", 0, title), Op("commit")))
         assert worlds.disagreements(program) == []
+
+
+def test_flush_after_a_commit_that_failed(worlds: Worlds) -> None:
+    """T4: a commit that failed for a deferred foreign key is over: a flush that finds nothing prepares for no other."""
+    dangling = (Op("add", 3, 0, 1), Op("savepoint", 2), Op("commit"))
+    program = Program((*dangling, Op("expire"), Op("flush")), autoflush=False, on_error="innermost", seeded=False)
+    assert worlds.disagreements(program) == []
