@@ -121,8 +121,7 @@ class BulkWrites:
         """Write into the journal what a statement has done."""
         journal = self._journal
         for record in records:
-            record.position = journal.position
-            journal.position += 1
+            record.position = journal.take_positions()
         if records:
             journal.bulk = True
             keep_new_rows(session, records)

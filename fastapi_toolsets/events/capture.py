@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import PassiveFlag
@@ -76,13 +76,12 @@ class Capture:
         self.flushes = True
         modified, deleted, _ = compatibility.unflushed_states(session)
         manager: object = None
-        for states in (modified, deleted):
-            for state in states:
-                if state.manager is not manager:
-                    manager = state.manager
-                    if plans.routes[state.manager.mapper] is not IDLE:
-                        self._olds.read(session, modified, deleted)
-                        return
+        for state in chain(modified, deleted):
+            if state.manager is not manager:
+                manager = state.manager
+                if plans.routes[state.manager.mapper] is not IDLE:
+                    self._olds.read(session, modified, deleted)
+                    return
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
@@ -276,10 +275,8 @@ class Capture:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
-                states = writes.states  # one of them is not worth a comprehension's own call
-                writes.keys = [states[0].key] if len(states) == 1 else [state.key for state in states]
-            writes.position = journal.position
-            journal.position += len(writes.states)
+                writes.keys = [state.key for state in writes.states]
+            writes.position = journal.take_positions(len(writes.states))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
         self.flushes = False

@@ -242,11 +242,10 @@ class Dispatch(Queue):
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-        is_update = writes.kind is _UPDATED
-        for index, instance in writes.rows():
+        for index, instance, changes in writes.told():
             writes.index = index
             try:
-                result = callback(instance, event_type, writes.told_changes() if is_update else None)
+                result = callback(instance, event_type, changes)
                 if result is not None and inspect.isawaitable(result):
                     self._wait(result)
             except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
@@ -343,10 +342,9 @@ class Dispatch(Queue):
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper
         callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-        is_update = writes.kind is _UPDATED
-        for index, instance in writes.rows():
+        for index, instance, changes in writes.told():
             writes.index = index
-            result = callback(instance, event_type, writes.told_changes() if is_update else None)
+            result = callback(instance, event_type, changes)
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 await result
             if self._delivery is not writes or plans.by_mapper is not by_mapper:

@@ -74,7 +74,7 @@ class _Begun(Coroutine[Any, Any, None]):
 
     def take_first_step(self) -> None:
         """Run the coroutine until it waits or ends; raise what it raises."""
-        # A loop takes no exception to come to its end, as send() does.
+        # A ``for`` takes no exception to come to the end, as send() does.
         for waits_for in self._coroutine.__await__():
             self._waits_for = waits_for
             self.is_over = False

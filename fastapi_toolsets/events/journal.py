@@ -124,7 +124,7 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("bulk", "nested", "past_flush", "position", "root", "told", "touched", "unsure")
+    __slots__ = ("_position", "bulk", "nested", "past_flush", "root", "told", "touched", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -132,7 +132,7 @@ class Journal:
         self.told: list[Frame] = []
         """What ``BEFORE_COMMIT`` callbacks have been told: one frame for each time that something new came up."""
         self.nested: dict[Hashable, Frame] = {}
-        self.position: int = 0  # the next place in the order of events
+        self._position = 0
         self.touched: bool = False  # whether any frame was asked for in the current transaction: quick to see
         self.unsure: bool = False  # whether a change has a value that only the database knows
         self.bulk: bool = False  # whether a bulk statement wrote any of the rows
@@ -141,6 +141,12 @@ class Journal:
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
         return self.touched and bool(self.root.writes or self.root or self.nested or self.told)
+
+    def take_positions(self, count: int = 1) -> int:
+        """Return the first of so many places in the order of events."""
+        first = self._position
+        self._position = first + count
+        return first
 
     def frame(self, savepoint: Hashable | None) -> Frame:
         """Return the frame of a savepoint, made on first use; the root's for ``None``."""

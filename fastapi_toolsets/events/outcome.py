@@ -49,10 +49,11 @@ def are_lost(connections: Iterable[tuple[Connection, Transaction, bool, bool]]) 
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    for connection, _, _, _ in connections:
+    for connection in {entry[0] for entry in connections}:
         dialect = connection.dialect  # asyncpg keeps no status that could be asked for
-        if _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg"):
-            return any(_is_lost(connection) for connection in {connection: None for connection, _, _, _ in connections})
+        may_be = _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")
+        if may_be and _is_lost(connection):
+            return True
     return False
 
 

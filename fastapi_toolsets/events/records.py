@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import Enum, IntEnum, auto
-from itertools import islice
+from itertools import islice, repeat
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import UUID, uuid4
 
@@ -211,34 +211,36 @@ class Writes:
         self.batch.position = self.start + self.index
         return self.index + 1 == len(self.states)
 
-    def rows(self) -> Iterable[tuple[int, object]]:
-        """Return the index and the object of the current row and of each that follows; all where none was told yet.
+    def told(self) -> Iterable[tuple[int, object, Changes | None]]:
+        """Return index, object and changes to tell of the current row and of each that follows, or of all.
 
         A deleted object shows its last row from then on. Whoever tells the rows sets ``index``; the batch's place is
         left behind, and :meth:`all_told` brings it up again.
         """
-        rows: Iterable[tuple[int, object]] = enumerate(self.objects)
-        if self.index > 0:
-            rows = islice(rows, self.index, None)
-        return rows if self.kind is not _DELETED else self._last_rows(rows)
+        first, count = max(self.index, 0), len(self.objects)
+        if self.kind is _UPDATED:
+            return self._told_updates(first, count)
+        if self.kind is _DELETED:
+            return self._told_deletes(first, count)
+        return zip(range(first, count), islice(self.objects, first, None), repeat(None))
 
-    def _last_rows(self, rows: Iterable[tuple[int, object]]) -> Iterator[tuple[int, object]]:
-        states = self.states
-        for row in rows:
-            state = states[row[0]]
+    def _told_updates(self, first: int, count: int) -> Iterator[tuple[int, object, Changes]]:
+        changes, ends = self.changes, self.ends
+        at = ends[first - 1] if first else 0
+        for index in range(first, count):
+            told: Changes = {}
+            end = ends[index]
+            while at < end:
+                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+                at += 3
+            yield index, self.objects[index], told
+
+    def _told_deletes(self, first: int, count: int) -> Iterator[tuple[int, object, None]]:
+        for index in range(first, count):
+            state = self.states[index]
             if state.committed_state:
                 show_last_row(self.plan, state)
-            yield row
-
-    def told_changes(self) -> Changes:
-        """Return what a callback is told of the current row's changes: its own, as often as it is asked."""
-        index, changes, ends = self.index, self.changes, self.ends
-        at, end = ends[index - 1] if index else 0, ends[index]
-        told: Changes = {}
-        while at < end:
-            told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-            at += 3
-        return told
+            yield index, self.objects[index], None
 
     def changes_of(self, index: int) -> tuple[Change, ...]:
         """Return what was updated in one row."""

@@ -16,7 +16,7 @@ from .delivery import generation
 from .dispatch import Dispatch
 from .muting import muted_callbacks
 from .plans import plans
-from .records import EVENT_TYPES, Kind
+from .records import EVENT_TYPES
 from .registry import registry
 from .types import Phase
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .records import Batch, Writes
     from .registry import Listener
 
-_UPDATED, _AFTER_COMMIT = Kind.UPDATED, Phase.AFTER_COMMIT
+_AFTER_COMMIT = Phase.AFTER_COMMIT
 
 # The interpreter looks a method of something imported up anew at each call.
 _current_generation, _set_generation, _reset_generation = generation.get, generation.set, generation.reset
@@ -122,12 +122,11 @@ class Straight:
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
             callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-            is_update = writes.kind is _UPDATED
             failed: BaseException | None = None
             try:
-                for index, instance in writes.rows():
+                for index, instance, changes in writes.told():
                     writes.index = index
-                    result = callback(instance, event_type, writes.told_changes() if is_update else None)
+                    result = callback(instance, event_type, changes)
                     if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                         await result
                     if self._dispatch is not None or plans.by_mapper is not by_mapper:
@@ -146,11 +145,10 @@ class Straight:
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         for writes, listener in self._calls:
             callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
-            is_update = writes.kind is _UPDATED
-            for index, instance in writes.rows():
+            for index, instance, changes in writes.told():
                 writes.index = index
                 try:
-                    result = callback(instance, event_type, writes.told_changes() if is_update else None)
+                    result = callback(instance, event_type, changes)
                 except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
                     self._hand_over().called(None, error)
                     return

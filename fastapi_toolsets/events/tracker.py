@@ -80,10 +80,11 @@ class Tracker:
         capture, now = self.capture, self.now
         if capture.written:
             capture.after_finalized(session)
-        if now.committing and not now.telling and not any(compatibility.unflushed_states(session)):
+        if not (now.committing and not now.telling and compatibility.is_clean(session)):
+            return
+        if self._is_ending(session):  # not a flush after a commit that has failed, or was given up
             if _BEFORE_COMMIT in registry.phases:
-                if self._is_ending(session):
-                    self._vote(session)
+                self._vote(session)
                 self._prepare(session)
             elif self._journal.touched:
                 self._prepare(session)
@@ -249,8 +250,6 @@ class Tracker:
         now, journal, root = self.now, self._journal, session.get_transaction()
         if root is None or not (journal.root.writes or journal):
             return
-        if not compatibility.is_ending(root):
-            return  # the commit that was begun has failed, or was given up: this flush is no part of it
         connections = compatibility.connections_of(root).values()
         now.borrows = not all(map(_is_own, connections))
         now.lost = outcome.are_lost(connections)
@@ -293,8 +292,7 @@ class Tracker:
                 report_unfinished(frame)
             if _AFTER_ROLLBACK in registry.phases and not unknown:
                 self._tell(session, frame, _AFTER_ROLLBACK, [])
-        if journal.touched or journal.past_flush or journal.unsure:
-            journal.clear()
+        journal.clear()
         if self.capture.flushes:
             self.capture.clear()
         self.now.begin_again()
