@@ -49,7 +49,7 @@ def are_lost(connections: Iterable[tuple[Connection, Transaction, bool, bool]]) 
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    for connection in {entry[0] for entry in connections}:
+    for connection, _, _, _ in connections:
         dialect = connection.dialect  # asyncpg keeps no status that could be asked for
         may_be = _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")
         if may_be and _is_lost(connection):

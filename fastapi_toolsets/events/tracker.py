@@ -284,15 +284,16 @@ class Tracker:
     def _forget(self, session: Session, root: SessionTransaction) -> None:
         """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
         journal = self._journal
-        if journal.touched and journal:
-            unfinished = self.now.prepared and not self.now.lost
-            unknown = unfinished and outcome.is_unknown(compatibility.begun_transactions(root))
-            frame = journal.take()
-            if unfinished:
-                report_unfinished(frame)
-            if _AFTER_ROLLBACK in registry.phases and not unknown:
-                self._tell(session, frame, _AFTER_ROLLBACK, [])
-        journal.clear()
+        if self.now.follows:  # otherwise nothing was recorded, nor written past a flush
+            if journal:
+                unfinished = self.now.prepared and not self.now.lost
+                unknown = unfinished and outcome.is_unknown(compatibility.begun_transactions(root))
+                frame = journal.take()
+                if unfinished:
+                    report_unfinished(frame)
+                if _AFTER_ROLLBACK in registry.phases and not unknown:
+                    self._tell(session, frame, _AFTER_ROLLBACK, [])
+            journal.clear()
         if self.capture.flushes:
             self.capture.clear()
         self.now.begin_again()
