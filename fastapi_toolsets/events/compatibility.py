@@ -341,7 +341,7 @@ class CommittedTransaction(SessionTransaction):
     A class of its own and no function put into the object: that would make every later look at its attributes slow.
     """
 
-    settle: ClassVar[Callable[[Session, SessionTransaction], None]]
+    settle: ClassVar[Callable[[Session], None]]
     """Called when closing was interrupted, after what was begun has been tidied up."""
 
     def close(self, invalidate: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
@@ -349,7 +349,7 @@ class CommittedTransaction(SessionTransaction):
         try:
             SessionTransaction.close(self, invalidate)
         except BaseException:
-            CommittedTransaction.settle(self.session, self)
+            CommittedTransaction.settle(self.session)
             raise
 
 

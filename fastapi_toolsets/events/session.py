@@ -178,6 +178,23 @@ class SyncEventSession(Session):
         if tracker.now.follows:
             tracker.flushed(self)
 
+    def commit(self) -> None:
+        """Commit as ``Session.commit`` does, then call callbacks, also where giving the connection back is cancelled.
+
+        Raises:
+            CascadeLimitError: Callbacks kept committing.
+            BaseExceptionGroup: Callbacks raised, and the session's ``on_callback_error`` is ``"raise"``.
+        """
+        tracker = self._tracker
+        tracker.settles = True
+        try:
+            super().commit()
+        except BaseException:
+            tracker.settle(self)
+            raise
+        finally:
+            tracker.settles = False
+
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.
 
@@ -285,9 +302,9 @@ def _after_transaction_end(session: SyncEventSession, transaction: SessionTransa
         session._tracker.after_transaction_end(session, transaction)
 
 
-def _settle(session: Session, transaction: SessionTransaction) -> None:
+def _settle(session: Session) -> None:
     if isinstance(session, SyncEventSession):
-        session._tracker.after_transaction_end(session, transaction)
+        session._tracker.settle(session)
 
 
 compatibility.CommittedTransaction.settle = _settle

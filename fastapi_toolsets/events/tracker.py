@@ -51,6 +51,7 @@ class Tracker:
         capture: What reads the session's flushes.
         dispatch: What calls callbacks right now.
         now: The current transaction.
+        settles: Whether whoever has called ``commit()`` settles what an interruption leaves.
     """
 
     def __init__(self, options: SessionOptions) -> None:
@@ -62,6 +63,7 @@ class Tracker:
         self._bulk = BulkWrites(self._journal, options.on_bulk_write)
         self.dispatch: Telling | None = None
         self._warned_joined = False
+        self.settles = False
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
@@ -143,12 +145,13 @@ class Tracker:
         if root is None or (now.borrows and not self._counts(root)):
             journal.clear()
             return
-        now.committed = True
+        now.committed = root
         if session.expire_on_commit:
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
             session.expire_on_commit = False
             now.expires = True
-        root.__class__ = compatibility.CommittedTransaction
+        if not self.settles:  # but a method of the transaction itself, or the end of a block
+            root.__class__ = compatibility.CommittedTransaction
 
     def before_use(self) -> None:
         """Keep what is being told and what waits: a callback begins to use the session, and may roll back or expire."""
@@ -169,10 +172,16 @@ class Tracker:
             if self.capture.written:
                 self._end_flush(session, transaction)
             self._end_savepoint(session, transaction)
-        elif self.now.committed:
+        elif self.now.committed is not None:
             self._deliver(session, transaction)
         else:
             self._forget(session, transaction)
+
+    def settle(self, session: Session) -> None:
+        """Tell what was committed, where giving the connection back was interrupted: no event says that it ended."""
+        root = self.now.committed
+        if root is not None and root is not session.get_transaction():
+            self._deliver(session, root)
 
     # How transactions end.
 

@@ -21,7 +21,7 @@ class Transaction:
         prepared: Whether all that callbacks will read is there.
         borrows: Whether any connection is not the session's own, so that it may have joined somebody's transaction.
         lost: Whether the server has rolled it back although nobody asked it to.
-        committed: Whether COMMIT has succeeded.
+        committed: The transaction itself, once its COMMIT has succeeded.
         expires: Whether objects are to be expired once all callbacks have run.
         told: The batch of its ``BEFORE_COMMIT`` callbacks.
         telling: Whether they are being called.
@@ -42,12 +42,12 @@ class Transaction:
         """Forget the transaction: the next one is another. To make an object for each takes three times as long."""
         self.released: SessionTransaction | None = None
         self.announced: SessionTransaction | None = None
+        self.committed: SessionTransaction | None = None
         self.told: Batch | None = None
         self.outer_commit: bool = False
         self.committing: bool = False
         self.prepared: bool = False
         self.lost: bool = False
-        self.committed: bool = False
         self.borrows: bool = True  # until somebody has looked
         self.expires: bool = False
         self.telling: bool = False
