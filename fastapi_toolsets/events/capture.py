@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import chain, repeat
+from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import PassiveFlag
@@ -11,16 +12,16 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .completion import keep_rows
 from .loading import populate, read_rows
-from .old_values import NO_VALUES, OldValues
+from .old_values import NO_VALUES, OldValues, are_at_hand
 from .ordering import in_order, insert_order, sort_by_key
 from .plan import NO_VALUE, copy_value
-from .plans import IDLE, plans
+from .plans import plans
 from .records import PENDING, Kind, Members, Writes, same
 from .registry import registry
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -75,13 +76,8 @@ class Capture:
             self.clear()
         self.flushes = True
         modified, deleted, _ = compatibility.unflushed_states(session)
-        manager: object = None
-        for state in chain(modified, deleted):
-            if state.manager is not manager:
-                manager = state.manager
-                if plans.routes[state.manager.mapper] is not IDLE:
-                    self._olds.read(session, modified, deleted)
-                    return
+        if not are_at_hand(modified, deleted):
+            self._olds.read(session, modified, deleted)
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
@@ -275,7 +271,7 @@ class Capture:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
-                writes.keys = [state.key for state in writes.states]
+                writes.keys = [*map(_key_of, writes.states)]
             writes.position = journal.take_positions(len(writes.states))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
@@ -307,6 +303,9 @@ class Capture:
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
         frame.absorb(records)
+
+
+_key_of: Callable[[InstanceState[Any]], IdentityKey | None] = attrgetter("key")
 
 
 def _are(keys: frozenset[str], values: Mapping[str, object]) -> bool:

@@ -148,7 +148,7 @@ def forget_task(task: asyncio.Task[Any]) -> None:
     cast("Any", task)._log_destroy_pending = False  # noqa: SLF001
 
 
-# The first three are called in every commit. An ``attrgetter`` is one step of the interpreter, a function takes ten.
+# The first five are called in every commit. An ``attrgetter`` is one step of the interpreter, a function takes ten.
 
 flushed_states: Callable[[UOWTransaction], Mapping[Mapper[Any], Collection[InstanceState[Any]]]] = attrgetter("mappers")
 """Returns the states that a flush deals with, by mapper.
@@ -182,6 +182,13 @@ connections_of: Callable[[SessionTransaction], Mapping[object, tuple[Connection,
 ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` by connection and by
 engine. The last is true where the session has taken the connection from an engine by itself. SQLAlchemy 2.1.7 brought
 the public ``connections``, which gives the connections only.
+"""
+
+
+is_ending: Callable[[SessionTransaction], object] = attrgetter("_current_fn")
+"""Whether ``commit()`` or ``prepare()`` of a transaction is under way (``_StateChange._current_fn``, which one it is).
+
+Without it a flush that follows a commit given up half-way could not be told from one that the commit itself makes.
 """
 
 
@@ -321,14 +328,6 @@ def roll_back_in_commit(root: SessionTransaction) -> None:
     """
     with root._expect_state(SessionTransactionState.CLOSED):  # noqa: SLF001
         root.rollback()
-
-
-def is_ending(root: SessionTransaction) -> bool:
-    """Whether ``commit()`` or ``prepare()`` of a transaction is under way (``_StateChange._current_fn``).
-
-    Without it a flush that follows a commit given up half-way could not be told from one that the commit itself makes.
-    """
-    return root._current_fn is not None  # noqa: SLF001
 
 
 class CommittedTransaction(SessionTransaction):

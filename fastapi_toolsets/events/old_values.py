@@ -27,7 +27,43 @@ _UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESUL
 _UPDATED = Kind.UPDATED
 NO_VALUES: Mapping[str, Any] = {}
 
+States: TypeAlias = "Collection[InstanceState[Any]]"
 ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
+
+
+def are_at_hand(modified: States, deleted: States) -> bool:
+    """Whether all old values can be had after the flush that begins, as those of most can: nothing to keep or load.
+
+    Args:
+        modified: The persistent states with changes that the flush writes.
+        deleted: Those that it deletes.
+    """
+    manager: object = None
+    plan = None
+    for state in modified:
+        if state.manager is not manager:
+            manager = state.manager
+            plan, reach, has_orphans = plans.routes[state.manager.mapper]
+            if plan is not None and not plan.follows_updates:
+                plan = None
+            if reach or has_orphans or (plan is not None and plan.keeps_more):
+                return False
+        if plan is not None and (instance := state.obj()) is not None:
+            loaded = instance_dict(instance)
+            for key, old in state.committed_state.items():
+                # Those that were not loaded are unknown, and those of SQL expressions the flush would throw away.
+                if old is NO_VALUE or type(loaded.get(key, NO_VALUE)) not in ATOMS:
+                    return False
+    manager = plan = None
+    for state in deleted:
+        if state.manager is not manager:
+            manager = state.manager
+            plan, reach, _ = plans.routes[state.manager.mapper]
+            if reach or (plan is not None and plan.deferred):
+                return False
+        if plan is not None and (state.committed_state or state.expired_attributes or state.callables):
+            return False
+    return True
 
 
 class OldValues:
@@ -46,9 +82,7 @@ class OldValues:
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
         self._related_unknown: list[tuple[InstanceState[Any], str]] = []
 
-    def read(
-        self, session: Session, modified: Collection[InstanceState[Any]], deleted: Collection[InstanceState[Any]]
-    ) -> None:
+    def read(self, session: Session, modified: States, deleted: States) -> None:
         """Keep or load the old values that will be gone after the flush that begins.
 
         Args:

@@ -50,10 +50,11 @@ def are_lost(connections: Iterable[tuple[Connection, Transaction, bool, bool]]) 
     the driver does not know and a statement failed.
     """
     for connection, _, _, _ in connections:
-        dialect = connection.dialect  # asyncpg keeps no status that could be asked for
-        may_be = _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")
-        if may_be and _is_lost(connection):
-            return True
+        dialect = connection.dialect
+        # asyncpg keeps no status that could be asked for.
+        if _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg"):
+            if _is_lost(connection):
+                return True
     return False
 
 

@@ -171,30 +171,6 @@ class SyncEventSession(Session):
 
         self._tracker.bulk(self).update_mappings(self, cast("Mapper[Any]", inspect(mapper)), mappings, write)
 
-    def flush(self, objects: Sequence[Any] | None = None) -> None:
-        """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
-        super().flush(objects)
-        tracker = self._tracker
-        if tracker.now.follows:
-            tracker.flushed(self)
-
-    def commit(self) -> None:
-        """Commit as ``Session.commit`` does, then call callbacks, also where giving the connection back is cancelled.
-
-        Raises:
-            CascadeLimitError: Callbacks kept committing.
-            BaseExceptionGroup: Callbacks raised, and the session's ``on_callback_error`` is ``"raise"``.
-        """
-        tracker = self._tracker
-        tracker.settles = True
-        try:
-            super().commit()
-        except BaseException:
-            tracker.settle(self)
-            raise
-        finally:
-            tracker.settles = False
-
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.
 
@@ -234,9 +210,9 @@ def _is_number(value: object, kind: type) -> bool:
     return isinstance(value, (int, kind)) and not isinstance(value, bool)
 
 
-# The listeners below are installed with the first model listener of the process: until then an event session costs
-# exactly what a plain session costs. They are on our own class, so that other sessions never pay, except for the one
-# look per flush that notices a model whose listeners a plain session passes by.
+# What is below is installed with the first model listener of the process: until then an event session costs exactly
+# what a plain session costs. It is on our own class, so that other sessions never pay, except for the one look per
+# flush that notices a model whose listeners a plain session passes by.
 
 _SUBTRANSACTION = SessionTransactionOrigin.SUBTRANSACTION
 _installing = threading.Lock()
@@ -246,16 +222,39 @@ _passed_by: WeakKeyDictionary[Mapper[Any], list[object]] = WeakKeyDictionary()
 
 
 def install() -> None:
-    """Begin to listen to the session events of every event session, existing ones included."""
+    """Begin to follow every event session, existing ones included."""
     global _installed  # noqa: PLW0603 - once for the process, as SQLAlchemy's class-level listeners are
     with _installing:
         if _installed:
             return
         _installed = True
+        for method in (flush, commit):
+            setattr(SyncEventSession, method.__name__, method)
         for name in _HOOKS:
             event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"))
         event.listen(Session, "after_flush", _after_flush)
         outcome.install()
+
+
+def flush(self: SyncEventSession, objects: Sequence[Any] | None = None) -> None:
+    """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
+    super(SyncEventSession, self).flush(objects)
+    tracker = self._tracker
+    if tracker.now.follows:
+        tracker.flushed(self)
+
+
+def commit(self: SyncEventSession) -> None:
+    """Commit as ``Session.commit`` does, and call callbacks also where giving the connection back is interrupted."""
+    tracker = self._tracker
+    tracker.settles = True
+    try:
+        super(SyncEventSession, self).commit()
+    except BaseException:
+        tracker.settle(self)
+        raise
+    finally:
+        tracker.settles = False
 
 
 _HOOKS = (

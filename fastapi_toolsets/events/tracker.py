@@ -79,17 +79,18 @@ class Tracker:
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
-        capture, now = self.capture, self.now
-        if capture.written:
-            capture.after_finalized(session)
-        if not (now.committing and not now.telling and compatibility.is_clean(session)):
+        now = self.now
+        if self.capture.written:
+            self.capture.after_finalized(session)
+        if not now.committing or now.telling or any(compatibility.unflushed_states(session)):
             return
-        if self._is_ending(session):  # not a flush after a commit that has failed, or was given up
-            if _BEFORE_COMMIT in registry.phases:
-                self._vote(session)
-                self._prepare(session)
-            elif self._journal.touched:
-                self._prepare(session)
+        root = session.get_transaction()
+        if root is None or not compatibility.is_ending(root):
+            return  # a flush after a commit that has failed, or was given up
+        if _BEFORE_COMMIT in registry.phases:
+            self._vote(session)
+        if self._journal.touched:
+            self._prepare(session, root)
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
@@ -123,9 +124,9 @@ class Tracker:
             now.follows = True
             if votes:
                 self._vote(session)
-                self._prepare(session)
+                self._prepare(session, session.get_transaction())
             elif compatibility.is_clean(session):
-                self._prepare(session)
+                self._prepare(session, session.get_transaction())
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
 
@@ -206,11 +207,7 @@ class Tracker:
             self.now.committing = self.now.follows = True
             if _BEFORE_COMMIT in registry.phases:
                 self._vote(session)
-            self._prepare(session)
-
-    def _is_ending(self, session: Session) -> bool:
-        root = session.get_transaction()
-        return root is not None and compatibility.is_ending(root)
+            self._prepare(session, session.get_transaction())
 
     def _vote(self, session: Session) -> None:
         """Let ``BEFORE_COMMIT`` callbacks write and refuse: what one raises rolls everything back."""
@@ -254,9 +251,9 @@ class Tracker:
             return Round(found, caller, self.options)
         return ObservingRound(found, caller, self.options, observers)
 
-    def _prepare(self, session: Session) -> None:
+    def _prepare(self, session: Session, root: SessionTransaction | None) -> None:
         """Complete what callbacks will read, now that everything is flushed and the transaction still open."""
-        now, journal, root = self.now, self._journal, session.get_transaction()
+        now, journal = self.now, self._journal
         if root is None or not (journal.root.writes or journal):
             return
         connections = compatibility.connections_of(root).values()
