@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Insert, Table, Update, event, inspect, select
+from sqlalchemy import Column, Insert, Table, TextClause, Update, event, inspect, select
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import UnmappedClassError
 
@@ -57,6 +57,13 @@ class Subject:
         """The statement, for messages."""
         mapper = self.mapper or self.heard[0]
         return f"{self.name}({mapper.class_.__qualname__})"
+
+
+def may_write(statement: object) -> bool:
+    """Whether a statement that is no SELECT of SQLAlchemy's may write rows: of a text only its first word tells."""
+    if isinstance(statement, TextClause):
+        return not statement.text.lstrip(" \n\t(").lower().startswith(("select", "show", "explain", "pragma", "values"))
+    return True
 
 
 def subject_of(statement: DML) -> Subject:

@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .completion import keep_rows
 from .loading import populate, read_rows
-from .old_values import NO_VALUES, OldValues, are_at_hand
+from .old_values import NO_VALUES, OldValues, olds_are_at_hand, rows_are_at_hand
 from .ordering import in_order, insert_order, sort_by_key
 from .plan import NO_VALUE, copy_value
 from .plans import plans
@@ -76,7 +76,7 @@ class Capture:
             self.clear()
         self.flushes = True
         modified, deleted, _ = compatibility.unflushed_states(session)
-        if not are_at_hand(modified, deleted):
+        if (modified and not olds_are_at_hand(modified)) or (deleted and not rows_are_at_hand(deleted)):
             self._olds.read(session, modified, deleted)
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:

@@ -340,15 +340,15 @@ class CommittedTransaction(SessionTransaction):
     A class of its own and no function put into the object: that would make every later look at its attributes slow.
     """
 
-    settle: ClassVar[Callable[[Session], None]]
+    settle: ClassVar[Callable[[Session, BaseException], None]]
     """Called when closing was interrupted, after what was begun has been tidied up."""
 
     def close(self, invalidate: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
         """Close as any transaction does, and settle what an interruption leaves."""
         try:
             SessionTransaction.close(self, invalidate)
-        except BaseException:
-            CommittedTransaction.settle(self.session)
+        except BaseException as interruption:
+            CommittedTransaction.settle(self.session, interruption)
             raise
 
 

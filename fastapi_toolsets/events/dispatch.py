@@ -58,6 +58,7 @@ class Dispatch(Queue):
     _grace_ends: float | None = None
     _on_loop = False
     _has_begun = False
+    _can_raise = True
     _called: tuple[object, BaseException | None] | None = None
 
     def __init__(self, host: Host, session: Session, states: list[InstanceState[Any]]) -> None:
@@ -109,7 +110,7 @@ class Dispatch(Queue):
         finally:
             generation.reset(token)
         if self._stop is not None or self._failures is not None or self.left_out:
-            self._report(raises=phase is Phase.AFTER_COMMIT)
+            self._report(raises=phase is Phase.AFTER_COMMIT and self._can_raise)
 
     def _report(self, *, raises: bool) -> None:
         """Say what went wrong; see :meth:`run`."""
@@ -147,6 +148,17 @@ class Dispatch(Queue):
         if listener.wants_event:
             keywords["event"] = make_event(delivery)
         return listener.callback(delivery.obj, EVENT_TYPES[kind], changes, **keywords)
+
+    def interrupt(self, error: BaseException) -> None:
+        """Take it that the committer was interrupted before anything was told, and goes on with that afterwards.
+
+        Args:
+            error: What interrupts it. After a cancellation there is as much time as if it came while callbacks run.
+        """
+        self._can_raise = False
+        if self._crossing.in_bridge and was_cancelled(error):
+            self._stop = error
+            self._grace_ends = time.monotonic() + self._options.callback_grace
 
     # Where somebody else has begun.
 

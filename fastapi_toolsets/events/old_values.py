@@ -31,13 +31,8 @@ States: TypeAlias = "Collection[InstanceState[Any]]"
 ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
 
 
-def are_at_hand(modified: States, deleted: States) -> bool:
-    """Whether all old values can be had after the flush that begins, as those of most can: nothing to keep or load.
-
-    Args:
-        modified: The persistent states with changes that the flush writes.
-        deleted: Those that it deletes.
-    """
+def olds_are_at_hand(modified: States) -> bool:
+    """Whether all old values of what a flush writes can be had after it, as most can: nothing to keep or to load."""
     manager: object = None
     plan = None
     for state in modified:
@@ -54,7 +49,13 @@ def are_at_hand(modified: States, deleted: States) -> bool:
                 # Those that were not loaded are unknown, and those of SQL expressions the flush would throw away.
                 if old is NO_VALUE or type(loaded.get(key, NO_VALUE)) not in ATOMS:
                     return False
-    manager = plan = None
+    return True
+
+
+def rows_are_at_hand(deleted: States) -> bool:
+    """Whether the objects of all rows that a flush deletes show them as they are: nothing to load either."""
+    manager: object = None
+    plan = None
     for state in deleted:
         if state.manager is not manager:
             manager = state.manager

@@ -52,9 +52,9 @@ def are_lost(connections: Iterable[tuple[Connection, Transaction, bool, bool]]) 
     for connection, _, _, _ in connections:
         dialect = connection.dialect
         # asyncpg keeps no status that could be asked for.
-        if _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg"):
-            if _is_lost(connection):
-                return True
+        may_be = _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")
+        if may_be and _is_lost(connection):
+            return True
     return False
 
 

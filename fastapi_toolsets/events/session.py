@@ -250,8 +250,8 @@ def commit(self: SyncEventSession) -> None:
     tracker.settles = True
     try:
         super(SyncEventSession, self).commit()
-    except BaseException:
-        tracker.settle(self)
+    except BaseException as interruption:
+        tracker.settle(self, interruption)
         raise
     finally:
         tracker.settles = False
@@ -301,9 +301,9 @@ def _after_transaction_end(session: SyncEventSession, transaction: SessionTransa
         session._tracker.after_transaction_end(session, transaction)
 
 
-def _settle(session: Session) -> None:
+def _settle(session: Session, interruption: BaseException) -> None:
     if isinstance(session, SyncEventSession):
-        session._tracker.settle(session)
+        session._tracker.settle(session, interruption)
 
 
 compatibility.CommittedTransaction.settle = _settle

@@ -7,12 +7,11 @@ from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import TextClause
-
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, observation, outcome
 from .before_commit import Round, check_active
 from .bulk import BulkWrites
+from .bulk_statements import may_write
 from .capture import Capture
 from .completion import complete
 from .delivery import deliveries, generation, report_unfinished, take_snapshot
@@ -94,7 +93,7 @@ class Tracker:
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
-        if execution.is_select or not _may_write(execution.statement):
+        if execution.is_select or not may_write(execution.statement):
             return None
         return self.bulk(execution.session).execute(execution)
 
@@ -178,11 +177,12 @@ class Tracker:
         else:
             self._forget(session, transaction)
 
-    def settle(self, session: Session) -> None:
+    def settle(self, session: Session, interruption: BaseException) -> None:
         """Tell what was committed, where giving the connection back was interrupted: no event says that it ended."""
         root = self.now.committed
         if root is not None and root is not session.get_transaction():
-            self._deliver(session, root)
+            states = self._states_to_expire(session, root)
+            self._tell(session, self._journal.take(), _AFTER_COMMIT, states, interruption)
 
     # How transactions end.
 
@@ -304,11 +304,14 @@ class Tracker:
             self.capture.clear()
         self.now.begin_again()
 
+    def _states_to_expire(self, session: Session, root: SessionTransaction) -> list[InstanceState[Any]]:
+        if not self.now.expires:
+            return []
+        session.expire_on_commit = True
+        return compatibility.expirable_states(session, root)
+
     def _deliver(self, session: Session, root: SessionTransaction) -> None:
-        states: list[InstanceState[Any]] = []
-        if self.now.expires:
-            session.expire_on_commit = True
-            states = compatibility.expirable_states(session, root)
+        states = self._states_to_expire(session, root)
         if self.dispatch is None and self.now.told is None and observation.current is None:
             calls = straight_calls(self._journal)
             if calls is not None:
@@ -318,7 +321,14 @@ class Tracker:
                 return
         self._tell(session, self._journal.take(), _AFTER_COMMIT, states)
 
-    def _tell(self, session: Session, frame: Frame, phase: Phase, states: list[InstanceState[Any]]) -> None:
+    def _tell(
+        self,
+        session: Session,
+        frame: Frame,
+        phase: Phase,
+        states: list[InstanceState[Any]],
+        interruption: BaseException | None = None,
+    ) -> None:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
         told = self.now.told
         self.now.begin_again()
@@ -331,6 +341,8 @@ class Tracker:
         new = self._new_dispatch(session, states)
         new.add(phase, told, frame)
         del frame  # the dispatch lets go of each event once it is told
+        if interruption is not None:
+            new.interrupt(interruption)
         self._run(session, new, phase)
 
     def _run(self, session: Session, dispatch: Dispatch | Straight, phase: Phase) -> None:
@@ -391,9 +403,3 @@ def caller_of(session: Session) -> object:
     module = sys.modules.get("sqlalchemy.ext.asyncio")
     proxy: object | None = None if module is None else module.async_session(session)
     return session if proxy is None else proxy
-
-
-def _may_write(statement: object) -> bool:
-    if isinstance(statement, TextClause):
-        return not statement.text.lstrip(" \n\t(").lower().startswith(("select", "show", "explain", "pragma", "values"))
-    return True

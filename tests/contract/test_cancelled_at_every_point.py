@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from fastapi_toolsets.db import enable_sqlite_savepoints
 from fastapi_toolsets.models import Changes, EventSession, ModelEvent, listens_for
 
 from ..databases import DATABASES, Database, TestRunDatabases, tables
-from .transaction_models import Base, Order
+from .transaction_models import Base, ExpectedError, Order
 
 Steps = Callable[[async_sessionmaker[EventSession], Order, Callable[[], None]], Coroutine[Any, Any, None]]
 
@@ -43,6 +44,7 @@ class CancelledAt:
         self.coroutine = coroutine
         self.point = point
         self.late = late
+        self.cancelled = False
 
     def __await__(self) -> Generator[Any, Any, None]:
         waits = 0
@@ -63,6 +65,7 @@ class CancelledAt:
                 resume = partial(self.coroutine.send, None)
 
     def _cancel(self) -> None:
+        self.cancelled = True
         task = asyncio.current_task()
         assert task is not None
         if self.late:
@@ -211,3 +214,83 @@ def listen(attempts: list[Attempt]) -> None:
     ) -> None:
         await session.scalars(select(Order.id))
         attempts[-1].called.append("uses_the_session")
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("door", ["commit", "transaction"])
+@pytest.mark.parametrize("grace", [ENOUGH, 0.0])
+def test_cancellation_goes_on_at_every_point(
+    test_run_databases: TestRunDatabases,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    grace: float,
+    door: str,
+    late: bool,
+) -> None:
+    """C5 with C4: a session that raises what callbacks raise raises the cancellation instead, and logs the callback.
+
+    Without a grace that is over at once, wherever in the commit the cancellation came.
+    """
+    database = test_run_databases.provide("sqlite", tmp_path)
+    attempts: list[CancelledAt] = []
+
+    @listens_for(Order)
+    async def fails(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await asyncio.sleep(0)
+        if attempts[-1].cancelled and not grace:
+            await asyncio.Event().wait()  # for ever
+        raise ExpectedError
+
+    with tables(database, Base.metadata):
+        outcomes = asyncio.run(outcomes_at_every_point(database, door, attempts, caplog, grace=grace, late=late))
+        engine = database.create_engine()
+        with engine.connect() as connection:
+            rows = set(connection.scalars(select(Order.id)))
+        engine.dispose()
+    gc.collect()  # here, where the warning is expected
+    wrong = {
+        identity: (kind, logged)
+        for identity, (kind, logged) in enumerate(outcomes[:-1], start=1)
+        if kind is not asyncio.CancelledError or logged is not (identity in rows)
+    }
+    assert (wrong, outcomes[-1]) == ({}, (ExceptionGroup, False))
+    assert rows - {len(outcomes)}  # some were cancelled after their COMMIT
+
+
+async def outcomes_at_every_point(
+    database: Database,
+    door: str,
+    attempts: list[CancelledAt],
+    caplog: pytest.LogCaptureFixture,
+    *,
+    grace: float,
+    late: bool,
+) -> list[tuple[type[BaseException], bool]]:
+    """Commit again and again, cancelled one point later each time; return what was raised, and if a log names it."""
+    engine = create_async_engine(database.url.set(drivername="sqlite+aiosqlite"), poolclass=NullPool)
+    factory = async_sessionmaker(engine, class_=EventSession, on_callback_error="raise", callback_grace=grace)
+
+    async def attempt(committing: CancelledAt) -> None:
+        await committing
+
+    outcomes: list[tuple[type[BaseException], bool]] = []
+    while not attempts or attempts[-1].cancelled:
+        caplog.clear()
+        session = factory()
+        identity = len(attempts) + 1
+        session.add(Order(id=identity))
+        commit = session.commit() if door == "commit" else session.run_sync(_commit_transaction)
+        attempts.append(CancelledAt(commit, identity, late=late))
+        (outcome,) = await asyncio.gather(asyncio.create_task(attempt(attempts[-1])), return_exceptions=True)
+        assert isinstance(outcome, BaseException)
+        outcomes.append((type(outcome), any(".fails" in message for message in caplog.messages)))
+        await session.close()
+    await engine.dispose()
+    return outcomes
+
+
+def _commit_transaction(session: Session) -> None:
+    transaction = session.get_transaction()
+    assert transaction is not None
+    transaction.commit()

@@ -638,8 +638,8 @@ def test_a_commit_closes_its_transaction_by_its_own_close(
             if interrupted:
                 raise Interrupted
 
-    def settle(of: Session) -> None:
-        happened.append(of)
+    def settle(of: Session, interruption: BaseException) -> None:
+        happened.extend((of, type(interruption)))
 
     monkeypatch.setattr(compatibility.CommittedTransaction, "settle", settle)
     session.add(Parent(id=1))
@@ -654,7 +654,7 @@ def test_a_commit_closes_its_transaction_by_its_own_close(
             commit()
     else:
         commit()
-    assert happened == (["end", session] if interrupted else ["end"])
+    assert happened == (["end", session, Interrupted] if interrupted else ["end"])
 
 
 def test_a_statement_tells_what_it_writes() -> None:
