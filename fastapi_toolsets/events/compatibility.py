@@ -330,12 +330,12 @@ def roll_back_in_commit(root: SessionTransaction) -> None:
         root.rollback()
 
 
-class CommittedTransaction(SessionTransaction):
-    """What the transaction of an event session becomes once COMMIT has succeeded, to notice an interrupted ``close()``.
+class ClosingTransaction(SessionTransaction):
+    """What the transaction of an event session becomes once it is over, to notice an interrupted ``close()``.
 
-    After COMMIT ``SessionTransaction.commit`` calls ``self.close()``, which gives the connection back. A driver that
-    awaits there can be cancelled, and then no session event tells that the transaction has ended although it was
-    committed. Would ``commit`` no longer go through ``close``, such events were reported as lost instead of delivered.
+    After COMMIT or ROLLBACK a ``SessionTransaction`` calls its own ``close()``, which gives the connection back. A
+    driver that awaits there can be cancelled, and then no session event tells that the transaction has ended. Would it
+    no longer go through ``close``, committed events were reported as lost, and those of rollbacks not told.
 
     A class of its own and no function put into the object: that would make every later look at its attributes slow.
     """
@@ -348,7 +348,7 @@ class CommittedTransaction(SessionTransaction):
         try:
             SessionTransaction.close(self, invalidate)
         except BaseException as interruption:
-            CommittedTransaction.settle(self.session, interruption)
+            ClosingTransaction.settle(self.session, interruption)
             raise
 
 

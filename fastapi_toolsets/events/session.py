@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
@@ -20,7 +21,7 @@ from .types import SessionOptions
 from .warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from sqlalchemy import Result
     from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
@@ -228,7 +229,7 @@ def install() -> None:
         if _installed:
             return
         _installed = True
-        for method in (flush, commit):
+        for method in (flush, commit, close, reset, invalidate):
             setattr(SyncEventSession, method.__name__, method)
         for name in _HOOKS:
             event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"))
@@ -257,11 +258,39 @@ def commit(self: SyncEventSession) -> None:
         tracker.settles = False
 
 
+def close(self: SyncEventSession) -> None:
+    """Close as ``Session.close`` does; what was not committed is forgotten also where that is interrupted."""
+    with _settled(self):
+        super(SyncEventSession, self).close()
+
+
+def reset(self: SyncEventSession) -> None:
+    """Close as ``Session.reset`` does; see :func:`close`."""
+    with _settled(self):
+        super(SyncEventSession, self).reset()
+
+
+def invalidate(self: SyncEventSession) -> None:
+    """Close as ``Session.invalidate`` does; see :func:`close`."""
+    with _settled(self):
+        super(SyncEventSession, self).invalidate()
+
+
+@contextlib.contextmanager
+def _settled(session: SyncEventSession) -> Generator[None]:
+    try:
+        yield
+    except BaseException as interruption:
+        session._tracker.settle(session, interruption)
+        raise
+
+
 _HOOKS = (
     "before_flush",
     "do_orm_execute",
     "before_commit",
     "after_commit",
+    "after_rollback",
     "after_transaction_create",
     "after_transaction_end",
 )
@@ -291,9 +320,16 @@ def _after_commit(session: SyncEventSession) -> None:
     session._tracker.after_commit(session)
 
 
-def _after_transaction_create(session: SyncEventSession, transaction: SessionTransaction) -> None:  # noqa: ARG001
-    if session._tracker.dispatch is not None:
-        session._tracker.before_use()
+def _after_rollback(session: SyncEventSession) -> None:
+    session._tracker.after_rollback(session)
+
+
+def _after_transaction_create(session: SyncEventSession, transaction: SessionTransaction) -> None:
+    tracker = session._tracker
+    if tracker.dispatch is not None:
+        tracker.before_use()
+    if tracker.now.follows and transaction.parent is None:
+        tracker.after_root_create()
 
 
 def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:
@@ -306,7 +342,7 @@ def _settle(session: Session, interruption: BaseException) -> None:
         session._tracker.settle(session, interruption)
 
 
-compatibility.CommittedTransaction.settle = _settle
+compatibility.ClosingTransaction.settle = _settle
 
 
 def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:

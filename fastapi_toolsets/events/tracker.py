@@ -151,7 +151,13 @@ class Tracker:
             session.expire_on_commit = False
             now.expires = True
         if not self.settles:  # but a method of the transaction itself, or the end of a block
-            root.__class__ = compatibility.CommittedTransaction
+            root.__class__ = compatibility.ClosingTransaction
+
+    def after_rollback(self, session: Session) -> None:
+        """See to it that an interruption of what follows goes unnoticed no more than after a commit."""
+        root = session.get_transaction()
+        if self.now.follows and root is not None and session.get_nested_transaction() is None:
+            root.__class__ = compatibility.ClosingTransaction
 
     def before_use(self) -> None:
         """Keep what is being told and what waits: a callback begins to use the session, and may roll back or expire."""
@@ -175,14 +181,29 @@ class Tracker:
         elif self.now.committed is not None:
             self._deliver(session, transaction)
         else:
-            self._forget(session, transaction)
+            self._forget(session)
 
     def settle(self, session: Session, interruption: BaseException) -> None:
-        """Tell what was committed, where giving the connection back was interrupted: no event says that it ended."""
+        """End a transaction that no event says has ended, since giving its connection back was interrupted."""
         root = self.now.committed
-        if root is not None and root is not session.get_transaction():
+        if session.in_transaction():
+            return  # it has not ended, and will with an event
+        if root is None:
+            self._forget(session, interruption)
+        else:
             states = self._states_to_expire(session, root)
             self._tell(session, self._journal.take(), _AFTER_COMMIT, states, interruption)
+
+    def after_root_create(self) -> None:
+        """Forget what is left of a transaction whose end nobody could settle: it has committed nothing."""
+        now, journal = self.now, self._journal
+        if journal.touched or self.capture.flushes:
+            wrote, past_flush = now.wrote, journal.past_flush
+            journal.clear()
+            self.capture.clear()
+            now.begin_again()
+            # Said of the new one, perhaps: a statement is noticed before the transaction that it begins.
+            now.wrote, now.follows, journal.past_flush = wrote, True, past_flush
 
     # How transactions end.
 
@@ -268,7 +289,7 @@ class Tracker:
             )
             return
         complete(session, journal)
-        now.prepared = True
+        now.prepared = root
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
@@ -287,18 +308,18 @@ class Tracker:
             )
         return False
 
-    def _forget(self, session: Session, root: SessionTransaction) -> None:
+    def _forget(self, session: Session, interruption: BaseException | None = None) -> None:
         """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
         journal = self._journal
         if self.now.follows:  # otherwise nothing was recorded, nor written past a flush
             if journal:
-                unfinished = self.now.prepared and not self.now.lost
-                unknown = unfinished and outcome.is_unknown(compatibility.begun_transactions(root))
+                root, unknown = self.now.prepared, False
                 frame = journal.take()
-                if unfinished:
+                if root is not None and not self.now.lost:
+                    unknown = outcome.is_unknown(compatibility.begun_transactions(root))
                     report_unfinished(frame)
                 if _AFTER_ROLLBACK in registry.phases and not unknown:
-                    self._tell(session, frame, _AFTER_ROLLBACK, [])
+                    self._tell(session, frame, _AFTER_ROLLBACK, [], interruption)
             journal.clear()
         if self.capture.flushes:
             self.capture.clear()

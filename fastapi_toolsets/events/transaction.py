@@ -18,7 +18,7 @@ class Transaction:
         announced: The savepoint whose release was announced last.
         outer_commit: Whether that was done by the commit of an enclosing transaction.
         committing: Whether the transaction's own commit is under way.
-        prepared: Whether all that callbacks will read is there.
+        prepared: The transaction itself, once all that callbacks will read is there.
         borrows: Whether any connection is not the session's own, so that it may have joined somebody's transaction.
         lost: Whether the server has rolled it back although nobody asked it to.
         committed: The transaction itself, once its COMMIT has succeeded.
@@ -42,11 +42,11 @@ class Transaction:
         """Forget the transaction: the next one is another. To make an object for each takes three times as long."""
         self.released: SessionTransaction | None = None
         self.announced: SessionTransaction | None = None
+        self.prepared: SessionTransaction | None = None
         self.committed: SessionTransaction | None = None
         self.told: Batch | None = None
         self.outer_commit: bool = False
         self.committing: bool = False
-        self.prepared: bool = False
         self.lost: bool = False
         self.borrows: bool = True  # until somebody has looked
         self.expires: bool = False

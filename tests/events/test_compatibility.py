@@ -641,13 +641,13 @@ def test_a_commit_closes_its_transaction_by_its_own_close(
     def settle(of: Session, interruption: BaseException) -> None:
         happened.extend((of, type(interruption)))
 
-    monkeypatch.setattr(compatibility.CommittedTransaction, "settle", settle)
+    monkeypatch.setattr(compatibility.ClosingTransaction, "settle", settle)
     session.add(Parent(id=1))
     session.flush()
     transaction = session.get_transaction()
     assert transaction is not None
     event.listen(session, "after_transaction_end", end)
-    transaction.__class__ = compatibility.CommittedTransaction
+    transaction.__class__ = compatibility.ClosingTransaction
     commit: Callable[[], None] = session.commit
     if interrupted:
         with pytest.raises(Interrupted):
