@@ -197,7 +197,7 @@ class Tracker:
     def after_root_create(self) -> None:
         """Forget what is left of a transaction whose end nobody could settle: it has committed nothing."""
         now, journal = self.now, self._journal
-        if journal.touched or self.capture.flushes:
+        if now.committed is None and (journal.touched or self.capture.flushes):
             wrote, past_flush = now.wrote, journal.past_flush
             journal.clear()
             self.capture.clear()

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from fastapi_toolsets.models import EventSession, ModelEvent, SyncEventSession, listens_for
 
@@ -356,6 +356,34 @@ async def test_work_of_before_commit_listeners_is_told(front: FrontEnd, recorder
     event.listen(front.sync_session, "before_commit", add_another, once=True)
     await front.commit()
     assert recorder.take() == [created(Order, 1), created(Order, 2)]
+
+
+@clause
+async def test_listener_that_begins_another_transaction_when_one_ends(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T1 and T2: one of SQLAlchemy's own that comes before the library's does not make it forget what was committed."""
+    recorder.listen(Order)
+    begun: list[int] = []
+
+    def begin_another(session: Session, transaction: SessionTransaction) -> None:
+        if transaction.parent is None and not begun:
+            begun.append(1)
+            session.begin()
+
+    event.listen(Session, "after_transaction_end", begin_another, insert=True)
+    try:
+        await front.add(Order(id=1))
+        await front.commit()
+        assert (recorder.take(), begun) == ([created(Order, 1)], [1])
+        begun.clear()
+        await front.add(Order(id=2))
+        await front.flush()
+        await front.rollback()
+        assert (recorder.take(), begun) == ([], [1])
+        await front.add(Order(id=3))
+        await front.commit()
+    finally:
+        event.remove(Session, "after_transaction_end", begin_another)
+    assert recorder.take() == [created(Order, 3)]
 
 
 test_every_clause_on_servers = clause.on_servers()
