@@ -191,8 +191,7 @@ class Tracker:
         if root is None:
             self._forget(session, interruption)
         else:
-            states = self._states_to_expire(session, root)
-            self._tell(session, self._journal.take(), _AFTER_COMMIT, states, interruption)
+            self._deliver(session, root, interruption)
 
     def after_root_create(self) -> None:
         """Forget what is left of a transaction whose end nobody could settle: it has committed nothing."""
@@ -325,22 +324,19 @@ class Tracker:
             self.capture.clear()
         self.now.begin_again()
 
-    def _states_to_expire(self, session: Session, root: SessionTransaction) -> list[InstanceState[Any]]:
-        if not self.now.expires:
-            return []
-        session.expire_on_commit = True
-        return compatibility.expirable_states(session, root)
-
-    def _deliver(self, session: Session, root: SessionTransaction) -> None:
-        states = self._states_to_expire(session, root)
-        if self.dispatch is None and self.now.told is None and observation.current is None:
+    def _deliver(self, session: Session, root: SessionTransaction, interruption: BaseException | None = None) -> None:
+        states: list[InstanceState[Any]] = []
+        if self.now.expires:
+            session.expire_on_commit = True
+            states = compatibility.expirable_states(session, root)
+        if self.dispatch is None and self.now.told is None and interruption is None and observation.current is None:
             calls = straight_calls(self._journal)
             if calls is not None:
                 self._journal.clear()
                 self.now.begin_again()
                 self._run(session, Straight(self, session, states, calls), _AFTER_COMMIT)
                 return
-        self._tell(session, self._journal.take(), _AFTER_COMMIT, states)
+        self._tell(session, self._journal.take(), _AFTER_COMMIT, states, interruption)
 
     def _tell(
         self,

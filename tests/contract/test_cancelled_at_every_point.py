@@ -280,7 +280,7 @@ async def outcomes_at_every_point(
         session = factory()
         identity = len(attempts) + 1
         session.add(Order(id=identity))
-        commit = session.commit() if door == "commit" else session.run_sync(_commit_transaction)
+        commit = session.commit() if door == "commit" else session.run_sync(lambda sync: transaction_of(sync).commit())
         attempts.append(CancelledAt(commit, identity, late=late))
         (outcome,) = await asyncio.gather(asyncio.create_task(attempt(attempts[-1])), return_exceptions=True)
         assert isinstance(outcome, BaseException)
@@ -288,12 +288,6 @@ async def outcomes_at_every_point(
         await session.close()
     await engine.dispose()
     return outcomes
-
-
-def _commit_transaction(session: Session) -> None:
-    transaction = session.get_transaction()
-    assert transaction is not None
-    transaction.commit()
 
 
 # Each ends a transaction without a COMMIT, and gives its connection back.
@@ -317,16 +311,16 @@ async def invalidate(session: EventSession) -> None:
 
 async def leave_block(session: EventSession) -> None:
     """As a ``begin()`` block is left with an error, in this very task."""
-    await session.run_sync(lambda _: transaction_of(session).__exit__(ExpectedError, ExpectedError(), None))
+    await session.run_sync(lambda sync: transaction_of(sync).__exit__(ExpectedError, ExpectedError(), None))
 
 
 async def close_transaction(session: EventSession) -> None:
     """The one that the library cannot follow at once: by the transaction's own method."""
-    await session.run_sync(lambda _: transaction_of(session).close())
+    await session.run_sync(lambda sync: transaction_of(sync).close())
 
 
-def transaction_of(session: EventSession) -> SessionTransaction:
-    transaction = session.sync_session.get_transaction()
+def transaction_of(session: Session) -> SessionTransaction:
+    transaction = session.get_transaction()
     assert transaction is not None
     return transaction
 
