@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -232,3 +233,31 @@ async def test_rolled_back_object_that_is_added_again_is_told_once(front: FrontE
 
 test_every_clause_on_servers = clause.on_servers()
 test_every_clause_on_expiring_sessions = clause.on_expiring_sessions()
+
+
+@pytest.mark.parametrize("end", ["rollback", "close", "reset", "invalidate", "commit"])
+@scenario(Base.metadata, databases=("sqlite", "postgresql", "mariadb"), front_ends=["sync"])
+async def test_end_interrupted_while_the_connection_goes_back(
+    front: FrontEnd, recorder: EventRecorder, *, end: str
+) -> None:
+    """T1, T2 and C4: Ctrl-C goes on, what was committed is told, and nothing else, then or later."""
+    recorder.listen(Order)
+    session = front.sync_session
+    engine = session.get_bind().engine
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    session.add(Order(id=1))
+    session.flush()
+    happens = "checkin" if end == "invalidate" else "reset"
+    event.listen(engine, happens, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            getattr(session, end)()
+    finally:
+        event.remove(engine, happens, interrupt)
+    assert recorder.take() == ([created(Order, 1)] if end == "commit" else [])
+    session.add(Order(id=2))
+    session.commit()
+    assert recorder.take() == [created(Order, 2)]
