@@ -25,6 +25,7 @@ from .loading import writing_connection
 from .plan import state_of
 from .records import Kind
 from .rows import RowRecord, keep_new_rows
+from .transaction import open_savepoint
 from .types import ModelEvent
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class BulkWrites:
         if records:
             journal.bulk = True
             keep_new_rows(session, records)
-            journal.frame(session.get_nested_transaction()).absorb(records)
+            journal.frame(open_savepoint(session)).absorb(records)
 
     # The session's bulk methods.
 

@@ -18,6 +18,7 @@ from .plan import NO_VALUE, copy_value
 from .plans import plans
 from .records import PENDING, Kind, Members, Writes, same
 from .registry import registry
+from .transaction import open_savepoint
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Capture:
             self._olds.of.clear()
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
-            self.savepoint = session.get_nested_transaction()
+            self.savepoint = session.get_nested_transaction() and open_savepoint(session)
             self._now.follows = True
             return
         self.flushes = False

@@ -21,7 +21,7 @@ from .observing import ObservingDispatch, ObservingRound
 from .records import Batch
 from .registry import registry
 from .straight import Straight, straight_calls
-from .transaction import Transaction
+from .transaction import Transaction, open_savepoint
 from .types import Phase
 from .warn import warn
 
@@ -72,7 +72,7 @@ class Tracker:
                 return
             session.begin()  # as adding an object would: what ends it ends the callback's hope, too
         self.now.follows = True
-        self._journal.frame(session.get_nested_transaction()).on_commit.append((callback, arguments))
+        self._journal.frame(open_savepoint(session)).on_commit.append((callback, arguments))
 
     # What the session's events call.
 
@@ -107,7 +107,7 @@ class Tracker:
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
-        now, nested = self.now, session.get_nested_transaction()
+        now, nested = self.now, session.get_nested_transaction() and open_savepoint(session)
         if self.capture.written:
             self._end_flush(session, nested)
         if nested is not None:
@@ -135,7 +135,7 @@ class Tracker:
         if not journal.touched:
             return
         now = self.now
-        nested = session.get_nested_transaction()
+        nested = session.get_nested_transaction() and open_savepoint(session)
         if nested is not None:
             now.released = nested
             return
@@ -156,7 +156,7 @@ class Tracker:
     def after_rollback(self, session: Session) -> None:
         """See to it that an interruption of what follows goes unnoticed no more than after a commit."""
         root = session.get_transaction()
-        if self.now.follows and root is not None and session.get_nested_transaction() is None:
+        if self.now.follows and root is not None and open_savepoint(session) is None:
             root.__class__ = compatibility.ClosingTransaction
 
     def before_use(self) -> None:
@@ -219,7 +219,7 @@ class Tracker:
             self._journal.drop(savepoint)
             return
         self.now.released = None
-        parent = session.get_nested_transaction()
+        parent = open_savepoint(session)
         self._journal.release(savepoint, parent)
         if self.now.announced is not savepoint:
             self.now.outer_commit = False  # it was this savepoint's own commit() that released another one first
@@ -400,7 +400,7 @@ class Tracker:
             )
             return
         # Closing, unlike a rollback, leaves what is loaded as it is.
-        while (transaction := session.get_nested_transaction() or session.get_transaction()) is not None:
+        while (transaction := open_savepoint(session) or session.get_transaction()) is not None:
             transaction.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sqlalchemy.orm import SessionTransaction
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from .records import Batch
 
@@ -53,3 +53,19 @@ class Transaction:
         self.telling: bool = False
         self.wrote: bool = False
         self.follows: bool = False
+
+
+def open_savepoint(session: Session) -> SessionTransaction | None:
+    """Return the innermost open savepoint of the session's transaction, if there is one.
+
+    Where a root transaction was ended by its own ``close()``, SQLAlchemy goes on to take a savepoint that was open
+    in it for the current one (``SessionTransaction.close`` leaves those inside it as they are). Each commit asks thrice,
+    so what it asks first is whether there is any savepoint at all: ``session.get_nested_transaction() and ...``.
+    """
+    savepoint = session.get_nested_transaction()
+    if savepoint is None:
+        return None
+    root = savepoint
+    while root.parent is not None:
+        root = root.parent
+    return savepoint if root is session.get_transaction() else None

@@ -47,17 +47,17 @@ async def transaction_rollback(front: FrontEnd, session: SessionAdapter) -> None
     await transaction.rollback()
 
 
+def close_transaction(sync_session: Session) -> None:
+    transaction = sync_session.get_transaction()
+    assert transaction is not None
+    transaction.close()
+    sync_session.expunge_all()  # closing the transaction alone leaves what was pending in the session
+
+
 async def transaction_close(front: FrontEnd, session: SessionAdapter) -> None:
     await session.begin()
     await work(session)
-
-    def close_transaction(sync_session: Session) -> None:
-        transaction = sync_session.get_transaction()
-        assert transaction is not None
-        transaction.close()
-
     await session.run_sync(close_transaction)
-    await session.expunge_all()  # closing the transaction alone leaves what was pending in the session
 
 
 async def begin_block_that_raises(front: FrontEnd, session: SessionAdapter) -> None:
@@ -104,6 +104,14 @@ async def close_with_open_savepoints(front: FrontEnd, session: SessionAdapter) -
     await session.close()
 
 
+async def transaction_close_with_open_savepoints(front: FrontEnd, session: SessionAdapter) -> None:
+    """Afterwards SQLAlchemy still takes the inner savepoint for the current one."""
+    await session.begin_nested()
+    await work(session)
+    await session.begin_nested()
+    await session.run_sync(close_transaction)
+
+
 async def rollback_after_released_savepoints(front: FrontEnd, session: SessionAdapter) -> None:
     async with session.begin_nested(), session.begin_nested():
         await work(session)
@@ -140,6 +148,7 @@ EXITS: tuple[Exit, ...] = (
     rollback_inside_run_sync,
     rollback_with_open_savepoints,
     close_with_open_savepoints,
+    transaction_close_with_open_savepoints,
     rollback_after_released_savepoints,
     rollback_after_outer_savepoint_was_committed,
     rollback_after_failed_flush,
