@@ -65,16 +65,19 @@ class Capture:
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
-        self.flushes = False
         self._olds.of.clear()
         self._misread = False
         self.written = []
         self._switched.clear()
+        self.flushes = False  # last: as long as it is set, somebody clears
 
     def before_flush(self, session: Session) -> None:
         """Keep or load the old values that will be gone after the flush."""
         if self.flushes:
-            self.clear()
+            if self.written:  # it was flushed, but whoever wrote it into the journal was interrupted
+                self.after_finalized(session)
+            else:
+                self.clear()
         self.flushes = True
         modified, deleted, _ = compatibility.unflushed_states(session)
         if (modified and not olds_are_at_hand(modified)) or (deleted and not rows_are_at_hand(deleted)):
@@ -266,8 +269,7 @@ class Capture:
             session: The session.
             early: Whether the flush may not be over yet, so that SQLAlchemy has given nobody a new identity.
         """
-        written, self.written = self.written, []
-        journal = self._journal
+        written, journal = self.written, self._journal  # kept until they are in there: reading can fail
         for writes in written:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
@@ -276,16 +278,19 @@ class Capture:
             writes.position = journal.take_positions(len(writes.states))
             if writes.kind is _CREATED and writes.plan.unset_is_null:
                 _fill_unset(writes, self._switched)
-        self.flushes = False
         frame = journal.frame(self.savepoint)
         if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
-            self._write_records(session, frame, written)
+            records = self._records(session, frame, written)
             self.clear()
+            frame.absorb(records)
         else:
-            frame.write(written)
+            if frame.writes is not written:  # it is where whoever has written it there was interrupted
+                frame.write(written)
+            self.written = []
+            self.flushes = False
 
-    def _write_records(self, session: Session, frame: Frame, written: list[Writes]) -> None:
-        """Write a record of each row, since some of them need more than what the flush says by itself."""
+    def _records(self, session: Session, frame: Frame, written: list[Writes]) -> list[Record]:
+        """Make a record of each row, since some of them need more than what the flush says by itself."""
         switched = self._switched
         records = [record for writes in written for record in writes.records()]
         misread: list[Record] = []
@@ -303,7 +308,7 @@ class Capture:
             keep_rows(session, [record for record in records if record.plan.follows_rollback])
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
-        frame.absorb(records)
+        return records
 
 
 _key_of: Callable[[InstanceState[Any]], IdentityKey | None] = attrgetter("key")

@@ -215,16 +215,22 @@ class _OwnLoop:
         # well, in many times the time, since it takes over the process's interrupts.
         try:
             if kept:
-                kept.advance(task)
+                kept.advance()
             else:
                 loop.stop()
                 loop.run_forever()
-        except BaseException:  # an interrupt between the callbacks
-            task.cancel()
-            raise
-        finally:
             if not task.done():
                 runner.run(_ended(task), context=context)
+        except (
+            BaseException
+        ):  # an interrupt: what it was reaches the caller, and not that the task was cancelled for it
+            task.cancel()
+            if kept:
+                kept.take_up(task)
+            if not task.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    runner.run(_ended(task), context=context)
+            raise
         task.result()
 
 

@@ -15,6 +15,7 @@ from .delivery import (
     counted_log_fields,
     describe,
     generation,
+    listeners_of,
     make_changes,
     make_event,
     names_of,
@@ -24,7 +25,7 @@ from .failures import Failures
 from .outliving import outlive
 from .plans import plans
 from .queue import Queue
-from .records import EVENT_TYPES, Kind, Record
+from .records import EVENT_TYPES, Kind, Record, Writes
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from .crossing import Crossing
     from .host import Host
-    from .records import Writes
     from .registry import Listener
 
 _UPDATED = Kind.UPDATED
@@ -86,8 +86,9 @@ class Dispatch(Queue):
             CascadeLimitError: Callbacks kept committing.
             BaseExceptionGroup: Callbacks raised, and the session's policy is to raise.
         """
-        token = generation.set(0)  # every batch sets its own
+        before = generation.get()
         try:
+            generation.set(0)  # every batch sets its own
             if self._has_begun:
                 self._enter_generation()
             else:
@@ -108,7 +109,7 @@ class Dispatch(Queue):
             self.log_kept()
             raise
         finally:
-            generation.reset(token)
+            generation.set(before)
         if self._stop is not None or self._failures is not None or self.left_out:
             self._report(raises=phase is Phase.AFTER_COMMIT and self._can_raise)
 
@@ -421,6 +422,16 @@ class Dispatch(Queue):
         """Log what was not even begun, since no grace was left when it was due."""
         if self._listener is not None:
             self._report_rest(_GRACE_OVER)
+
+    def report_untold(self) -> None:
+        """Log by name what was not told, since an interrupt has ended the telling; nothing where all of it was."""
+        if self._listener is None and self._delivery is not None:  # it came on the way to the next event
+            if isinstance(self._delivery, Writes) and self._delivery.index < 0:
+                self._delivery.tell_next()
+            self._listeners = listeners_of(self._delivery)
+            self._index, self._listener = 0, next(iter(self._listeners), None)
+        if self._listener is not None or self._waiting:
+            self._report_rest("interrupted")
 
     def _report_rest(self, reason: str) -> None:
         """Log by name what was interrupted and what is not called any more, and forget it."""

@@ -18,7 +18,7 @@ class Telling(Protocol):
     """What calls callbacks right now, as whoever follows the session sees it.
 
     Attributes:
-        states: The states of the objects to expire once all callbacks have run.
+        states: The states of the objects to expire once all callbacks have run; always the same list.
     """
 
     states: list[InstanceState[Any]]
@@ -33,6 +33,10 @@ class Telling(Protocol):
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
+        ...
+
+    def report_untold(self) -> None:
+        """Log by name what was not told, since an interrupt has ended the telling; nothing where all of it was."""
         ...
 
 

@@ -174,20 +174,14 @@ class Journal:
             self.told.append(self.root)
             self.root = Frame()
 
-    def take_back(self) -> None:
-        """Make the root whole again."""
-        first, *others = self.told
-        for frame in (*others, self.root):
-            first.release(frame)
-        self.root, self.told = first, []
-
-    def take(self) -> Frame:
-        """Return the root's frame and begin again empty."""
+    def whole(self) -> Frame:
+        """Return the root's frame, with what was put aside back in it."""
         if self.told:
-            self.take_back()
-        frame, self.root = self.root, Frame()
-        self.clear()
-        return frame
+            first, *others = self.told
+            for frame in (*others, self.root):
+                first.release(frame)
+            self.root, self.told = first, []
+        return self.root
 
     def clear(self) -> None:
         """Forget everything."""

@@ -61,7 +61,7 @@ class KeptLoop(asyncio.SelectorEventLoop):
         finally:
             self._captures = False
 
-    def advance(self, task: asyncio.Task[Any]) -> None:
+    def advance(self) -> None:
         """Take the first step of the task that was made last, in a turn where one is due."""
         step = self._first_step
         if step is None:
@@ -74,15 +74,17 @@ class KeptLoop(asyncio.SelectorEventLoop):
             sys.set_asyncgen_hooks(*self._generator_hooks)
             asyncio._set_running_loop(self)  # noqa: SLF001 - documented, for those who make loops
             step()
-        except BaseException:
-            if inspect.getcoroutinestate(cast("Any", task.get_coro())) == inspect.CORO_CREATED:
-                super().call_soon(step)  # the interrupt came before the step, which is still to be taken
-            raise
         finally:
             asyncio._set_running_loop(None)  # noqa: SLF001 - as above
             sys.set_asyncgen_hooks(*hooks)
             self._is_stepping = False
-            self._first_step = None
+        self._first_step = None
+
+    def take_up(self, task: asyncio.Task[Any]) -> None:
+        """See to it that a turn takes the first step of the task that was made last, if an interrupt came before it."""
+        step, self._first_step = self._first_step, None
+        if step is not None and inspect.getcoroutinestate(cast("Any", task.get_coro())) == inspect.CORO_CREATED:
+            super().call_soon(step)
 
     def is_running(self) -> bool:
         """Return whether the loop runs, if only for a step."""

@@ -145,12 +145,14 @@ class Queue:
                     self._index, self._listener = index, listener
                     return
                 index += 1
+            self._listener = None  # as long as nobody knows who it is: see Dispatch.report_untold
             delivery = self._delivery
             if type(delivery) is not Writes or delivery.all_told():
                 if not self._waiting:
                     self._end()
                     return
-                self._delivery = delivery = self._waiting.popleft()
+                self._delivery = delivery = self._waiting[0]  # an interrupt finds it here, or still there
+                self._waiting.popleft()
             listeners = self._tell_next(delivery, tell=tell)
             index = 0
 
@@ -162,7 +164,8 @@ class Queue:
             delivery.tell_next()
         if batch is not self._batch:
             self._batch = batch
-            generation.set(batch.generation + 1)
+            if tell:
+                generation.set(batch.generation + 1)
         self._listeners = listeners = listeners_of(delivery)
         self._alone = False
         if tell and registry.recorders:

@@ -203,8 +203,8 @@ class Writes:
 
     def tell_next(self) -> None:
         """Move on to the next row, which has the batch's current place."""
+        self.start = self.batch.position - self.index - 1
         self.index += 1
-        self.start = self.batch.position - self.index
 
     def all_told(self) -> bool:
         """Bring the batch's place up to the current row; return whether that is the last one."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _AFTER_COMMIT = Phase.AFTER_COMMIT
 
 # The interpreter looks a method of something imported up anew at each call.
-_current_generation, _set_generation, _reset_generation = generation.get, generation.set, generation.reset
+_current_generation, _set_generation = generation.get, generation.set
 
 
 def straight_calls(journal: Journal) -> list[tuple[Writes, Listener]] | None:
@@ -91,8 +91,8 @@ class Straight:
 
     def run(self, phase: Phase) -> None:
         """Call everybody; see :meth:`Dispatch.run`."""
-        token = _set_generation(1)
         try:
+            _set_generation(1)
             if self._calls and self._calls[0][1].is_async:
                 self._cross()
             elif stands_in_bridge():
@@ -100,7 +100,7 @@ class Straight:
             else:
                 self._call()
         finally:
-            _reset_generation(token)
+            _set_generation(0)  # elsewhere there is no straight way
         if self._dispatch is not None:
             self._dispatch.run(phase)
 
@@ -181,3 +181,12 @@ class Straight:
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """See :meth:`Dispatch.add_hook`."""
         self._hand_over().add_hook(callback, arguments)
+
+    def report_untold(self) -> None:
+        """See :meth:`Dispatch.report_untold`."""
+        if self._dispatch is None and self._place < len(self._calls):
+            due, _ = self._calls[self._place]
+            due.index = max(due.index, 0)  # the first is due although nobody has begun to tell it
+            self._hand_over()
+        if self._dispatch is not None:
+            self._dispatch.report_untold()

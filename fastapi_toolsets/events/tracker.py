@@ -16,7 +16,7 @@ from .capture import Capture
 from .completion import complete
 from .delivery import deliveries, generation, report_unfinished, take_snapshot
 from .dispatch import Dispatch
-from .journal import Frame, Journal
+from .journal import Journal
 from .observing import ObservingDispatch, ObservingRound
 from .records import Batch
 from .registry import registry
@@ -313,12 +313,11 @@ class Tracker:
         if self.now.follows:  # otherwise nothing was recorded, nor written past a flush
             if journal:
                 root, unknown = self.now.prepared, False
-                frame = journal.take()
                 if root is not None and not self.now.lost:
                     unknown = outcome.is_unknown(compatibility.begun_transactions(root))
-                    report_unfinished(frame)
+                    report_unfinished(journal.whole())
                 if _AFTER_ROLLBACK in registry.phases and not unknown:
-                    self._tell(session, frame, _AFTER_ROLLBACK, [], interruption)
+                    self._tell(session, _AFTER_ROLLBACK, [], interruption)
             journal.clear()
         if self.capture.flushes:
             self.capture.clear()
@@ -332,48 +331,57 @@ class Tracker:
         if self.dispatch is None and self.now.told is None and interruption is None and observation.current is None:
             calls = straight_calls(self._journal)
             if calls is not None:
-                self._journal.clear()
-                self.now.begin_again()
                 self._run(session, Straight(self, session, states, calls), _AFTER_COMMIT)
                 return
-        self._tell(session, self._journal.take(), _AFTER_COMMIT, states, interruption)
+        self._tell(session, _AFTER_COMMIT, states, interruption)
 
     def _tell(
         self,
         session: Session,
-        frame: Frame,
         phase: Phase,
         states: list[InstanceState[Any]],
         interruption: BaseException | None = None,
     ) -> None:
         """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
-        told = self.now.told
-        self.now.begin_again()
         dispatch = self.dispatch
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.
-            dispatch.states = [*dict.fromkeys((*dispatch.states, *states))]
-            dispatch.add(phase, told, frame)
+            dispatch.states[:] = dict.fromkeys((*dispatch.states, *states))
+            dispatch.add(phase, self.now.told, self._journal.whole())
+            self._journal.clear()
+            self.now.begin_again()
             return
         new = self._new_dispatch(session, states)
-        new.add(phase, told, frame)
-        del frame  # the dispatch lets go of each event once it is told
+        new.add(phase, self.now.told, self._journal.whole())
         if interruption is not None:
             new.interrupt(interruption)
         self._run(session, new, phase)
 
     def _run(self, session: Session, dispatch: Dispatch | Straight, phase: Phase) -> None:
-        self.dispatch = dispatch
+        """Forget the transaction, which the dispatch knows now, and call its callbacks.
+
+        Interrupted by Ctrl-C on the way, nothing is lost without a word: what the session still knows is told by
+        whoever finds that it has ended, and what the dispatch knows is named.
+        """
         try:
+            self.dispatch = dispatch
+            self._journal.clear()
+            self.now.begin_again()
             if compatibility.begin_block(session) is None:
                 dispatch.run(phase)
             else:
                 with compatibility.usable_in_begin_block(session):
                     dispatch.run(phase)
+        except BaseException:
+            if self.now.committed is not None:
+                self._journal.clear()
+                self.now.begin_again()
+            dispatch.report_untold()
+            raise
         finally:
-            states, self.dispatch = self.dispatch.states, None
-            if states:
-                compatibility.expire(session, states)
+            self.dispatch = None
+            if dispatch.states:
+                compatibility.expire(session, dispatch.states)
 
     def _new_dispatch(self, session: Session, states: list[InstanceState[Any]]) -> Dispatch:
         observers = observation.current

@@ -43,7 +43,6 @@ class Transaction:
         self.released: SessionTransaction | None = None
         self.announced: SessionTransaction | None = None
         self.prepared: SessionTransaction | None = None
-        self.committed: SessionTransaction | None = None
         self.told: Batch | None = None
         self.outer_commit: bool = False
         self.committing: bool = False
@@ -53,14 +52,15 @@ class Transaction:
         self.telling: bool = False
         self.wrote: bool = False
         self.follows: bool = False
+        self.committed: SessionTransaction | None = None  # last: until then it has not begun again
 
 
 def open_savepoint(session: Session) -> SessionTransaction | None:
     """Return the innermost open savepoint of the session's transaction, if there is one.
 
-    Where a root transaction was ended by its own ``close()``, SQLAlchemy goes on to take a savepoint that was open
-    in it for the current one (``SessionTransaction.close`` leaves those inside it as they are). Each commit asks thrice,
-    so what it asks first is whether there is any savepoint at all: ``session.get_nested_transaction() and ...``.
+    Where a root transaction was ended by its own ``close()``, SQLAlchemy goes on to take a savepoint that was open in
+    it for the current one: ``SessionTransaction.close`` leaves those inside it as they are. Each commit asks thrice; so
+    it asks first whether there is any savepoint at all, ``session.get_nested_transaction() and open_savepoint(...)``.
     """
     savepoint = session.get_nested_transaction()
     if savepoint is None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from fastapi_toolsets.db import enable_sqlite_savepoints
 from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, listens_for
 
 from ..databases import DATABASES, Database, TestRunDatabases, tables
+from ..interrupts import CancelledAt
 from .transaction_models import Base, ExpectedError, Order
 
 Steps = Callable[[async_sessionmaker[EventSession], Order, Callable[[], None]], Coroutine[Any, Any, None]]
@@ -32,46 +32,6 @@ pytestmark = [
 ]
 
 ENOUGH = 60.0  # seconds; a grace that no test uses up
-
-
-class CancelledAt:
-    """Awaits a coroutine and cancels the task that does so when it waits for the n-th time.
-
-    ``late`` cancels only in the loop's next round, when what the coroutine waits for may have come to its end.
-    """
-
-    def __init__(self, coroutine: Coroutine[Any, Any, None], point: int, *, late: bool) -> None:
-        self.coroutine = coroutine
-        self.point = point
-        self.late = late
-        self.cancelled = False
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        waits = 0
-        resume: Callable[[], object] = partial(self.coroutine.send, None)
-        while True:
-            try:
-                waited_for = resume()
-            except StopIteration:
-                return
-            waits += 1
-            if waits == self.point:
-                self._cancel()
-            try:
-                yield waited_for
-            except BaseException as error:  # noqa: BLE001 - a coroutine gets what its awaiter gets
-                resume = partial(self.coroutine.throw, error)
-            else:
-                resume = partial(self.coroutine.send, None)
-
-    def _cancel(self) -> None:
-        self.cancelled = True
-        task = asyncio.current_task()
-        assert task is not None
-        if self.late:
-            asyncio.get_running_loop().call_soon(task.cancel)
-        else:
-            task.cancel()
 
 
 @dataclass

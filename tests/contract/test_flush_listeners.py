@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, inspect, update
+from sqlalchemy import event, insert, inspect, select, update
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -18,6 +18,7 @@ from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import Base, Seat, Stamp
 from .event_models import LOCAL, created, deleted, updated
+from .transaction_models import ExpectedError
 
 HOOKS = ("after_flush", "after_flush_postexec")
 
@@ -207,4 +208,30 @@ async def test_bulk_method_in_a_flush(
         updated(Visit, 1, value=(1, value), touched=(0, 2 * value)),
         updated(Visit, 2, value=(2, 20), touched=(0, 40)),
         *([] if write is by_mappings else [created(Visit, 9)]),
+    ]
+
+
+@scenario(Base.metadata)
+async def test_flush_whose_rows_cannot_be_read(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T1: where the library's SELECT after a flush fails, it raises; what was written is told at the commit."""
+    await front.add_all([Visit(id=number, value=number) for number in (1, 2)])
+    await front.commit()
+    recorder.listen(Visit)
+
+    def fail(*_: object) -> None:
+        event.remove(front.sync_engine, "before_cursor_execute", fail)
+        raise ExpectedError
+
+    def fail_next(*_: object) -> None:
+        event.listen(front.sync_engine, "before_cursor_execute", fail)
+
+    event.listen(front.sync_session, "after_flush_postexec", fail_next)
+    for visit in await front.scalars(select(Visit)):
+        visit.value += 10
+    with pytest.raises(ExpectedError):
+        await front.flush()
+    event.remove(front.sync_session, "after_flush_postexec", fail_next)
+    await front.commit()
+    assert recorder.take() == [
+        updated(Visit, number, value=(number, number + 10), touched=(0, 2 * number + 20)) for number in (1, 2)
     ]

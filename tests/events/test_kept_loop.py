@@ -23,7 +23,7 @@ def loop() -> Iterator[KeptLoop]:
 
 def run(loop: KeptLoop, coroutine: Any) -> asyncio.Task[None]:  # noqa: ANN401 - a coroutine
     task: asyncio.Task[None] = loop.begin(coroutine, contextvars.copy_context())
-    loop.advance(task)
+    loop.advance()
     return task
 
 
@@ -57,9 +57,10 @@ def test_interrupt_in_the_step(loop: KeptLoop, kind: type[BaseException]) -> Non
 
     task = loop.begin(interrupt(), contextvars.copy_context())
     with pytest.raises(kind):
-        loop.advance(task)
+        loop.advance()
     assert isinstance(task.exception(), kind)
     assert not loop.is_running()
+    loop.take_up(task)
     assert run(loop, asyncio.sleep(0)).done() is False
 
 
@@ -68,8 +69,9 @@ def test_interrupt_before_the_step(loop: KeptLoop) -> None:
     context = contextvars.copy_context()
     task = loop.begin(asyncio.sleep(0, "result"), context)
     with pytest.raises(RuntimeError, match="already entered"):
-        context.run(loop.advance, task)
+        context.run(loop.advance)
     assert not loop.is_running()
+    loop.take_up(task)
     assert loop.run_until_complete(task) == "result"
 
 

@@ -1,0 +1,105 @@
+"""Rules C4 and T2: Ctrl-C at every call in the library, in turn: what was committed is told, or named in the log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import InvalidRequestError
+
+import fastapi_toolsets.events
+from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for
+
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..interrupts import InterruptAtCall
+from .models import ORDERS, Base, Order, created, library_log
+
+# Interrupted between two calls that make a task, Python says so of the coroutine, and asyncio of the task.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+LIBRARY = (str(Path(fastapi_toolsets.events.__file__).parent),)
+
+
+def one_callback(recorder: EventRecorder) -> None:
+    recorder.listen(Order)
+
+
+def async_callback(recorder: EventRecorder) -> None:
+    recorder.listen(Order, asynchronous=True)
+
+
+def two_callbacks(recorder: EventRecorder) -> None:
+    recorder.listen(Order)
+
+    @listens_for(Order)
+    def another(order: Order, event_type: ModelEvent, changes: Changes | None, *, session: SyncEventSession) -> None:
+        session.get_one(Order, order.id)
+
+
+def every_phase(recorder: EventRecorder) -> None:
+    def ignore(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        pass
+
+    recorder.listen(Order)
+    listens_for(Order, phase=Phase.BEFORE_COMMIT)(ignore)
+    listens_for(Order, phase=Phase.AFTER_ROLLBACK)(ignore)
+
+
+def commit(session: SyncEventSession) -> None:
+    session.commit()
+
+
+def flush_then_commit(session: SyncEventSession) -> None:
+    session.flush()
+    session.commit()
+
+
+def transaction_commit(session: SyncEventSession) -> None:
+    transaction = session.get_transaction()
+    assert transaction is not None
+    transaction.commit()
+
+
+@pytest.mark.parametrize("end", [commit, flush_then_commit, transaction_commit], ids=lambda end: end.__name__)
+@pytest.mark.parametrize(
+    "listen", [one_callback, async_callback, two_callbacks, every_phase], ids=lambda listen: listen.__name__
+)
+@scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
+async def test_interrupted_at_every_call(
+    front: FrontEnd,
+    recorder: EventRecorder,
+    listen: Callable[[EventRecorder], None],
+    end: Callable[[SyncEventSession], None],
+) -> None:
+    """C4, T2: told once, and otherwise named; nothing that was not committed is told. The session goes on to be used.
+
+    Whoever catches Ctrl-C closes the session, but commits again before that where callbacks have one phase only.
+    """
+    listen(recorder)
+    places: dict[int, str | None] = {}
+    named: set[int] = set()
+    point = 0
+    while point == 0 or places[point] is not None:
+        point += 1
+        interrupt = InterruptAtCall(LIBRARY, point)
+        session = front.factory()()
+        with library_log() as log:
+            session.add(Order(id=point))
+            # Interrupted where it leaves a flush, SQLAlchemy rolls back and finds that the transaction is closed.
+            with interrupt.armed(), suppress(KeyboardInterrupt, InvalidRequestError):
+                end(session)
+            if listen is not every_phase:
+                with suppress(InvalidRequestError):  # all that it allows may be to be closed
+                    session.commit()
+            session.close()
+        places[point] = interrupt.place
+        if any("record" in message for _, message in log):
+            named.add(point)
+    rows = {identity for identity, _ in await front.committed_rows(ORDERS)}
+    told = recorder.take()
+    assert told == [created(identity) for identity in sorted(rows) if created(identity) in told]
+    assert {places[identity] for identity in rows - named if created(identity) not in told} == set()
+    assert point in rows
+    assert 0 < len(named) < len(rows)

@@ -1,0 +1,98 @@
+"""Interrupts at a point of one's choice: a cancellation where a task waits, Ctrl-C wherever Python looks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from functools import partial
+from types import FrameType
+from typing import Any
+
+
+class CancelledAt:
+    """Awaits a coroutine and cancels the task that does so when it waits for the n-th time.
+
+    ``late`` cancels only in the loop's next round, when what the coroutine waits for may have come to its end.
+    """
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        point: int,
+        *,
+        late: bool,
+        cancel: Callable[[], object] | None = None,
+    ) -> None:
+        self.coroutine = coroutine
+        self.point = point
+        self.late = late
+        self.cancelled = False
+        self._cancel_task = cancel
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        waits = 0
+        resume: Callable[[], object] = partial(self.coroutine.send, None)
+        while True:
+            try:
+                waited_for = resume()
+            except StopIteration:
+                return
+            waits += 1
+            if waits == self.point:
+                self._cancel()
+            try:
+                yield waited_for
+            except BaseException as error:  # noqa: BLE001 - a coroutine gets what its awaiter gets
+                resume = partial(self.coroutine.throw, error)
+            else:
+                resume = partial(self.coroutine.send, None)
+
+    def _cancel(self) -> None:
+        self.cancelled = True
+        task = asyncio.current_task()
+        assert task is not None
+        cancel = self._cancel_task or task.cancel
+        if self.late:
+            asyncio.get_running_loop().call_soon(cancel)
+        else:
+            cancel()
+
+
+class InterruptAtCall:
+    """Raises KeyboardInterrupt where Python would, once: as a function begins, or a C function has returned.
+
+    There the interpreter looks for signals; between any two lines it does not, as when a lock is given back.
+
+    Attributes:
+        place: Where that was, as ``file:line``; ``None`` where it looked less often.
+    """
+
+    def __init__(self, files: tuple[str, ...], point: int) -> None:
+        """Prepare; :meth:`armed` does it.
+
+        Args:
+            files: How the paths of the files begin whose code is interrupted.
+            point: At which of these places, counted from 1.
+        """
+        self.place: str | None = None
+        self._files = files
+        self._left = point
+
+    @contextmanager
+    def armed(self) -> Generator[None]:
+        """Interrupt this thread while the block runs."""
+        before = sys.getprofile()
+        sys.setprofile(self._look)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+    def _look(self, frame: FrameType, event: str, argument: object) -> None:
+        if self.place is None and event in ("call", "c_return") and frame.f_code.co_filename.startswith(self._files):
+            self._left -= 1
+            if self._left == 0:
+                self.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+                raise KeyboardInterrupt
