@@ -170,3 +170,12 @@ def model(session: nox.Session) -> None:
     # The programs are one test: it may take longer than a test that hangs.
     pytest = ("pytest", "-o", "faulthandler_timeout=0", "tests/model", *session.posargs)
     session.run(*pytest, env={"MODEL_PROGRAMS": programs})
+
+
+@nox.session(python=OLDEST)
+def interrupts(session: nox.Session) -> None:
+    """12,000 random programs, interrupted anywhere; ``INTERRUPTED_PROGRAMS`` and ``INTERRUPTED_SEED`` choose others."""
+    session.install("-e", ".[test]")
+    programs = os.environ.get("INTERRUPTED_PROGRAMS", "2000")  # for each of three databases and both front-ends
+    pytest = ("pytest", "-o", "faulthandler_timeout=0", "tests/faults/test_interrupted_programs.py", *session.posargs)
+    session.run(*pytest, env={"INTERRUPTED_PROGRAMS": programs})

@@ -221,9 +221,7 @@ class _OwnLoop:
                 loop.run_forever()
             if not task.done():
                 runner.run(_ended(task), context=context)
-        except (
-            BaseException
-        ):  # an interrupt: what it was reaches the caller, and not that the task was cancelled for it
+        except BaseException:  # an interrupt: that is what reaches the caller, and not that its task was cancelled
             task.cancel()
             if kept:
                 kept.take_up(task)

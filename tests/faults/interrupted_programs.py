@@ -50,6 +50,14 @@ class DeliberateError(Exception):
     """What blocks of the programs raise."""
 
 
+EXPECTED: tuple[type[Exception], ...] = (
+    SQLAlchemyError,
+    DeliberateError,
+    ExceptionGroup,  # of what callbacks raise
+    AssertionError,  # SQLAlchemy's, where a savepoint has ended with another one
+)
+
+
 class Program:
     """So many random steps of one session, which goes on to be used whatever becomes of a step.
 
@@ -89,8 +97,8 @@ class Program:
         else:
             try:
                 await step
-            except (SQLAlchemyError, DeliberateError, ExceptionGroup, AssertionError) as raised:
-                error = raised  # an AssertionError is SQLAlchemy's, where a savepoint has ended with another one
+            except EXPECTED as raised:
+                error = raised
         self.history.append(f"{name}: {error!r}")
         if error is not None and (chance := self._random.random()) < 0.7:
             await self._step("rollback" if chance < 0.5 else "close", interrupted=False)
@@ -203,7 +211,10 @@ async def cancel(chance: random.Random, step: Coroutine[Any, Any, None]) -> Base
             cancel_later(again)
 
     def cancel_later(turns: int) -> None:
-        asyncio.get_running_loop().call_soon(*((cancel_later, turns - 1) if turns else (task.cancel,)))
+        if turns:
+            asyncio.get_running_loop().call_soon(cancel_later, turns - 1)
+        else:
+            task.cancel()
 
     interrupted = CancelledAt(
         step,
@@ -225,7 +236,7 @@ async def cancel(chance: random.Random, step: Coroutine[Any, Any, None]) -> Base
     if task.cancelled():
         return asyncio.CancelledError()
     error = task.exception()
-    if error is not None and not isinstance(error, (SQLAlchemyError, DeliberateError, ExceptionGroup, AssertionError)):
+    if error is not None and not isinstance(error, EXPECTED):
         raise error
     return error
 
@@ -246,7 +257,9 @@ async def press_ctrl_c(chance: random.Random, step: Coroutine[Any, Any, None]) -
     try:
         with interrupt.armed():
             await step
-    except (KeyboardInterrupt, SQLAlchemyError, DeliberateError, ExceptionGroup, AssertionError) as error:
+    except KeyboardInterrupt as error:
+        return error
+    except EXPECTED as error:
         return error
     return None
 

@@ -41,7 +41,10 @@ class Callbacks:
         listens_for(Order)(self.note)
         listens_for(Audit)(self.note)
         listens_for(Order)(self.wait)
-        listens_for(Order, ModelEvent.UPDATE)(self.go_on_async if front.is_async else self.go_on)
+        if front.is_async:
+            listens_for(Order, ModelEvent.UPDATE)(self.go_on_async)
+        else:
+            listens_for(Order, ModelEvent.UPDATE)(self.go_on)
         listens_for(Order, phase=Phase.BEFORE_COMMIT)(self.vote)
         listens_for(Order, phase=Phase.AFTER_ROLLBACK)(self.note_rollback)
 
