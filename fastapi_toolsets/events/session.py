@@ -239,8 +239,13 @@ def install() -> None:
 
 def flush(self: SyncEventSession, objects: Sequence[Any] | None = None) -> None:
     """Flush as ``Session.flush`` does; the last one of a commit also prepares what callbacks will read."""
-    super(SyncEventSession, self).flush(objects)
     tracker = self._tracker
+    try:
+        super(SyncEventSession, self).flush(objects)
+    except BaseException:
+        if not self.is_active:  # rolled back, in whichever of SQLAlchemy's steps it failed
+            tracker.capture.clear()
+        raise
     if tracker.now.follows:
         tracker.flushed(self)
 

@@ -13,7 +13,7 @@ from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import Mapped, Session, mapped_column
 from sqlalchemy.orm.unitofwork import UOWTransaction
 
-from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import Base, Seat, Stamp
@@ -235,3 +235,24 @@ async def test_flush_whose_rows_cannot_be_read(front: FrontEnd, recorder: EventR
     assert recorder.take() == [
         updated(Visit, number, value=(number, number + 10), touched=(0, 2 * number + 20)) for number in (1, 2)
     ]
+
+
+@scenario(Base.metadata)
+async def test_flush_again_after_one_that_failed(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T2: what a flush had written that a listener of it has failed is nothing, to the next ``flush()`` neither."""
+    recorder.listen(Visit)
+    recorder.listen(Visit, phase=Phase.AFTER_ROLLBACK)
+
+    def fail(session: Session, flush_context: UOWTransaction) -> None:
+        raise ExpectedError
+
+    event.listen(front.sync_session, "after_flush", fail)
+    await front.add(Visit(id=1, value=1))
+    with pytest.raises(ExpectedError):
+        await front.flush()
+    event.remove(front.sync_session, "after_flush", fail)
+    await front.flush()
+    await front.rollback()
+    await front.add(Visit(id=2, value=2))
+    await front.commit()
+    assert recorder.take() == [created(Visit, 2)]
