@@ -68,15 +68,15 @@ class Round:
         for record in self._records:
             if record.plan.wants_event:  # the first callback may assign to what the second hears of
                 take_snapshot(record)
-        token = generation.set(self._generation + 1)
         try:
+            generation.set(self._generation + 1)
             while self._calls:
                 if self._calls[0][1].is_async:
                     self._wait(self._run_async)
                 else:
                     self._run_sync()
         finally:
-            generation.reset(token)
+            generation.set(self._generation)
             for record in self._records:
                 record.snapshot = None
 

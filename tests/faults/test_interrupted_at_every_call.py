@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.exc import InvalidRequestError
 
 import fastapi_toolsets.events
+from fastapi_toolsets.events.delivery import generation
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -94,6 +95,7 @@ async def test_interrupted_at_every_call(
                 with suppress(InvalidRequestError):  # all that it allows may be to be closed
                     session.commit()
             session.close()
+        assert generation.get() == 0, interrupt.place  # what is committed next does not count as a callback's
         places[point] = interrupt.place
         if any("record" in message for _, message in log):
             named.add(point)
