@@ -34,10 +34,6 @@ class Callbacks:
     """Callbacks of each kind, which write down what happened in one program."""
 
     def __init__(self, front: FrontEnd) -> None:
-        self.events: list[Event] = []
-        self.rolled_back: set[object] = set()
-        self.uses_session = False
-        self.votes = False
         self._audits = 0
         listens_for(Order)(self.note)
         listens_for(Audit)(self.note)
@@ -48,6 +44,13 @@ class Callbacks:
             listens_for(Order, ModelEvent.UPDATE)(self.go_on)
         listens_for(Order, phase=Phase.BEFORE_COMMIT)(self.vote)
         listens_for(Order, phase=Phase.AFTER_ROLLBACK)(self.note_rollback)
+
+    def begin(self, *, uses_session: bool, votes: bool) -> None:
+        """Forget the last program, and do this much in the next one."""
+        self.events: list[Event] = []
+        self.rolled_back: set[object] = set()
+        self.uses_session = uses_session
+        self.votes = votes
 
     def note(self, obj: object, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
         self.events.append(event)
@@ -96,9 +99,8 @@ async def test_interrupted_programs(front: FrontEnd) -> None:
     wrong: dict[int, object] = {}
     reported = 0
     for seed in range(SEED, SEED + PROGRAMS):
-        chance = random.Random(-seed)  # noqa: S311 - to repeat it
-        callbacks.__dict__.update(events=[], rolled_back=set(), uses_session=chance.random() < 0.4)
-        callbacks.votes = chance.random() < 0.3
+        chance = random.Random(f"session {seed}")  # noqa: S311 - to repeat it; not the choices of the program again
+        callbacks.begin(uses_session=chance.random() < 0.4, votes=chance.random() < 0.3)
         session = front.new_session(
             expire_on_commit=chance.random() < 0.5,
             on_callback_error=chance.choice(["log", "raise"]),
