@@ -28,7 +28,7 @@ class BulkEventsError(ToolsetsError, TypeError):
 
 
 class BulkWriteError(ToolsetsError, RuntimeError):
-    """A bulk statement was refused: nobody would hear of it, or what it does cannot be told as it is."""
+    """A bulk statement, or the commit of one, was refused: nobody would hear of it, or what it did cannot be told."""
 
 
 class ObserverError(ToolsetsError, ValueError):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import CursorResult, Delete, Insert, TextClause, Update, event
+from sqlalchemy import CursorResult, Delete, Insert, TextClause, Update
+from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import BulkWriteError
 from . import compatibility
 from .bulk_inserts import Insertion, made_rows
 from .bulk_reading import ROWS_AT_ONCE, Reader
+from .bulk_sending import MARK, Sending, listening
 from .bulk_statements import (
     Subject,
     assigned,
@@ -29,7 +32,7 @@ from .transaction import open_savepoint
 from .types import ModelEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import Result
     from sqlalchemy.engine import Connection
@@ -45,8 +48,6 @@ _HEARS: dict[str, tuple[ModelEvent, ...]] = {
     "delete": (ModelEvent.DELETE,),
 }
 _UPSERT = (ModelEvent.CREATE, ModelEvent.UPDATE)
-_MARK = "fastapi_toolsets_bulk_statement"
-"""The execution option by which a statement is known again on its way to the database."""
 
 
 class BulkWrites:
@@ -95,30 +96,40 @@ class BulkWrites:
         mapper = check_subject(subject)
         session = execution.session
         connection = writing_connection(session, mapper)
+        sending = Sending(self._journal, session, subject.described)
         if isinstance(statement, Insert):
             insertion = Insertion(session, connection, subject, mapper, told)
-            result = insertion.run(execution, statement)
-            self._record(session, insertion.records)
-            return result
-        parameters = execution.parameters
-        if isinstance(statement, Update) and subject.is_orm and isinstance(parameters, list):
+            insertion.prepare(execution, statement)
+            with sending.on(connection):
+                result = insertion.run(execution, statement)
+            records = insertion.records
+        elif isinstance(statement, Update) and subject.is_orm and isinstance(execution.parameters, list):
             if session.autoflush:
                 session.flush()
-            keys = _primary_key(mapper)
-            rows = cast("list[dict[str, Any]]", parameters)
-            identities = [tuple(row[key] for key in keys) for row in rows if row.keys() >= set(keys)]
-            records = list(_before_update(session, mapper, told, identities))
-            result = execution.invoke_statement()
+            records = _before_update(
+                session, mapper, told, _identities(mapper, cast("list[dict[str, Any]]", execution.parameters))
+            )
+            with sending.on(connection):
+                try:
+                    result = execution.invoke_statement()
+                except Exception:
+                    # Which rows it has come to shows when they are compared with what they were.
+                    with suppress(SQLAlchemyError):  # a transaction in which nothing can be read is not committed
+                        self._record(session, records, sending)
+                    raise
         else:
-            check_criteria(subject, mapper, statement, parameters)
+            check_criteria(subject, mapper, statement, execution.parameters)
             followed = _Followed(session, mapper, told, subject)
-            with followed.on(connection):
-                result = execution.invoke_statement(execution_options={_MARK: followed})
+            with (
+                listening(connection, "before_execute", followed.before_execute, retval=True),
+                sending.on(connection, followed),
+            ):
+                result = execution.invoke_statement(execution_options={MARK: followed})
             records = followed.written(result)
-        self._record(session, records)
+        self._record(session, records, sending)
         return result
 
-    def _record(self, session: Session, records: list[RowRecord]) -> None:
+    def _record(self, session: Session, records: list[RowRecord], sending: Sending) -> None:
         """Write into the journal what a statement has done."""
         journal = self._journal
         for record in records:
@@ -127,6 +138,7 @@ class BulkWrites:
             journal.bulk = True
             keep_new_rows(session, records)
             journal.frame(open_savepoint(session)).absorb(records)
+        sending.end()
 
     # The session's bulk methods.
 
@@ -146,14 +158,15 @@ class BulkWrites:
             write(mappings, return_defaults)
             return
         check_subject(subject)
-        keys = _primary_key(mapper)
         waiting = iter(mappings)
         while chunk := list(islice(waiting, ROWS_AT_ONCE)):
             # The primary keys are put into the dictionaries: into the caller's only where they were asked for.
             rows = chunk if return_defaults else [dict(row) for row in chunk]
-            write(rows, True)  # noqa: FBT003 - as SQLAlchemy's own method takes it
-            identities = [tuple(row[key] for key in keys) for row in rows]
-            self._record(session, list(made_rows(writing_connection(session, mapper), mapper, told, identities)))
+            sending = Sending(self._journal, session, subject.described)
+            with sending.all_or_nothing():
+                write(rows, True)  # noqa: FBT003 - as SQLAlchemy's own method takes it
+            connection = writing_connection(session, mapper)
+            self._record(session, list(made_rows(connection, mapper, told, _identities(mapper, rows))), sending)
 
     def update_mappings(
         self,
@@ -170,11 +183,11 @@ class BulkWrites:
             return
         check_subject(subject)
         rows = list(mappings)
-        keys = _primary_key(mapper)
-        identities = [tuple(row[key] for key in keys) for row in rows]
-        records = list(_before_update(session, mapper, told, identities))
-        write(rows)
-        self._record(session, records)
+        records = _before_update(session, mapper, told, _identities(mapper, rows))
+        sending = Sending(self._journal, session, subject.described)
+        with sending.all_or_nothing():
+            write(rows)
+        self._record(session, records, sending)
 
     def save_objects(
         self,
@@ -202,23 +215,28 @@ class BulkWrites:
                 check_subject(subject)
                 identities = [state.key[1] for state in states if state.key is not None]
                 updates += _before_update(session, mapper, told, identities)
-        write(saved, return_defaults or bool(inserted))
+        sending = Sending(self._journal, session, "bulk_save_objects()")
+        with sending.all_or_nothing():
+            write(saved, return_defaults or bool(inserted))
+        records: list[RowRecord] = []
         for mapper, told, states in inserted:
             identities = [tuple(mapper.primary_key_from_instance(state.obj())) for state in states]
-            self._record(session, list(made_rows(writing_connection(session, mapper), mapper, told, identities)))
-        self._record(session, updates)
+            records += made_rows(writing_connection(session, mapper), mapper, told, identities)
+        self._record(session, records + updates, sending)
 
 
-def _primary_key(mapper: Mapper[Any]) -> list[str]:
-    return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+def _identities(mapper: Mapper[Any], rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return the primary keys of rows that are given by attribute."""
+    keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+    return [tuple(row[key] for key in keys) for row in rows if row.keys() >= set(keys)]
 
 
 def _before_update(
     session: Session, mapper: Mapper[Any], told: dict[Mapper[Any], Plan], identities: Iterable[tuple[Any, ...]]
-) -> Iterator[RowRecord]:
+) -> list[RowRecord]:
     """Read the rows that an update by primary key is about to write."""
     reader = Reader(mapper, told, Kind.UPDATED)
-    yield from reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities))
+    return list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
 
 
 class _Followed:
@@ -235,11 +253,7 @@ class _Followed:
         self._reader: Reader | None = None
         self._records: list[RowRecord] = []
 
-    def on(self, connection: Connection) -> _Listening:
-        """Wait for the statement on a connection."""
-        return _Listening(connection, self._before_execute)
-
-    def _before_execute(
+    def before_execute(
         self,
         connection: Connection,
         statement: Any,  # noqa: ANN401 - whatever is executed
@@ -247,7 +261,8 @@ class _Followed:
         parameters: Any,  # noqa: ANN401 - SQLAlchemy's own
         options: Mapping[str, Any],
     ) -> tuple[Any, Any, Any]:
-        if options.get(_MARK) is self and isinstance(statement, (Update, Delete)) and self._reader is None:
+        """Read the rows of the statement if it is this one."""
+        if options.get(MARK) is self and isinstance(statement, (Update, Delete)) and self._reader is None:
             kind = Kind.UPDATED if isinstance(statement, Update) else Kind.DELETED
             self._reader = reader = Reader(self._mapper, self._told, kind)
             if isinstance(statement, Update):
@@ -271,17 +286,3 @@ class _Followed:
                 "isolation level REPEATABLE READ. If that is not the reason",
             )
         return self._records
-
-
-class _Listening:
-    """Listens on one connection for the time of a block."""
-
-    def __init__(self, connection: Connection, listener: Callable[..., Any]) -> None:
-        self._connection = connection
-        self._listener = listener
-
-    def __enter__(self) -> None:
-        event.listen(self._connection, "before_execute", self._listener, retval=True)
-
-    def __exit__(self, *error: object) -> None:
-        event.remove(self._connection, "before_execute", self._listener)

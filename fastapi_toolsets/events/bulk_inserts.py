@@ -71,6 +71,19 @@ class Insertion:
         self._there: set[Identity] = set()
         self._updates: dict[Identity, RowRecord] = {}
 
+    def prepare(self, execution: ORMExecuteState, statement: Insert) -> None:
+        """Flush what is pending, and read what the statement will find.
+
+        Raises:
+            BulkWriteError: What it will do cannot be found out.
+        """
+        parts = compatibility.written(statement)
+        self._check(statement, parts, is_single=not execution.parameters)
+        if self._session.autoflush:
+            self._session.flush()
+        if compatibility.conflict_update(parts.conflict):
+            self._read_existing(parts, list(self._given(parts, execution.parameters)))
+
     def run(self, execution: ORMExecuteState, statement: Insert) -> Result[Any]:
         """Run the statement and find out what it did.
 
@@ -79,11 +92,6 @@ class Insertion:
         """
         parts = compatibility.written(statement)
         parameters = execution.parameters
-        self._check(statement, parts, is_single=not parameters)
-        if self._session.autoflush:
-            self._session.flush()
-        if compatibility.conflict_update(parts.conflict):
-            self._read_existing(parts, list(self._given(parts, parameters)))
         plain = not (parts.rows or parts.returning or parts.conflict is not None or statement.select is not None)
         if plain and not parameters:
             result = execution.invoke_statement()

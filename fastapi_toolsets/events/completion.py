@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm.attributes import instance_dict
 
+from ..errors import BulkWriteError
 from .loading import detached_copy, populate, read_rows, read_values, unloaded_columns
 from .plan import NO_VALUE, copy_value, state_of
 from .records import PENDING, Kind, merge_changes, same
@@ -33,6 +34,9 @@ def complete(session: Session, journal: Journal) -> None:
     Args:
         session: The session, still in its transaction, with nothing left to flush.
         journal: What the transaction did, everything released into its root frame.
+
+    Raises:
+        BulkWriteError: A bulk statement was interrupted, or has failed halfway, and nobody knows what it has written.
     """
     written = journal.root.writes
     if written and not (journal.past_flush or journal.bulk):
@@ -48,6 +52,8 @@ def complete(session: Session, journal: Journal) -> None:
     everything = journal.past_flush or journal.unsure
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
+        if journal.root.unknown:
+            raise _unknown(journal.root.unknown[0])
         complete_rows(session, journal)
         records = [record for record in records if not isinstance(record, RowRecord)]
     told = [
@@ -67,6 +73,14 @@ def complete(session: Session, journal: Journal) -> None:
     ]
     if told:
         _complete(session, told, reload=journal.past_flush)
+
+
+def _unknown(described: str) -> BulkWriteError:
+    return BulkWriteError(
+        f"{described} has failed after it had written some of its rows, or was interrupted, so that nobody can be told "
+        "of them: nothing was committed. Call session.rollback() and begin again, or run the statement inside "
+        "session.begin_nested(), which rolls back what it has written"
+    )
 
 
 def _complete_writes(session: Session, writes: Writes) -> bool:

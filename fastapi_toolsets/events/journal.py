@@ -26,9 +26,11 @@ class Frame:
     Attributes:
         writes: What the only flush so far has written; empty once it is in ``rows`` and ``gone``.
         on_commit: What ``session.on_commit`` was given.
+        unknown: The bulk statements that may have written rows of which nobody knows: while there are any, there is
+            nothing that could be told of the frame.
     """
 
-    __slots__ = ("_gone", "_rows", "on_commit", "writes")
+    __slots__ = ("_gone", "_rows", "on_commit", "unknown", "writes")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -36,10 +38,11 @@ class Frame:
         self._rows: dict[IdentityKey, Record] = {}
         self._gone: list[Record] = []
         self.on_commit: list[OnCommit] = []
+        self.unknown: list[str] = []
 
     def __bool__(self) -> bool:
         """Whether anything would be lost with the frame."""
-        return bool(self.writes or self._rows or self._gone or self.on_commit)
+        return bool(self.writes or self._rows or self._gone or self.on_commit or self.unknown)
 
     @property
     def rows(self) -> dict[IdentityKey, Record]:
@@ -95,6 +98,7 @@ class Frame:
         """Take over what a released savepoint did."""
         self._enter_all([*savepoint.gone, *savepoint.rows.values()])
         self.on_commit += savepoint.on_commit
+        self.unknown += savepoint.unknown
 
     def _enter_all(self, records: Collection[Record]) -> None:
         """Take each row from the key it had and put it under the one it has, all at once: two may exchange theirs."""
@@ -186,8 +190,9 @@ class Journal:
     def clear(self) -> None:
         """Forget everything."""
         if self.touched:
-            if self.root.writes and not self.root.on_commit:
-                self.root.writes = []  # which is all that it holds
+            root = self.root
+            if root.writes and not (root.on_commit or root.unknown):
+                root.writes = []  # which is all that it holds
             else:
                 self.root = Frame()
             if self.told:

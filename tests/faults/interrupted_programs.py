@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import fastapi_toolsets.events
+from fastapi_toolsets.errors import BulkWriteError
 from fastapi_toolsets.models import Event, ModelEvent
 
 from ..databases import TYPES
@@ -52,6 +53,7 @@ class DeliberateError(Exception):
 
 EXPECTED: tuple[type[Exception], ...] = (
     SQLAlchemyError,
+    BulkWriteError,  # of a commit, where a bulk statement was interrupted
     DeliberateError,
     ExceptionGroup,  # of what callbacks raise
     AssertionError,  # SQLAlchemy's, where a savepoint has ended with another one
