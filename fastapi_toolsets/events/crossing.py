@@ -201,7 +201,7 @@ class _OwnLoop:
     in_bridge = False
 
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
-        """Run the function; see :class:`Crossing`."""
+        """Run the function; see :class:`Crossing`. Interrupted by Ctrl-C, it has its grace to end."""
         runner: asyncio.Runner | None = getattr(_local, "runner", None)
         if runner is None:
             # The factory keeps the runner from making its loop the thread's current one.
@@ -226,15 +226,15 @@ class _OwnLoop:
             if kept:
                 kept.take_up(task)
             if not task.done():
-                with contextlib.suppress(asyncio.CancelledError):
-                    runner.run(_ended(task), context=context)
+                # For ever it might not: interrupted as it schedules its next step, a task has none (``Task.__step``).
+                runner.run(_ended(task, grace), context=context)
             raise
         task.result()
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
-    """Wait for a task; an interrupt, which cancels who waits, cancels the task."""
-    await task
+async def _ended(task: asyncio.Task[None], seconds: float | None = None) -> None:
+    """Wait for a task, whatever comes out of it; left behind by an interrupt, this hurts no later turn of the loop."""
+    await asyncio.wait({task}, timeout=seconds)
 
 
 class _EndOfThread:
