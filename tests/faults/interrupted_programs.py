@@ -10,8 +10,8 @@ from typing import Any
 
 import anyio
 import sqlalchemy
-from sqlalchemy import delete, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import fastapi_toolsets.events
@@ -86,6 +86,7 @@ class Program:
         """Run all steps, and commit in the end what is left."""
         steps = [name for name, step in vars(Program).items() if not name.startswith("_") and name != "run" and step]
         often = ["add", "change", "change", "load", "flush", "commit", "commit", "savepoint", "release", "block"]
+        often += ["bulk_insert", "bulk_update_rows"]
         for _ in range(self._random.randrange(6, 18)):
             await self._step(self._random.choice([*steps, *often, *often]), interrupted=self._random.random() < 0.4)
         await self._step("commit", interrupted=False)
@@ -102,8 +103,23 @@ class Program:
             except EXPECTED as raised:
                 error = raised
         self.history.append(f"{name}: {error!r}")
-        if error is not None and (chance := self._random.random()) < 0.7:
-            await self._step("rollback" if chance < 0.5 else "close", interrupted=False)
+        if error is None:
+            return
+        chance = self._random.random()
+        if chance < 0.5:
+            await self._step("rollback", interrupted=False)
+        elif chance < 0.7 or not await self._is_usable():
+            await self._step("close", interrupted=False)
+
+    async def _is_usable(self) -> bool:
+        """Whether the session does anything but be closed: not where an interrupt came right after a COMMIT."""
+        try:
+            await self._session.execute(text("SELECT 1"))
+        except InvalidRequestError:
+            return False
+        except SQLAlchemyError:  # PostgreSQL's transaction, which may be committed all the same
+            pass
+        return True
 
     def _pick(self) -> Order | None:
         known = [obj for obj in self._session.sync_session.identity_map.values() if isinstance(obj, Order)]
@@ -186,6 +202,21 @@ class Program:
     async def bulk_delete(self) -> None:
         one = self._random.randrange(1, 9)
         await self._session.execute(delete(Order).where(Order.id == one), execution_options=EVENTS)
+
+    async def bulk_insert(self) -> None:
+        """Insert three rows one by one; the last may be there already."""
+        rows = [{"id": self._last + number, "quantity": number} for number in (1, 2, 3)]
+        self._last += 3
+        if self._random.random() < 0.4:
+            rows[2]["id"] = self._random.randrange(1, self._last)
+        options = {**EVENTS, "insertmanyvalues_page_size": 1}
+        await self._session.execute(insert(Order), rows, execution_options=options)
+
+    async def bulk_update_rows(self) -> None:
+        """Update two rows by their keys, of which one need not be there."""
+        keys = sorted(self._random.sample(range(1, self._last + 3), 2))
+        rows = [{"id": key, "quantity": self._random.randrange(100)} for key in keys]
+        await self._session.execute(update(Order), rows, execution_options=EVENTS)
 
     async def duplicate(self) -> None:
         """Fail in a flush, where the first order is there."""
