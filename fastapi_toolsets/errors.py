@@ -28,7 +28,7 @@ class BulkEventsError(ToolsetsError, TypeError):
 
 
 class BulkWriteError(ToolsetsError, RuntimeError):
-    """A bulk statement, or the commit of one, was refused: nobody would hear of it, or what it did cannot be told."""
+    """A bulk statement was refused: nobody would hear of it, or what it does cannot be told as it is."""
 
 
 class ObserverError(ToolsetsError, ValueError):
@@ -40,7 +40,7 @@ class CascadeLimitError(ToolsetsError, RuntimeError):
 
 
 class CommitAbortedError(ToolsetsError, RuntimeError):
-    """A ``BEFORE_COMMIT`` callback was cut short or hid an error: the commit was given up, all rolled back."""
+    """The commit was given up: a ``BEFORE_COMMIT`` callback was cut short or hid an error, or nobody knows all rows."""
 
 
 class ToolsetsWarning(UserWarning):

@@ -40,7 +40,6 @@ class Sending:
     def begin(self) -> None:
         """Note that the statement may have written rows from now on."""
         if self._frame is None:
-            self._journal.bulk = True
             self._frame = frame = self._journal.frame(open_savepoint(self._session))
             frame.unknown.append(self._described)
 

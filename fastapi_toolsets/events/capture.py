@@ -281,8 +281,10 @@ class Capture:
         frame = journal.frame(self.savepoint)
         if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
             records = self._records(session, frame, written)
+            frame.unknown.append("a flush")
             self.clear()
             frame.absorb(records)
+            frame.unknown.pop()
         else:
             if frame.writes is not written:  # it is where whoever has written it there was interrupted
                 frame.write(written)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm.attributes import instance_dict
 
-from ..errors import BulkWriteError
+from ..errors import CommitAbortedError
 from .loading import detached_copy, populate, read_rows, read_values, unloaded_columns
 from .plan import NO_VALUE, copy_value, state_of
 from .records import PENDING, Kind, merge_changes, same
@@ -36,9 +36,12 @@ def complete(session: Session, journal: Journal) -> None:
         journal: What the transaction did, everything released into its root frame.
 
     Raises:
-        BulkWriteError: A bulk statement was interrupted, or has failed halfway, and nobody knows what it has written.
+        CommitAbortedError: Something was interrupted, or a bulk statement has failed halfway, and nobody knows what it
+            has written.
     """
     written = journal.root.writes
+    if journal.nested or journal.root.unknown:
+        raise _unknown(journal)
     if written and not (journal.past_flush or journal.bulk):
         for writes in written:
             if (
@@ -52,8 +55,6 @@ def complete(session: Session, journal: Journal) -> None:
     everything = journal.past_flush or journal.unsure
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
-        if journal.root.unknown:
-            raise _unknown(journal.root.unknown[0])
         complete_rows(session, journal)
         records = [record for record in records if not isinstance(record, RowRecord)]
     told = [
@@ -75,11 +76,11 @@ def complete(session: Session, journal: Journal) -> None:
         _complete(session, told, reload=journal.past_flush)
 
 
-def _unknown(described: str) -> BulkWriteError:
-    return BulkWriteError(
-        f"{described} has failed after it had written some of its rows, or was interrupted, so that nobody can be told "
-        "of them: nothing was committed. Call session.rollback() and begin again, or run the statement inside "
-        "session.begin_nested(), which rolls back what it has written"
+def _unknown(journal: Journal) -> CommitAbortedError:
+    return CommitAbortedError(
+        f"{journal.unknown} was interrupted, or has failed after it had written some of its rows, so that nobody could "
+        "be told of them: nothing was committed. Call session.rollback() and begin again. A bulk statement that may "
+        "fail belongs inside session.begin_nested(), which rolls back what it has written"
     )
 
 

@@ -26,8 +26,8 @@ class Frame:
     Attributes:
         writes: What the only flush so far has written; empty once it is in ``rows`` and ``gone``.
         on_commit: What ``session.on_commit`` was given.
-        unknown: The bulk statements that may have written rows of which nobody knows: while there are any, there is
-            nothing that could be told of the frame.
+        unknown: What may have written rows of which the frame does not know, yet or because it was interrupted: as long
+            as there is any of it, it cannot be committed.
     """
 
     __slots__ = ("_gone", "_rows", "on_commit", "unknown", "writes")
@@ -70,16 +70,23 @@ class Frame:
 
     def _unfold(self) -> None:
         """Make a record of each row."""
-        written, self.writes = self.writes, []
-        for writes in written:
+        rows: dict[IdentityKey, Record] = {}
+        gone: list[Record] = []
+        for writes in self.writes:
             records = writes.records()
             if writes.kind is _DELETED:
-                self._gone += records
+                gone += records
             else:
-                self._rows.update((record.key, record) for record in records)
+                rows.update((record.key, record) for record in records)
+        self._rows, self._gone, self.writes = rows, gone, []  # all at once: no interrupt comes in between
 
     def absorb(self, records: Collection[Record]) -> None:
         """Add the records of one flush, or one statement."""
+        self.unknown.append("a flush")
+        self._add(records)
+        self.unknown.pop()
+
+    def _add(self, records: Collection[Record]) -> None:
         if any(record.key != record.origin for record in records):
             self._enter_all(records)
             return
@@ -96,9 +103,11 @@ class Frame:
 
     def release(self, savepoint: Frame) -> None:
         """Take over what a released savepoint did."""
+        self.unknown += savepoint.unknown
+        self.unknown.append("the release of a savepoint")
         self._enter_all([*savepoint.gone, *savepoint.rows.values()])
         self.on_commit += savepoint.on_commit
-        self.unknown += savepoint.unknown
+        self.unknown.pop()
 
     def _enter_all(self, records: Collection[Record]) -> None:
         """Take each row from the key it had and put it under the one it has, all at once: two may exchange theirs."""
@@ -164,9 +173,10 @@ class Journal:
 
     def release(self, savepoint: Hashable, parent: Hashable | None) -> None:
         """Hand what a savepoint did to the enclosing level."""
-        frame = self.nested.pop(savepoint, None)
+        frame = self.nested.get(savepoint)
         if frame:
             self.frame(parent).release(frame)
+        self.drop(savepoint)  # only now: what is left in here keeps the transaction from being committed
 
     def drop(self, savepoint: Hashable) -> None:
         """Forget what a savepoint did."""
@@ -186,6 +196,13 @@ class Journal:
                 first.release(frame)
             self.root, self.told = first, []
         return self.root
+
+    @property
+    def unknown(self) -> str | None:
+        """What of the transaction is not known, so that it cannot be committed; ``None`` where all of it is."""
+        if self.root.unknown:
+            return self.root.unknown[0]
+        return "the release of a savepoint" if self.nested else None
 
     def clear(self) -> None:
         """Forget everything."""

@@ -11,7 +11,7 @@ from sqlalchemy import Delete, Insert, Select, Update, delete, event, insert, se
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
-from fastapi_toolsets.errors import BulkWriteError, RolledBackCommitWarning
+from fastapi_toolsets.errors import CommitAbortedError, RolledBackCommitWarning
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, RecordedEvent, scenario
@@ -32,7 +32,9 @@ async def commit_nothing(front: FrontEnd) -> None:
         with pytest.warns(RolledBackCommitWarning):
             await front.commit()
         return
-    with pytest.raises(BulkWriteError, match="has failed after it had written some of its rows, or was interrupted"):
+    with pytest.raises(
+        CommitAbortedError, match="was interrupted, or has failed after it had written some of its rows"
+    ):
         await front.commit()
     await front.rollback()
 
@@ -161,7 +163,7 @@ async def test_interrupted_once_it_was_executed(
     await three_parcels(front, recorder)
     with interrupted(front, kind, Interrupt()):
         await front.run_sync(write)
-    with pytest.raises(BulkWriteError):
+    with pytest.raises(CommitAbortedError):
         await front.commit()
     await front.rollback()
     savepoint = await front.begin_nested()
@@ -169,7 +171,7 @@ async def test_interrupted_once_it_was_executed(
         await front.run_sync(write)
     await savepoint.commit()
     await front.add(Parcel(id=9, code="i"))
-    with pytest.raises(BulkWriteError):
+    with pytest.raises(CommitAbortedError):
         await front.commit()
     await front.rollback()
     assert recorder.take() == []
@@ -195,7 +197,7 @@ async def test_interrupted_beside_one_that_has_succeeded(front: FrontEnd, record
                 await front.execute(delete(Parcel).where(Parcel.id == 2))
             await front.execute(delete(Parcel).where(Parcel.id == 3))
 
-    with pytest.raises(BulkWriteError):
+    with pytest.raises(CommitAbortedError):
         await write()
     assert recorder.take() == []
     await front.execute(delete(Parcel).where(Parcel.id == 3))
@@ -216,7 +218,7 @@ async def test_interrupted_in_a_savepoint_that_the_outer_commit_releases(
         session.begin_nested()
         with interrupted(front, Update, Interrupt()):
             update_by_criteria(session)
-        with pytest.raises(BulkWriteError):
+        with pytest.raises(CommitAbortedError):
             transaction.commit()
         session.rollback()
 
@@ -245,7 +247,7 @@ async def test_bulk_methods_whose_rows_cannot_be_read(
     recorder.listen(Animal)
     with interrupted(front, Select, RuntimeError("no answer")):
         await front.run_sync(write)
-    with pytest.raises(BulkWriteError):
+    with pytest.raises(CommitAbortedError):
         await front.commit()
     await front.rollback()
     assert recorder.take() == []

@@ -15,7 +15,7 @@ from sqlalchemy.exc import InvalidRequestError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import fastapi_toolsets.events
-from fastapi_toolsets.errors import BulkWriteError
+from fastapi_toolsets.errors import CommitAbortedError
 from fastapi_toolsets.models import Event, ModelEvent
 
 from ..databases import TYPES
@@ -53,7 +53,7 @@ class DeliberateError(Exception):
 
 EXPECTED: tuple[type[Exception], ...] = (
     SQLAlchemyError,
-    BulkWriteError,  # of a commit, where a bulk statement was interrupted
+    CommitAbortedError,  # where it is not known what an interrupted step has written
     DeliberateError,
     ExceptionGroup,  # of what callbacks raise
     AssertionError,  # SQLAlchemy's, where a savepoint has ended with another one
