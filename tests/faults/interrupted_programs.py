@@ -56,6 +56,7 @@ EXPECTED: tuple[type[Exception], ...] = (
     CommitAbortedError,  # where it is not known what an interrupted step has written
     DeliberateError,
     ExceptionGroup,  # of what callbacks raise
+    KeyError,  # SQLAlchemy's, for an attribute whose assignment was interrupted
     AssertionError,  # SQLAlchemy's, where a savepoint has ended with another one
 )
 
@@ -117,7 +118,7 @@ class Program:
             await self._session.execute(text("SELECT 1"))
         except InvalidRequestError:
             return False
-        except SQLAlchemyError:  # PostgreSQL's transaction, which may be committed all the same
+        except EXPECTED:  # as in a transaction of PostgreSQL's that has failed, and may be committed all the same
             pass
         return True
 
