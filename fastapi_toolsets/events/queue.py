@@ -91,19 +91,28 @@ class Queue:
         """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""
         told = self._single()
         newest: list[Delivery] = []
-        while self._waiting:  # what came since this was last done stands at the end
-            item = self._waiting.pop()
+        for item in reversed(self._waiting):  # what came since this was last done stands at the end
             if item is self._kept:
-                self._waiting.append(item)
                 break
             newest.append(item)
         waiting = unfolded(reversed(newest))
-        if waiting:
-            self._waiting.extend(waiting)
-            self._kept = waiting[-1]
+        if newest:
+            known = len(self._waiting) - len(newest)
+            try:
+                self._replace_from(known, waiting)
+            except BaseException:  # an interrupt, which the callback may catch: nothing shall be lost
+                self._replace_from(known, waiting)
+                raise
+            self._kept = waiting[-1] if waiting else self._kept
         for record in (told, *waiting):
             if isinstance(record, Record):
                 take_snapshot(record)
+
+    def _replace_from(self, place: int, deliveries: Sequence[Delivery]) -> None:
+        """Replace what waits from a place on; done twice, it is as if it were done once."""
+        while len(self._waiting) > place:
+            self._waiting.pop()
+        self._waiting.extend(deliveries)
 
     def _single(self) -> Record | Hook | None:
         """Return what is being told with a record of its own; what the same flush wrote besides waits again."""
@@ -148,11 +157,14 @@ class Queue:
             self._listener = None  # as long as nobody knows who it is: see Dispatch.report_untold
             delivery = self._delivery
             if type(delivery) is not Writes or delivery.all_told():
-                if not self._waiting:
+                waiting = self._waiting
+                if waiting and waiting[0] is delivery:  # an interrupt came as it was put here, or taken from there
+                    waiting.popleft()
+                if not waiting:
                     self._end()
                     return
-                self._delivery = delivery = self._waiting[0]  # an interrupt finds it here, or still there
-                self._waiting.popleft()
+                self._delivery = delivery = waiting[0]
+                waiting.popleft()
             listeners = self._tell_next(delivery, tell=tell)
             index = 0
 
