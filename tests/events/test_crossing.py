@@ -38,3 +38,36 @@ def test_the_loop_is_not_made_the_threads_current_one(database: Database) -> Non
     engine.dispose()
     assert len(loops) == 2
     assert loops[0] is loops[1]
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+def test_an_interrupt_on_the_loop_ends_the_callback_that_waits(database: Database) -> None:
+    """C4: its clean-up runs, and may wait; the interrupt reaches who commits once, and a later commit finds nothing."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession)
+    steps: list[str] = []
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    @listens_for(Order)
+    async def wait(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        if order.id > 1:
+            steps.append("told")
+            return
+        asyncio.get_running_loop().call_soon(interrupt)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            steps.append("cleaned up")
+
+    with tables(database, Base.metadata):
+        for number in (1, 2, 3):
+            try:
+                with factory.begin() as session:
+                    session.add(Order(id=number))
+            except KeyboardInterrupt:
+                steps.append("interrupted")
+    engine.dispose()
+    assert steps == ["cleaned up", "interrupted", "told", "told"]
