@@ -104,19 +104,9 @@ class BulkWrites:
                 result = insertion.run(execution, statement)
             records = insertion.records
         elif isinstance(statement, Update) and subject.is_orm and isinstance(execution.parameters, list):
-            if session.autoflush:
-                session.flush()
-            records = _before_update(
-                session, mapper, told, _identities(mapper, cast("list[dict[str, Any]]", execution.parameters))
-            )
+            records = _before_update_of_rows(execution, mapper, told)
             with sending.on(connection):
-                try:
-                    result = execution.invoke_statement()
-                except Exception:
-                    # Which rows it has come to shows when they are compared with what they were.
-                    with suppress(SQLAlchemyError):  # a transaction in which nothing can be read is not committed
-                        self._record(session, records, sending)
-                    raise
+                result = self._update_rows(execution, records, sending)
         else:
             check_criteria(subject, mapper, statement, execution.parameters)
             followed = _Followed(session, mapper, told, subject)
@@ -128,6 +118,15 @@ class BulkWrites:
             records = followed.written(result)
         self._record(session, records, sending)
         return result
+
+    def _update_rows(self, execution: ORMExecuteState, records: list[RowRecord], sending: Sending) -> Result[Any]:
+        """Run it; where it fails, which rows it has come to shows when they are compared with what they were."""
+        try:
+            return execution.invoke_statement()
+        except Exception:
+            with suppress(SQLAlchemyError):  # a transaction in which nothing can be read is not committed
+                self._record(execution.session, records, sending)
+            raise
 
     def _record(self, session: Session, records: list[RowRecord], sending: Sending) -> None:
         """Write into the journal what a statement has done."""
@@ -237,6 +236,17 @@ def _before_update(
     """Read the rows that an update by primary key is about to write."""
     reader = Reader(mapper, told, Kind.UPDATED)
     return list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
+
+
+def _before_update_of_rows(
+    execution: ORMExecuteState, mapper: Mapper[Any], told: dict[Mapper[Any], Plan]
+) -> list[RowRecord]:
+    """Flush what is pending, and read the rows of an UPDATE of a list of rows."""
+    session = execution.session
+    if session.autoflush:
+        session.flush()
+    rows = cast("list[dict[str, Any]]", execution.parameters)
+    return _before_update(session, mapper, told, _identities(mapper, rows))
 
 
 class _Followed:

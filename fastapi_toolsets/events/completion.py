@@ -39,9 +39,9 @@ def complete(session: Session, journal: Journal) -> None:
         CommitAbortedError: Something was interrupted, or a bulk statement has failed halfway, and nobody knows what it
             has written.
     """
-    written = journal.root.writes
     if journal.nested or journal.root.unknown:
         raise _unknown(journal)
+    written = journal.root.writes
     if written and not (journal.past_flush or journal.bulk):
         for writes in written:
             if (
@@ -77,8 +77,9 @@ def complete(session: Session, journal: Journal) -> None:
 
 
 def _unknown(journal: Journal) -> CommitAbortedError:
+    described = next(iter(journal.root.unknown), "the release of a savepoint")
     return CommitAbortedError(
-        f"{journal.unknown} was interrupted, or has failed after it had written some of its rows, so that nobody could "
+        f"{described} was interrupted, or has failed after it had written some of its rows, so that nobody could "
         "be told of them: nothing was committed. Call session.rollback() and begin again. A bulk statement that may "
         "fail belongs inside session.begin_nested(), which rolls back what it has written"
     )

@@ -197,13 +197,6 @@ class Journal:
             self.root, self.told = first, []
         return self.root
 
-    @property
-    def unknown(self) -> str | None:
-        """What of the transaction is not known, so that it cannot be committed; ``None`` where all of it is."""
-        if self.root.unknown:
-            return self.root.unknown[0]
-        return "the release of a savepoint" if self.nested else None
-
     def clear(self) -> None:
         """Forget everything."""
         if self.touched:
