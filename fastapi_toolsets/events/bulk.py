@@ -132,7 +132,7 @@ class BulkWrites:
         """Write into the journal what a statement has done."""
         journal = self._journal
         for record in records:
-            record.position = journal.take_positions()
+            record.position = journal.take_positions(1)
         if records:
             journal.bulk = True
             keep_new_rows(session, records)

@@ -178,8 +178,6 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
             keys = [key for key in record.plan.columns if reload or key not in record.state.dict]
         else:
             keys = list(record.plan.columns) if reload else unloaded_columns(record.state, record.plan)
-        if record.changes and not keys:
-            keys = [key for key, _, new in record.changes if new is PENDING and key not in record.state.dict]
         if keys:
             wanted.setdefault(record.plan, []).append((record, keys))
     for plan, pairs in wanted.items():

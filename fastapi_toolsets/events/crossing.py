@@ -92,7 +92,7 @@ def find_crossing(backend: Backend | None) -> Crossing:
     if stands_in_bridge():
         return _BRIDGE
     # A thread with a loop of the library's is no worker thread, and never becomes one.
-    if not hasattr(_local, "runner") and _in_worker_thread() and threading.get_ident() != _inherited_worker:
+    if not hasattr(_local, "runner") and _in_worker_thread():
         return _WORKER_THREAD
     chosen = backend or _default_backend
     if chosen == "trio" or _loop_runs_here():
@@ -101,8 +101,10 @@ def find_crossing(backend: Backend | None) -> Crossing:
 
 
 def _in_worker_thread() -> bool:
+    # Quicker than to be refused; and a worker thread that forks goes on as its process's main thread, where anyio still
+    # takes it for one of the loop that the parent runs.
     if threading.current_thread() is threading.main_thread():
-        return False  # quicker than to be refused
+        return False
     try:
         anyio.from_thread.check_cancelled()
     except RuntimeError:
@@ -327,9 +329,8 @@ _portals: dict[tuple[Backend, int], BlockingPortal] = {}
 _open_portals = contextlib.ExitStack()
 _portal_lock = threading.Lock()
 _of_parent_process: list[object] = []
-# The bridge or the worker thread from which this process was forked: its loop runs in the parent only.
+# The bridge from which this process was forked: its loop runs in the parent only.
 _inherited_bridge: object = None
-_inherited_worker: int | None = None
 _BRIDGE = _Bridge()
 _WORKER_THREAD = _WorkerThread()
 _OWN_LOOP = _OwnLoop()
@@ -345,9 +346,8 @@ def _close_loops() -> None:
 def _begin_again_after_fork() -> None:
     """Leave the parent's loops alone: closing one here would unregister its wake-up from the selector they share."""
     global _local, _portals, _open_portals, _portal_lock
-    global _inherited_bridge, _inherited_worker  # noqa: PLW0603 - as above
+    global _inherited_bridge  # noqa: PLW0603 - as above
     _inherited_bridge = compatibility.current_greenlet() if compatibility.in_greenlet() else None
-    _inherited_worker = threading.get_ident() if _in_worker_thread() else None
     _of_parent_process.extend((vars(_local).copy(), _portals, _open_portals))
     _local, _portals = threading.local(), {}
     _open_portals, _portal_lock = contextlib.ExitStack(), threading.Lock()

@@ -155,7 +155,7 @@ class Journal:
         """Whether anything was recorded in the current transaction."""
         return self.touched and bool(self.root.writes or self.root or self.nested or self.told)
 
-    def take_positions(self, count: int = 1) -> int:
+    def take_positions(self, count: int) -> int:
         """Return the first of so many places in the order of events."""
         first = self._position
         self._position = first + count

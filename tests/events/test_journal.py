@@ -38,7 +38,7 @@ def record(journal: Journal, kind: Kind, key: int, *changes: Change, now: int | 
     """Make the record of one write; ``now`` is the row's key after it."""
     row = Row(id=key)
     written = (instance_state(row), row, (key,), changes)
-    return Record(kind, (key if now is None else now,), PLAN, written, journal.take_positions())
+    return Record(kind, (key if now is None else now,), PLAN, written, journal.take_positions(1))
 
 
 def write(journal: Journal, savepoint: object, *records: Record) -> None:

@@ -1,8 +1,8 @@
 """A program that forks in each place where callbacks run; ``test_forks.py`` runs it and reads what it prints.
 
 ``python -m tests.faults.forking URL WAY``: in each place the parent commits order 1, forks as ``WAY`` says, commits 2
-while the child waits, lets the child commit 3 and 4, waits for its end, and commits 5. Both print what their callbacks
-were told.
+while the child waits, lets the child commit 3, 4, and on a loop that it runs itself, waits for its end, and commits 5.
+Both print what their callbacks were told.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fastapi_toolsets.db import enable_sqlite_savepoints
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
 
 from .models import Order
-from .places import PLACES, Place, in_script
+from .places import PLACES, Place, in_script, on_running_loop
 
 Way = Callable[[Callable[[], None]], Callable[[], int]]
 """Starts a child that calls a function; returns how to wait for its exit status."""
@@ -62,6 +62,7 @@ class Program:
             os.read(may_go, 1)
             place.visit(lambda: self.commit("3"))
             place.visit(lambda: self.commit("4"))
+            on_running_loop(lambda: self.commit("on a loop"))  # the child's, wherever it has begun
             print(f"{place}: child: {', '.join(self.told)}", flush=True)  # noqa: T201 - the test reads it
 
         wait = way(child)

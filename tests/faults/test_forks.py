@@ -46,6 +46,9 @@ def test_forks(test_run_databases: TestRunDatabases, tmp_path: Path, way: str) -
     expected = [
         line
         for place in PLACES
-        for line in (f"{place}: child: create 3, create 4", f"{place}: parent: create 1, create 2, create 5; status 0")
+        for line in (
+            f"{place}: child: create 3, create 4, create on a loop",
+            f"{place}: parent: create 1, create 2, create 5; status 0",
+        )
     ]
     assert (output.splitlines(), errors, program.returncode) == (expected, "", 0)
