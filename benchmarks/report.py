@@ -103,8 +103,8 @@ def _cell_row(cell: Cell) -> list[str]:
     ]
 
 
-def _spread(spread: Spread) -> str:
-    return f"{spread.median:.3f} [{spread.low:.2f}-{spread.high:.2f}]"
+def _spread(spread: Spread, digits: int = 3) -> str:
+    return f"{spread.median:.{digits}f} [{spread.low:.2f}-{spread.high:.2f}]"
 
 
 def outcome_of(verdicts: Sequence[Verdict]) -> str:
@@ -122,9 +122,10 @@ def _print_growth(table: GrowthTable) -> None:
     times = (f"plain us/{table.per}", f"ours us/{table.per}", "extra us") if timed else ()
     rows: list[list[str]] = []
     for row in table.rows:
-        figures = (row.plain_microseconds, row.ours_microseconds, row.extra_microseconds) if timed else ()
+        figures = (row.plain_microseconds, row.ours_microseconds) if timed else ()
+        extra = (_spread(row.extra_microseconds, 2),) if timed else ()
         extras = [f"{row.more[name]:,.0f}" for name in more]
-        rows.append([f"{row.size:,}", *(f"{figure:.2f}" for figure in figures), _spread(row.ratio), *extras])
+        rows.append([f"{row.size:,}", *(f"{figure:.2f}" for figure in figures), *extra, _spread(row.ratio), *extras])
     print_table(table.title, (table.size, *times, "ratio", *more), rows)
     for verdict in table.verdicts:
         print(f"  {verdict.bar}: {verdict.value:.2f}, at most {verdict.limit:g}: {verdict.outcome}")

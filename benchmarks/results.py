@@ -133,7 +133,7 @@ class GrowthRow:
         size: How much there was of what grows.
         plain_microseconds: What a plain session took for one of ``per``.
         ours_microseconds: What an event session took.
-        extra_microseconds: By how much longer it took, in the median of rounds.
+        extra_microseconds: By how much longer it took, round by round.
         ratio: Of the two, round by round.
         more: What else the table shows.
     """
@@ -141,7 +141,7 @@ class GrowthRow:
     size: int
     plain_microseconds: float
     ours_microseconds: float
-    extra_microseconds: float
+    extra_microseconds: Spread
     ratio: Spread
     more: dict[str, float] = field(default_factory=dict)
 

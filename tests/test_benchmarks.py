@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import command, instructions
 from benchmarks.bars import MET, NOT_MET, WITHIN_NOISE, judge, time_limit, verdicts
-from benchmarks.growth import TABLES
+from benchmarks.growth import TABLES, judge_growth
 from benchmarks.instructions import (
     PROGRAMS,
     ROW_GROWTH_LIMIT,
@@ -29,7 +29,7 @@ from benchmarks.instructions import (
 from benchmarks.matrix import LISTENERS, OPERATIONS, Group, UnknownCellsError, all_groups, select_cells
 from benchmarks.picture import draw
 from benchmarks.processes import ROOT, WorkerError, WorkerProcess
-from benchmarks.results import Comparison, Costs, Results, Spread, Verdict
+from benchmarks.results import Comparison, Costs, GrowthRow, Results, Spread, Verdict
 
 from .services import require_service
 
@@ -237,6 +237,20 @@ def test_check_fails_where_a_bar_is_not_met(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr("benchmarks.comparison.verdicts", partial(always, verdict))
         assert command.run([*arguments, "--check"]) == code
     assert command.run(arguments) == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "value", "outcome"),
+    [
+        (Spread(1.5, 1.4, 1.6), 1.5, MET),
+        (Spread(2.0, 1.4, 2.6), 2.0, WITHIN_NOISE),
+        (Spread(2.0, 1.9, 2.1), 2.0, NOT_MET),
+        (Spread(-0.5, -1.0, 0.5), 0.0, MET),
+    ],
+)
+def test_growth_is_judged_by_what_rounds_differ(extra: Spread, value: float, outcome: str) -> None:
+    first, last = (GrowthRow(1, 9.0, 10.0, taken, Spread.of([1.1])) for taken in (Spread(1.0, 0.9, 1.1), extra))
+    assert judge_growth("overhead", first, last) == Verdict("overhead", 1.5, value, outcome)
 
 
 def test_instruction_counts_that_regress() -> None:
