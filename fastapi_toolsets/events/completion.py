@@ -29,7 +29,8 @@ _DELETED = Kind.DELETED
 def complete(session: Session, journal: Journal) -> None:
     """Load what callbacks will read and the flushes left unloaded, one SELECT for each mapper and 500 rows.
 
-    Where other statements than those of flushes may have written the same rows, everything is read again.
+    Where other statements than those of flushes may have written the same rows, everything is read again, and rows that
+    are not there any more are forgotten.
 
     Args:
         session: The session, still in its transaction, with nothing left to flush.
@@ -73,7 +74,8 @@ def complete(session: Session, journal: Journal) -> None:
         and _is_told(record)
     ]
     if told:
-        _complete(session, told, reload=journal.past_flush)
+        for record in _complete(session, told, reload=journal.past_flush):
+            del journal.root.rows[record.key]
 
 
 def _unknown(journal: Journal) -> CommitAbortedError:
@@ -168,7 +170,8 @@ def keep_rows(session: Session, records: list[Record]) -> None:
         record.row = {key: copy_value(loaded[key]) for key in record.plan.columns if key in loaded}
 
 
-def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
+def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Record]:
+    """Load what is unloaded, or everything; return those whose rows turn out not to be there."""
     wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
     for record in told:
         if record.state.modified:
@@ -180,14 +183,14 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> None:
             keys = list(record.plan.columns) if reload else unloaded_columns(record.state, record.plan)
         if keys:
             wanted.setdefault(record.plan, []).append((record, keys))
-    for plan, pairs in wanted.items():
-        _load_new(session, plan, pairs, reload=reload)
+    missing = [record for plan, pairs in wanted.items() for record in _load_new(session, plan, pairs, reload=reload)]
     for record in told:
         if record.changes:
             _resolve_pending(record)
+    return missing
 
 
-def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> None:
+def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> list[Record]:
     names = sorted({key for _, keys in pairs for key in keys})
     rows = read_rows(session, plan.mapper, [record.key[1] for record, _ in pairs], names)
     for record, keys in pairs:
@@ -196,6 +199,9 @@ def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]
             populate(record.state, {key: row[key] for key in keys})
             if reload and record.changes:
                 record.changes = merge_changes(record.plan, record.changes, tuple(_reread(record, row)))
+    missing = [record for record, _ in pairs if record.key[1] not in rows]
+    # A key may come back as another value than it was given as, so that a row is there and goes unrecognized.
+    return missing if reload and len(rows) + len(missing) == len(pairs) else []
 
 
 def _show_committed(session: Session, record: Record) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, String, func, inspect, select, update
+from sqlalchemy import Executable, ForeignKey, String, delete, func, inspect, select, text, update
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -23,7 +23,7 @@ from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from ..session_adapter import resolve
 from . import transaction_models
-from .event_models import Base, Order, table_of, updated
+from .event_models import Base, Order, created, table_of, updated
 
 Shown = list[tuple[str, dict[str, Any]]]
 
@@ -199,6 +199,53 @@ async def test_what_a_core_statement_wrote_after_the_flush(front: FrontEnd, reco
     await front.commit()
     assert shown[1:] == [("create", row(id=3, note="raw"))]
     assert connection is not None
+
+
+ORDERS = table_of(Order)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        text(f"DELETE FROM {ORDERS.name} WHERE id IN (1, 3)"),
+        ORDERS.delete().where(ORDERS.c.id.in_([1, 3])),
+        delete(Order).where(Order.id.in_([1, 3])).execution_options(events=False),
+    ],
+    ids=["text", "core", "orm"],
+)
+@scenario(Base.metadata)
+async def test_rows_that_a_statement_has_deleted_again(
+    front: FrontEnd, recorder: EventRecorder, statement: Executable
+) -> None:
+    """T2: what was created or updated before and is not there when the transaction commits is not told."""
+    first = Order(id=1, status="new")
+    await front.add_all([first, Order(id=2, status="new")])
+    await front.commit()
+    recorder.listen(Order)
+    first.status = "paid"
+    await front.add_all([Order(id=3, status="new"), Order(id=4, status="new")])
+    await front.flush()
+    await front.execute(statement, execution_options={"events": False})
+    await front.commit()
+    assert recorder.take() == [created(Order, 4)]
+
+
+@scenario(Base.metadata)
+async def test_rows_that_a_rollback_in_words_has_taken(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T2: neither are those that a statement nobody understands has taken back."""
+    first = Order(id=1, status="new")
+    await front.add(first)
+    await front.commit()
+    recorder.listen(Order)
+    await front.add(Order(id=2, status="new"))
+    await front.flush()
+    await front.execute(text("SAVEPOINT by_hand"))
+    first.status = "paid"
+    await front.add(Order(id=3, status="new"))
+    await front.flush()
+    await front.execute(text("ROLLBACK TO SAVEPOINT by_hand"))
+    await front.commit()
+    assert recorder.take() == [created(Order, 2)]
 
 
 class FamilyBase(DeclarativeBase):
