@@ -173,9 +173,11 @@ def keep_rows(session: Session, records: list[Record]) -> None:
 def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Record]:
     """Load what is unloaded, or everything; return those whose rows turn out not to be there."""
     wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
+    missing: list[Record] = []
     for record in told:
         if record.state.modified:
-            _show_committed(session, record)
+            if not _show_committed(session, record, reload=reload):
+                missing.append(record)
             continue
         if record.state.key is None:  # it has no attributes that are expired any more
             keys = [key for key in record.plan.columns if reload or key not in record.state.dict]
@@ -183,7 +185,8 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Rec
             keys = list(record.plan.columns) if reload else unloaded_columns(record.state, record.plan)
         if keys:
             wanted.setdefault(record.plan, []).append((record, keys))
-    missing = [record for plan, pairs in wanted.items() for record in _load_new(session, plan, pairs, reload=reload)]
+    for plan, pairs in wanted.items():
+        missing += _load_new(session, plan, pairs, reload=reload)
     for record in told:
         if record.changes:
             _resolve_pending(record)
@@ -204,15 +207,25 @@ def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]
     return missing if reload and len(rows) + len(missing) == len(pairs) else []
 
 
-def _show_committed(session: Session, record: Record) -> None:
-    """Tell of a copy where the object was expunged with changes that were never written: they are the user's."""
+def _show_committed(session: Session, record: Record, *, reload: bool) -> bool:
+    """Tell of a copy where the object was expunged with changes that were never written: they are the user's.
+
+    Returns:
+        Whether the row is there, as far as anybody has looked.
+    """
     state, plan = record.state, record.plan
     row = {key: state.committed_state.get(key, state.dict.get(key, NO_VALUE)) for key in plan.columns}
-    missing = [key for key, value in row.items() if value is NO_VALUE]
-    if missing:
-        row.update(read_rows(session, plan.mapper, [record.key[1]], missing).get(record.key[1], {}))
+    wanted = [key for key, value in row.items() if reload or value is NO_VALUE]
+    rows = read_rows(session, plan.mapper, [record.key[1]], wanted) if wanted else {}
+    if reload and not rows:
+        return False
+    read = rows.get(record.key[1], {})
+    row.update(read)
+    if reload and record.changes:
+        record.changes = merge_changes(plan, record.changes, tuple(_reread(record, read)))
     record.obj = detached_copy(plan, {key: value for key, value in row.items() if value is not NO_VALUE})
     record.state = state_of(record.obj)
+    return True
 
 
 def _is_told(record: Record) -> bool:
