@@ -209,7 +209,7 @@ ORDERS = table_of(Order)
     [
         text(f"DELETE FROM {ORDERS.name} WHERE id IN (1, 3)"),
         ORDERS.delete().where(ORDERS.c.id.in_([1, 3])),
-        delete(Order).where(Order.id.in_([1, 3])).execution_options(events=False),
+        delete(Order).where(Order.id.in_([1, 3])),
     ],
     ids=["text", "core", "orm"],
 )

@@ -113,7 +113,7 @@ async def test_an_object_that_was_changed_and_expunged_and_written(front: FrontE
 
 @scenario(Base.metadata, databases=LOCAL)
 async def test_an_object_that_was_changed_and_expunged_and_deleted(front: FrontEnd, recorder: EventRecorder) -> None:
-    """T2: where a statement has deleted its row, neither."""
+    """T2: where a statement has deleted its row, nothing is told."""
     order = Order(id=1, status="new", quantity=1)
     await front.add(order)
     await front.commit()
