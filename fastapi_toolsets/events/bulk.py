@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +18,7 @@ from .bulk_statements import (
     Subject,
     assigned,
     check_criteria,
+    check_past_session,
     check_subject,
     refuse,
     subject_of,
@@ -32,14 +33,17 @@ from .transaction import open_savepoint
 from .types import ModelEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     from sqlalchemy import Result
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 
+    from .bulk_statements import DML
+    from .capture import Capture
     from .journal import Journal
     from .plan import Plan
+    from .transaction import Transaction
     from .types import BulkPolicy
 
 _HEARS: dict[str, tuple[ModelEvent, ...]] = {
@@ -53,10 +57,46 @@ _UPSERT = (ModelEvent.CREATE, ModelEvent.UPDATE)
 class BulkWrites:
     """Follows the bulk statements of one session. Runs where the session's own work runs."""
 
-    def __init__(self, journal: Journal, policy: BulkPolicy) -> None:
-        """Write to ``journal``."""
+    def __init__(self, journal: Journal, now: Transaction, capture: Capture, policy: BulkPolicy) -> None:
+        """Write to ``journal``, and note in what is known of the current transaction that something was written."""
         self._journal = journal
+        self._now = now
+        self._capture = capture
         self._policy: BulkPolicy = policy
+        self._is_executing = False
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether what is sent to the database right now is the session's own."""
+        return self._is_executing or (self._capture.flushes and not self._capture.written)
+
+    @contextmanager
+    def sending(self, session: Session, *, undoes: bool = False) -> Generator[None]:
+        """Note that the session itself sends what may write rows past the unit of work."""
+        self.note(session, undoes=undoes)
+        outer, self._is_executing = self._is_executing, True
+        try:
+            yield
+        finally:
+            self._is_executing = outer
+
+    def note(self, session: Session, *, undoes: bool) -> None:
+        """Note that rows may be written past the unit of work, or what was written before be taken back."""
+        if self._capture.written:
+            self._capture.after_finalized(session, early=True)  # a listener of the flush writes: that comes second
+        self._now.wrote = self._now.follows = self._journal.past_flush = True
+        if undoes:
+            self._journal.undone = True
+
+    def check_past_session(self, statement: DML, events: object) -> None:
+        """Look at a statement that somebody is about to send on a connection of the session's.
+
+        Raises:
+            BulkWriteError: Somebody should be told of its rows, and cannot be; see ``check_past_session``.
+            BulkEventsError: The execution option ``events`` is no truth value.
+        """
+        subject = subject_of(statement)
+        check_past_session(subject, events, _rows_become(subject, statement), self._policy)
 
     def execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Run a statement and record what it does, or leave it to SQLAlchemy with ``None``.
@@ -71,12 +111,7 @@ class BulkWrites:
         if isinstance(statement, (Insert, Update, Delete)):
             subject = subject_of(statement)
             if subject.heard:
-                hears = _HEARS[subject.name]
-                if isinstance(statement, Insert) and compatibility.conflict_update(
-                    compatibility.written(statement).conflict
-                ):
-                    hears = _UPSERT
-                told = to_tell(subject, events, hears, self._policy)
+                told = to_tell(subject, events, _rows_become(subject, statement), self._policy)
                 if told:
                     return self._tell(execution, subject, statement, told)
         elif events is True and isinstance(statement, TextClause):
@@ -222,6 +257,13 @@ class BulkWrites:
             identities = [tuple(mapper.primary_key_from_instance(state.obj())) for state in states]
             records += made_rows(writing_connection(session, mapper), mapper, told, identities)
         self._record(session, records + updates, sending)
+
+
+def _rows_become(subject: Subject, statement: DML) -> tuple[ModelEvent, ...]:
+    """Return what rows can become by a statement."""
+    if isinstance(statement, Insert) and compatibility.conflict_update(compatibility.written(statement).conflict):
+        return _UPSERT
+    return _HEARS[subject.name]
 
 
 def _identities(mapper: Mapper[Any], rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Insert, Table, TextClause, Update, event, inspect, select
+from sqlalchemy import Column, Executable, Insert, Table, TextClause, Update, event, inspect, select
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import UnmappedClassError
 
@@ -59,11 +59,27 @@ class Subject:
         return f"{self.name}({mapper.class_.__qualname__})"
 
 
+_READING = ("select", "show", "explain", "pragma", "values")
+
+
 def may_write(statement: object) -> bool:
-    """Whether a statement that is no SELECT of SQLAlchemy's may write rows: of a text only its first word tells."""
-    if isinstance(statement, TextClause):
-        return not statement.text.lstrip(" \n\t(").lower().startswith(("select", "show", "explain", "pragma", "values"))
-    return True
+    """Whether a statement may write rows: of one in words only the first word tells."""
+    text = _text(statement)
+    if text is not None:
+        return not text.startswith(_READING)
+    return not (isinstance(statement, Executable) and statement.is_select)
+
+
+def may_undo(statement: object) -> bool:
+    """Whether a statement in words may take back what the transaction has written."""
+    text = _text(statement)
+    return text is not None and text.startswith("rollback")
+
+
+def _text(statement: object) -> str | None:
+    """Return a statement in words, ``text()`` or what a driver takes, from the first of them on."""
+    words = statement.text if isinstance(statement, TextClause) else statement
+    return words.lstrip(" \n\t(").lower() if isinstance(words, str) else None
 
 
 def subject_of(statement: DML) -> Subject:
@@ -177,30 +193,64 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
         BulkEventsError: ``events`` is no truth value.
         BulkWriteError: The statement is not opted in, and the policy is to raise.
     """
-    if events is not None and not isinstance(events, bool):
-        msg = f"the execution option events was given {events!r}: give it True or False"
-        raise BulkEventsError(msg)
+    _check_events(events)
     told: dict[Any, Plan] = {}
-    for mapper in subject.heard:
-        plan = plans.by_mapper[mapper]
-        if plan is None:
-            continue
+    for mapper, plan in _heard(subject):
         if opted_in(mapper) if events is None else events:
             told[mapper] = plan
-        elif (
-            events is None
-            and policy != "ignore"
-            and any(not listener.events.isdisjoint(hears) for listener in plan.listeners)
-        ):
-            _complain(mapper, subject.name, policy)
+        elif events is None and policy != "ignore" and _has_listener(plan, hears):
+            remedy = (
+                f"set __bulk_events__ = True on {mapper.class_.__qualname__}, give the statement "
+                "execution_options(events=True), or events=False"
+            )
+            _complain(mapper, f"bulk {subject.name}", remedy, policy)
     return told
 
 
-def _complain(mapper: Mapper[Any], name: str, policy: BulkPolicy) -> None:
-    class_name = mapper.class_.__qualname__
+def check_past_session(subject: Subject, events: object, hears: Collection[ModelEvent], policy: BulkPolicy) -> None:
+    """Complain about a statement that is sent to a connection, where nobody can tell what it does.
+
+    Args:
+        subject: What the statement writes.
+        events: The execution option ``events``; ``None`` where the statement has none.
+        hears: What rows can become by the statement.
+        policy: What the session does about a statement that nobody is told of.
+
+    Raises:
+        BulkEventsError: ``events`` is no truth value.
+        BulkWriteError: It was asked for events, or for nothing and the policy is to raise.
+    """
+    _check_events(events)
+    if events and subject.heard:
+        raise refuse(subject, "it was given to a connection: give it to the session's execute()")
+    if events is None and policy != "ignore":
+        for mapper, plan in _heard(subject):
+            if _has_listener(plan, hears):
+                remedy = "give it to the session's execute(), or execution_options(events=False)"
+                _complain(mapper, f"{subject.name} on a connection", remedy, policy)
+
+
+def _check_events(events: object) -> None:
+    if events is not None and not isinstance(events, bool):
+        msg = f"the execution option events was given {events!r}: give it True or False"
+        raise BulkEventsError(msg)
+
+
+def _heard(subject: Subject) -> Iterator[tuple[Mapper[Any], Plan]]:
+    for mapper in subject.heard:
+        plan = plans.by_mapper[mapper]
+        if plan is not None:
+            yield mapper, plan
+
+
+def _has_listener(plan: Plan, hears: Collection[ModelEvent]) -> bool:
+    return any(not listener.events.isdisjoint(hears) for listener in plan.listeners)
+
+
+def _complain(mapper: Mapper[Any], name: str, remedy: str, policy: BulkPolicy) -> None:
     message = (
-        f"{class_name} has listeners, and a bulk {name} passes them by: set __bulk_events__ = True on {class_name}, "
-        "give the statement execution_options(events=True), or events=False to say that nobody needs to hear of it"
+        f"{mapper.class_.__qualname__} has listeners, and {'an' if name[0] in 'iu' else 'a'} {name} passes them by: "
+        f"{remedy} to say that nobody needs to hear of it"
     )
     if policy == "raise":
         raise BulkWriteError(message)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import Session
 
-    from .journal import Journal
+    from .journal import Frame, Journal
     from .plan import Plan
     from .records import Change, Record, Writes
 
@@ -53,6 +53,8 @@ def complete(session: Session, journal: Journal) -> None:
                 break  # some row needs a record of its own
         else:
             return
+    if journal.undone and journal.root.gone:
+        _take_back_deletions(session, journal.root)
     everything = journal.past_flush or journal.unsure
     records: Iterable[Record] = journal.root.rows.values()
     if journal.bulk:
@@ -76,6 +78,25 @@ def complete(session: Session, journal: Journal) -> None:
     if told:
         for record in _complete(session, told, reload=journal.past_flush):
             del journal.root.rows[record.key]
+
+
+def _take_back_deletions(session: Session, frame: Frame) -> None:
+    """Forget deletions whose rows are there: something past the session has taken them back.
+
+    What was changed in a row before it was deleted is an update again.
+    """
+    gone: dict[Plan, list[Record]] = {}
+    for record in frame.gone:
+        if record.key not in frame.rows:
+            gone.setdefault(record.plan, []).append(record)
+    for plan, records in gone.items():
+        found = read_rows(session, plan.mapper, [record.key[1] for record in records], plan.primary_key[:1])
+        for record in records:
+            if record.key[1] in found:
+                frame.gone.remove(record)
+                if record.changes:
+                    record.kind = Kind.UPDATED
+                    frame.rows[record.key] = record
 
 
 def _unknown(journal: Journal) -> CommitAbortedError:

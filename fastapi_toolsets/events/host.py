@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -58,3 +59,10 @@ class Host(Protocol):
     def tidy(self, session: Session, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
         ...
+
+
+def caller_of(session: Session) -> object:
+    """Return the ``AsyncSession`` whose session this is, or the session itself."""
+    module = sys.modules.get("sqlalchemy.ext.asyncio")
+    proxy: object | None = None if module is None else module.async_session(session)
+    return session if proxy is None else proxy

@@ -137,7 +137,7 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("_position", "bulk", "nested", "past_flush", "root", "told", "touched", "unsure")
+    __slots__ = ("_position", "bulk", "nested", "past_flush", "root", "told", "touched", "undone", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -150,6 +150,7 @@ class Journal:
         self.unsure: bool = False  # whether a change has a value that only the database knows
         self.bulk: bool = False  # whether a bulk statement wrote any of the rows
         self.past_flush: bool = False  # whether any statement was sent that no flush has made, and may have written
+        self.undone: bool = False  # whether any of them may have taken back what was written before
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
@@ -210,7 +211,7 @@ class Journal:
             if self.nested:
                 self.nested.clear()
             self.touched = self.bulk = False
-        self.unsure = self.past_flush = False
+        self.unsure = self.past_flush = self.undone = False
 
     def frames(self) -> Iterator[Frame]:
         """Iterate over all frames, outermost first."""

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from .plan import Plan
 
+
+class OwnArguments(dict[str, Any]):
+    """The ``bind_arguments`` with which the library itself asks a session for a connection."""
+
+
 ROWS_PER_SELECT = 500
 """More values in one IN list are slower, and drivers have bounds (asyncpg takes 32,767 parameters)."""
 
@@ -136,7 +141,7 @@ def writing_connection(session: Session, mapper: Mapper[Any]) -> Connection:
     """Return the connection on which the session writes the mapper's rows, in its transaction."""
     # The clause tells a routing ``get_bind`` to take the connection that writes: the rows are not elsewhere yet.
     with compatibility.usable_in_begin_block(session):
-        return session.connection(bind_arguments={"mapper": mapper, "clause": update(mapper.class_)})
+        return session.connection(bind_arguments=OwnArguments(mapper=mapper, clause=update(mapper.class_)))
 
 
 def read_objects(

@@ -14,9 +14,11 @@ from sqlalchemy.orm import Session, SessionTransactionOrigin
 from ..errors import PlainSessionWarning, SessionClassError, SessionOptionError
 from . import compatibility, outcome
 from .crossing import checked_backend
+from .host import caller_of
+from .loading import OwnArguments
 from .plans import plans
 from .registry import check_callable, registry
-from .tracker import Tracker, caller_of
+from .tracker import Tracker
 from .types import SessionOptions
 from .warn import warn
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
 
     from sqlalchemy import Result
+    from sqlalchemy.engine import Connection
+    from sqlalchemy.engine.interfaces import CoreExecuteOptionsParameter
     from sqlalchemy.orm import Mapper, ORMExecuteState, SessionTransaction
     from sqlalchemy.orm.unitofwork import UOWTransaction
     from sqlalchemy.sql.selectable import ForUpdateParameter
@@ -137,7 +141,9 @@ class SyncEventSession(Session):
         def write(saved: Iterable[object], defaults: bool) -> None:  # noqa: FBT001 - as above
             super(SyncEventSession, self).bulk_save_objects(saved, defaults, update_changed_only, preserve_order)
 
-        self._tracker.bulk(self).save_objects(self, objects, write, return_defaults=return_defaults)
+        bulk = self._tracker.bulk
+        with bulk.sending(self):
+            bulk.save_objects(self, objects, write, return_defaults=return_defaults)
 
     def bulk_insert_mappings(
         self,
@@ -155,10 +161,9 @@ class SyncEventSession(Session):
         def write(rows: Iterable[dict[str, Any]], defaults: bool) -> None:  # noqa: FBT001 - as above
             super(SyncEventSession, self).bulk_insert_mappings(mapper, rows, defaults, render_nulls)
 
-        bulk = self._tracker.bulk(self)
-        bulk.insert_mappings(
-            self, cast("Mapper[Any]", inspect(mapper)), mappings, write, return_defaults=return_defaults
-        )
+        bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
+        with bulk.sending(self):
+            bulk.insert_mappings(self, written, mappings, write, return_defaults=return_defaults)
 
     def bulk_update_mappings(self, mapper: type[Any] | Mapper[Any], mappings: Iterable[dict[str, Any]]) -> None:
         """Update rows as ``Session.bulk_update_mappings`` does; models with ``__bulk_events__`` make events.
@@ -170,7 +175,9 @@ class SyncEventSession(Session):
         def write(rows: Iterable[dict[str, Any]]) -> None:
             super(SyncEventSession, self).bulk_update_mappings(mapper, rows)
 
-        self._tracker.bulk(self).update_mappings(self, cast("Mapper[Any]", inspect(mapper)), mappings, write)
+        bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
+        with bulk.sending(self):
+            bulk.update_mappings(self, written, mappings, write)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.
@@ -229,7 +236,7 @@ def install() -> None:
         if _installed:
             return
         _installed = True
-        for method in (flush, commit, close, reset, invalidate):
+        for method in (flush, commit, close, reset, invalidate, connection):
             setattr(SyncEventSession, method.__name__, method)
         for name in _HOOKS:
             event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"))
@@ -279,6 +286,18 @@ def invalidate(self: SyncEventSession) -> None:
     """Close as ``Session.invalidate`` does; see :func:`close`."""
     with _settled(self):
         super(SyncEventSession, self).invalidate()
+
+
+def connection(
+    self: SyncEventSession,
+    bind_arguments: dict[str, Any] | None = None,
+    execution_options: CoreExecuteOptionsParameter | None = None,
+) -> Connection:
+    """Return a connection as ``Session.connection`` does; what writes rows on it in this transaction is noticed."""
+    lent = super(SyncEventSession, self).connection(bind_arguments, execution_options)
+    if not isinstance(bind_arguments, OwnArguments):
+        self._tracker.lend(self, lent)
+    return lent
 
 
 @contextlib.contextmanager

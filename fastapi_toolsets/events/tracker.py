@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, observation, outcome
-from .before_commit import Round, check_active
 from .bulk import BulkWrites
-from .bulk_statements import may_write
+from .bulk_statements import may_undo, may_write
 from .capture import Capture
 from .completion import complete
-from .delivery import deliveries, generation, report_unfinished, take_snapshot
+from .delivery import report_unfinished, take_snapshot
 from .dispatch import Dispatch
+from .host import caller_of
 from .journal import Journal
-from .observing import ObservingDispatch, ObservingRound
-from .records import Batch
+from .lent_connections import LentConnections
+from .observing import ObservingDispatch
 from .registry import registry
 from .straight import Straight, straight_calls
 from .transaction import Transaction, open_savepoint
 from .types import Phase
+from .voting import Voting
 from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Result
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
 
-    from .delivery import Delivery
     from .host import Telling
     from .types import SessionOptions
 
@@ -48,6 +47,7 @@ class Tracker:
     Attributes:
         options: What the session factory was told.
         capture: What reads the session's flushes.
+        bulk: What follows the session's bulk statements.
         dispatch: What calls callbacks right now.
         now: The current transaction.
         settles: Whether whoever has called ``commit()`` settles what an interruption leaves.
@@ -59,7 +59,8 @@ class Tracker:
         self.now: Transaction = Transaction()
         self._journal = Journal()
         self.capture: Capture = Capture(self._journal, self.now)
-        self._bulk = BulkWrites(self._journal, options.on_bulk_write)
+        self.bulk: BulkWrites = BulkWrites(self._journal, self.now, self.capture, options.on_bulk_write)
+        self._voting = Voting(self._journal, self.now, options)
         self.dispatch: Telling | None = None
         self._warned_joined = False
         self.settles = False
@@ -87,23 +88,26 @@ class Tracker:
         if root is None or not compatibility.is_ending(root):
             return  # a flush after a commit that has failed, or was given up
         if _BEFORE_COMMIT in registry.phases:
-            self._vote(session)
+            self._voting.hold(session)
         if self._journal.touched:
             self._prepare(session, root)
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
-        """Note a statement that may write rows past the unit of work, and run it where its rows are to be told of."""
-        if execution.is_select or not may_write(execution.statement):
+        """Note a statement that may write rows past the unit of work, and run it where that has to be followed."""
+        statement = execution.statement
+        if execution.is_select or not may_write(statement):
             return None
-        return self.bulk(execution.session).execute(execution)
+        with self.bulk.sending(execution.session, undoes=may_undo(statement)):
+            result = self.bulk.execute(execution)
+            if result is None and self.now.lent is not None:  # or it would seem to be somebody else's
+                return execution.invoke_statement()
+            return result
 
-    def bulk(self, session: Session) -> BulkWrites:
-        """Note that a statement, or one of the session's bulk methods, writes rows, and return who tells of them."""
-        if self.capture.written:
-            self.capture.after_finalized(session, early=True)  # a listener of the flush writes: that comes second
-        now = self.now
-        now.wrote = now.follows = self._journal.past_flush = True
-        return self._bulk
+    def lend(self, session: Session, connection: Connection) -> None:
+        """Follow what is sent on a connection that the session hands out, until the transaction ends."""
+        if self.now.lent is None:
+            self.now.lent = LentConnections(session, self.bulk)
+        self.now.lent.lend(connection)
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""
@@ -122,7 +126,7 @@ class Tracker:
         if votes or self._journal.touched:
             now.follows = True
             if votes:
-                self._vote(session)
+                self._voting.hold(session)
                 self._prepare(session, session.get_transaction())
             elif compatibility.is_clean(session):
                 self._prepare(session, session.get_transaction())
@@ -226,50 +230,8 @@ class Tracker:
         elif parent is None and self.now.outer_commit:
             self.now.committing = self.now.follows = True
             if _BEFORE_COMMIT in registry.phases:
-                self._vote(session)
+                self._voting.hold(session)
             self._prepare(session, session.get_transaction())
-
-    def _vote(self, session: Session) -> None:
-        """Let ``BEFORE_COMMIT`` callbacks write and refuse: what one raises rolls everything back."""
-        self.now.telling = True
-        try:
-            with compatibility.usable_in_begin_block(session):
-                if not compatibility.is_clean(session):
-                    session.flush()
-                if self._journal:
-                    self._tell_before_commit(session)
-        except _RefusedError as refused:
-            root = session.get_transaction()
-            if root is not None:
-                compatibility.roll_back_in_commit(root)
-            raise refused.error  # noqa: B904 - as the callback raised it
-        finally:
-            self.now.telling = False
-
-    def _tell_before_commit(self, session: Session) -> None:
-        """Call ``BEFORE_COMMIT`` callbacks, then for what they wrote, until nothing new has come up."""
-        journal, limit = self._journal, self.options.cascade_limit
-        self.now.told = batch = self.now.told or Batch(generation.get(), _BEFORE_COMMIT)
-        try:
-            for number in range(limit + 2):
-                complete(session, journal)
-                found = deliveries(batch, journal.root)
-                journal.set_aside()
-                if not found:
-                    return
-                self._new_round(session, found).run(is_last=number > limit)
-                check_active(session)
-                if not compatibility.is_clean(session):
-                    session.flush()
-        except BaseException as error:
-            journal.clear()  # nobody else hears of it
-            raise _RefusedError(error) from error
-
-    def _new_round(self, session: Session, found: list[Delivery]) -> Round:
-        caller, observers = partial(caller_of, session), observation.current
-        if observers is None:
-            return Round(found, caller, self.options)
-        return ObservingRound(found, caller, self.options, observers)
 
     def _prepare(self, session: Session, root: SessionTransaction | None) -> None:
         """Complete what callbacks will read, now that everything is flushed and the transaction still open."""
@@ -413,18 +375,3 @@ class Tracker:
 
 
 _is_own: Callable[[tuple[object, ...]], bool] = itemgetter(3)
-
-
-class _RefusedError(Exception):
-    """Carries what a ``BEFORE_COMMIT`` callback raised to where the transaction can be rolled back."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error
-
-
-def caller_of(session: Session) -> object:
-    """Return the ``AsyncSession`` whose session this is, or the session itself."""
-    module = sys.modules.get("sqlalchemy.ext.asyncio")
-    proxy: object | None = None if module is None else module.async_session(session)
-    return session if proxy is None else proxy

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Session, SessionTransaction
 
     from .records import Batch
+
+
+class Lent(Protocol):
+    """The connections that were handed out in a transaction; see ``lent_connections``."""
+
+    def lend(self, connection: Connection) -> None:
+        """Follow one from now on."""
+        ...
+
+    def take_back(self) -> None:
+        """Follow none of them any more."""
+        ...
 
 
 class Transaction:
@@ -27,19 +40,24 @@ class Transaction:
         telling: Whether they are being called.
         wrote: Whether anything was written, listened to or not.
         follows: Whether there is anything to do when a flush is over.
+        lent: The connections that were handed out, once any was.
     """
 
     __slots__ = (
-        "announced", "borrows", "committed", "committing", "expires", "follows", "lost", "outer_commit", "prepared",
-        "released", "telling", "told", "wrote",
+        "announced", "borrows", "committed", "committing", "expires", "follows", "lent", "lost", "outer_commit",
+        "prepared", "released", "telling", "told", "wrote",
     )  # fmt: skip
 
     def __init__(self) -> None:
         """Know nothing yet."""
+        self.lent: Lent | None = None
         self.begin_again()
 
     def begin_again(self) -> None:
         """Forget the transaction: the next one is another. To make an object for each takes three times as long."""
+        if self.lent is not None:
+            self.lent.take_back()
+            self.lent = None
         self.released: SessionTransaction | None = None
         self.announced: SessionTransaction | None = None
         self.prepared: SessionTransaction | None = None

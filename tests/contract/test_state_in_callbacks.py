@@ -233,8 +233,8 @@ async def test_rows_that_a_statement_has_deleted_again(
 @scenario(Base.metadata)
 async def test_rows_that_a_rollback_in_words_has_taken(front: FrontEnd, recorder: EventRecorder) -> None:
     """T2: neither are those that a statement nobody understands has taken back."""
-    first = Order(id=1, status="new")
-    await front.add(first)
+    first, other = Order(id=1, status="new"), Order(id=4, status="new")
+    await front.add_all([first, other])
     await front.commit()
     recorder.listen(Order)
     await front.add(Order(id=2, status="new"))
@@ -242,6 +242,7 @@ async def test_rows_that_a_rollback_in_words_has_taken(front: FrontEnd, recorder
     await front.execute(text("SAVEPOINT by_hand"))
     first.status = "paid"
     await front.add(Order(id=3, status="new"))
+    await front.delete(other)
     await front.flush()
     await front.execute(text("ROLLBACK TO SAVEPOINT by_hand"))
     await front.commit()

@@ -346,7 +346,7 @@ def _name_of(error: SQLAlchemyError) -> str:
 
 
 def _mark_flush(session: Session, _flush_context: UOWTransaction) -> None:
-    session.connection().execute(_FLUSH_MARK)
+    Session.connection(session).execute(_FLUSH_MARK)  # not as an event session does, which would follow what is sent
 
 
 _FLUSH_MARK = trail.insert().values(op="F")

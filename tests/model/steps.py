@@ -65,7 +65,7 @@ def key_of(model: type[Base], number: int) -> object:
 
 def mark_flush(session: Session) -> None:
     """Note in the trail that what comes next was written later."""
-    session.connection().execute(insert(trail).values(op="F"))
+    Session.connection(session).execute(insert(trail).values(op="F"))  # see interpreter
 
 
 FAMILIES: tuple[tuple[type[Base], str, type[Base], str], ...] = (

@@ -1,0 +1,83 @@
+"""Lets ``BEFORE_COMMIT`` callbacks write and refuse, in the transaction that is about to be committed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from . import compatibility, observation
+from .before_commit import Round, check_active
+from .completion import complete
+from .delivery import deliveries, generation
+from .host import caller_of
+from .observing import ObservingRound
+from .records import Batch
+from .types import Phase
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from .delivery import Delivery
+    from .journal import Journal
+    from .transaction import Transaction
+    from .types import SessionOptions
+
+
+class Voting:
+    """Calls the ``BEFORE_COMMIT`` callbacks of one session. Runs where the session's own work runs."""
+
+    def __init__(self, journal: Journal, now: Transaction, options: SessionOptions) -> None:
+        """Tell what the journal has, and note in what is known of the current transaction that it was told."""
+        self._journal = journal
+        self._now = now
+        self._options = options
+
+    def hold(self, session: Session) -> None:
+        """Flush what is pending and call callbacks: what one raises rolls everything back."""
+        self._now.telling = True
+        try:
+            with compatibility.usable_in_begin_block(session):
+                if not compatibility.is_clean(session):
+                    session.flush()
+                if self._journal:
+                    self._tell(session)
+        except _RefusedError as refused:
+            root = session.get_transaction()
+            if root is not None:
+                compatibility.roll_back_in_commit(root)
+            raise refused.error  # noqa: B904 - as the callback raised it
+        finally:
+            self._now.telling = False
+
+    def _tell(self, session: Session) -> None:
+        """Call callbacks, then for what they wrote, until nothing new has come up."""
+        journal, limit = self._journal, self._options.cascade_limit
+        self._now.told = batch = self._now.told or Batch(generation.get(), Phase.BEFORE_COMMIT)
+        try:
+            for number in range(limit + 2):
+                complete(session, journal)
+                found = deliveries(batch, journal.root)
+                journal.set_aside()
+                if not found:
+                    return
+                self._new_round(session, found).run(is_last=number > limit)
+                check_active(session)
+                if not compatibility.is_clean(session):
+                    session.flush()
+        except BaseException as error:
+            journal.clear()  # nobody else hears of it
+            raise _RefusedError(error) from error
+
+    def _new_round(self, session: Session, found: list[Delivery]) -> Round:
+        caller, observers = partial(caller_of, session), observation.current
+        if observers is None:
+            return Round(found, caller, self._options)
+        return ObservingRound(found, caller, self._options, observers)
+
+
+class _RefusedError(Exception):
+    """Carries what a callback raised to where the transaction can be rolled back."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error

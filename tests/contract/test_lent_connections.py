@@ -1,0 +1,324 @@
+"""Rules T2, E11 and B1 for what is sent on ``session.connection()``, of which no session event tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, delete, event, insert, select, text, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from fastapi_toolsets.errors import BulkEventsError, BulkWriteError
+from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..session_adapter import resolve
+from .event_models import Base, Order, created, deleted, table_of, updated
+from .test_bulk_notice import bulk_warnings
+
+ORDERS = table_of(Order)
+UNHEARD = {"events": False}
+
+
+async def three_orders(front: FrontEnd, recorder: EventRecorder) -> list[Order]:
+    """Commit the orders 1, 2 and 3, and listen to what becomes of them."""
+    orders = [Order(id=number, status="new") for number in (1, 2, 3)]
+    await front.add_all(orders)
+    await front.commit()
+    recorder.listen(Order)
+    return orders
+
+
+async def on_connection(front: FrontEnd, function: Callable[[Connection], object]) -> None:
+    """Do something with the connection that the session hands out, as sync code does."""
+
+    def take(session: Session) -> None:
+        function(session.connection())
+
+    await front.run_sync(take)
+
+
+def sent(*statements: Any, **options: Any) -> Callable[[Connection], None]:  # noqa: ANN401 - theirs
+    """Execute some statements."""
+
+    def send(connection: Connection) -> None:
+        for statement in statements:
+            if isinstance(statement, str):
+                connection.exec_driver_sql(statement)
+            else:
+                connection.execute(statement, execution_options=options or UNHEARD)
+
+    return send
+
+
+DELETIONS = [
+    delete(Order).where(Order.id.in_([1, 4])),
+    ORDERS.delete().where(ORDERS.c.id.in_([1, 4])),
+    text(f"DELETE FROM {ORDERS.name} WHERE id IN (1, 4)"),
+    f"DELETE FROM {ORDERS.name} WHERE id IN (1, 4)",
+]
+
+
+@pytest.mark.parametrize("statement", DELETIONS, ids=["orm", "core", "text", "driver"])
+@scenario(Base.metadata)
+async def test_rows_deleted_on_a_connection(front: FrontEnd, recorder: EventRecorder, statement: object) -> None:
+    """T2: rows that are not there any more when the transaction commits are not told of."""
+    first, *_ = await three_orders(front, recorder)
+    first.status = "paid"
+    await front.add_all([Order(id=4, status="new"), Order(id=5, status="new")])
+    await front.flush()
+    await on_connection(front, sent(statement))
+    await front.commit()
+    assert recorder.take() == [created(Order, 5)]
+
+
+@scenario(Base.metadata)
+async def test_rows_written_on_a_connection(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: callbacks read the row as it was committed; also on the connection that an async session hands out."""
+    shown: list[tuple[object, ...]] = []
+    first, second, _ = await three_orders(front, recorder)
+
+    async def read(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((order.id, order.status, order.quantity, order.note))
+
+    listens_for(Order)(read)
+    first.status = second.status = "paid"
+    await front.flush()
+    connection: Any = await front.connection()
+    statement = ORDERS.update().where(ORDERS.c.id == 1).values(note="raw", quantity=9)
+    await resolve(connection.execute(statement, execution_options=UNHEARD))
+    await front.commit()
+    assert shown == [(1, "paid", 9, "raw"), (2, "paid", 1, None)]
+    assert recorder.take() == [updated(Order, number, status=("new", "paid")) for number in (1, 2)]
+
+
+@scenario(Base.metadata)
+async def test_savepoint_of_the_connection_that_is_rolled_back(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T2: what was flushed in it is not told, whichever kind of event; what was flushed before it is."""
+    first, second, third = await three_orders(front, recorder)
+    fourth = Order(id=4, status="new")
+    await front.add_all([fourth, Order(id=5, status="new")])
+    await front.commit()
+    assert recorder.take() == [created(Order, number) for number in (4, 5)]
+    await front.add(Order(id=6, status="new"))
+    await front.delete(third)
+    fourth.status = "paid"
+    await front.flush()
+
+    def flush_in_savepoint(session: Session) -> None:
+        savepoint = session.connection().begin_nested()
+        first.status = "paid"
+        session.add(Order(id=7, status="new"))
+        session.delete(second)
+        session.delete(fourth)
+        session.flush()
+        savepoint.rollback()
+
+    await front.run_sync(flush_in_savepoint)
+    await front.commit()
+    assert recorder.take() == [created(Order, 6), updated(Order, 4, status=("new", "paid")), deleted(Order, 3)]
+    assert await front.committed_rows(select(ORDERS.c.id, ORDERS.c.status).order_by(ORDERS.c.id)) == [
+        (1, "new"),
+        (2, "new"),
+        (4, "paid"),
+        (5, "new"),
+        (6, "new"),
+    ]
+
+
+@scenario(Base.metadata)
+async def test_savepoint_of_the_connection_that_is_released(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T3: what was flushed in it is told."""
+    first, second, _ = await three_orders(front, recorder)
+
+    def flush_in_savepoint(session: Session) -> None:
+        with session.connection().begin_nested():
+            first.status = "paid"
+            session.add(Order(id=5, status="new"))
+            session.delete(second)
+            session.flush()
+
+    await front.run_sync(flush_in_savepoint)
+    await front.commit()
+    assert recorder.take() == [created(Order, 5), updated(Order, 1, status=("new", "paid")), deleted(Order, 2)]
+
+
+class NoticeBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Letter(NoticeBase):
+    __tablename__ = "lent_letters"
+    __bulk_events__ = True
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+class Card(NoticeBase):
+    __tablename__ = "lent_cards"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+def warning_of(model: type[object], kind: str) -> str:
+    article = "a" if kind == "delete" else "an"
+    return (
+        f"{model.__name__} has listeners, and {article} {kind} on a connection passes them by: give it to the "
+        "session's execute(), or execution_options(events=False) to say that nobody needs to hear of it"
+    )
+
+
+STATEMENTS = {
+    "insert": insert(Letter).values(id=1, text="a"),
+    "update": update(table_of(Letter)).values(text="b"),
+    "delete": delete(Letter),
+}
+
+
+@scenario(NoticeBase.metadata)
+async def test_each_model_and_kind_of_statement_warns_once(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B1: also where the model has opted in, since no events can be made there."""
+    recorder.listen(Letter)
+    send = sent(*STATEMENTS.values(), insert(Card).values(id=1, text="a"), delete(Card), of="nobody's concern")
+    with bulk_warnings() as given:
+        await on_connection(front, send)
+    if front.database.name == "sqlite" and front.is_async:  # Letter's only warnings in this process
+        assert given == [warning_of(Letter, kind) for kind in STATEMENTS]
+    with bulk_warnings() as given:
+        await on_connection(front, send)
+    assert given == []
+    await front.commit()
+    assert recorder.take() == []
+
+
+@scenario(NoticeBase.metadata, on_bulk_write="raise")
+async def test_the_strict_setting_raises_before_the_statement_runs(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B1: nothing reaches the database, and the transaction goes on; a statement that says so runs."""
+    recorder.listen(Letter)
+    await front.add(Letter(id=2, text="a"))
+    await front.flush()
+    with front.statements() as statements:
+        for kind, statement in STATEMENTS.items():
+            with pytest.raises(BulkWriteError) as raised:
+                await on_connection(front, sent(statement, of="nobody's concern"))
+            assert str(raised.value) == warning_of(Letter, kind)
+    assert statements == []
+    await on_connection(front, sent(insert(Letter).values(id=3, text="b")))
+    await front.commit()
+    assert recorder.take() == [created(Letter, 2)]
+    assert await front.committed_rows(select(Letter.id)) == [(2,), (3,)]
+
+
+@scenario(NoticeBase.metadata)
+async def test_events_cannot_be_asked_for_there(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: the error says where they can; and what the option takes is the same as everywhere."""
+    recorder.listen(Letter)
+    with pytest.raises(BulkWriteError) as raised:
+        await on_connection(front, sent(STATEMENTS["update"], events=True))
+    assert str(raised.value) == (
+        "update(Letter) cannot make events: it was given to a connection: give it to the session's execute(). Write "
+        "the rows through the unit of work, or give the statement execution_options(events=False) to do without events"
+    )
+    with pytest.raises(BulkEventsError, match="execution option events was given 'no': give it True or False"):
+        await on_connection(front, sent(STATEMENTS["update"], events="no"))
+    await on_connection(front, sent(insert(Card).values(id=1, text="a"), events=True))
+    await front.commit()
+
+
+@scenario(NoticeBase.metadata, on_bulk_write="raise")
+async def test_what_the_session_sends_itself_is_not_taken_for_somebody_elses(
+    front: FrontEnd, recorder: EventRecorder
+) -> None:
+    """E12, B2: flushes, savepoints and statements that make events, where a connection was handed out, too."""
+    recorder.listen(Letter)
+    first, second, third = (Letter(id=number, text="new") for number in (1, 2, 3))
+    await front.add_all([first, second, third])
+    await front.commit()
+    assert recorder.take() == [created(Letter, number) for number in (1, 2, 3)]
+
+    def work(session: Session) -> None:
+        session.connection().execute(select(1))
+        session.connection()
+        first.text = "sent"
+        session.flush()
+        with session.begin_nested():
+            second.text = "sent"
+        savepoint = session.begin_nested()
+        third.text = "sent"
+        session.flush()
+        savepoint.rollback()
+
+    with front.statements() as statements:
+        await front.run_sync(work)
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == [
+        "SELECT",
+        "UPDATE",
+        "SAVEPOINT",
+        "UPDATE",
+        "RELEASE",
+        "SAVEPOINT",
+        "UPDATE",
+        "ROLLBACK",
+    ]
+    assert recorder.take() == [updated(Letter, number, text=("new", "sent")) for number in (1, 2)]
+
+    def write_in_bulk(session: Session) -> None:
+        session.connection()
+        session.execute(update(Letter).where(Letter.id == 1).values(text="read"))
+        session.execute(delete(Letter).where(Letter.id == 2))
+        session.execute(insert(Letter), [{"id": 4, "text": "new"}])
+        session.bulk_insert_mappings(Letter, [{"id": 5, "text": "new"}])
+        session.bulk_update_mappings(Letter, [{"id": 3, "text": "read"}])
+        session.bulk_save_objects([Letter(id=6, text="new")])
+
+    await front.run_sync(write_in_bulk)
+    await front.commit()
+    assert recorder.take() == [
+        updated(Letter, 1, text=("sent", "read")),
+        deleted(Letter, 2),
+        created(Letter, 4),
+        created(Letter, 5),
+        updated(Letter, 3, text=("new", "read")),
+        created(Letter, 6),
+    ]
+
+
+@scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
+async def test_connection_that_outlives_the_transaction(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9: a connection that is not the session's own is listened to only as long as the transaction lasts."""
+    recorder.listen(Order)
+    with front.sync_engine.connect() as connection:
+        session = front.new_session(bind=connection, dispatch_on_joined_commit=True)
+        listeners = (connection.dispatch.before_execute, connection.dispatch.before_cursor_execute)
+        for end in (session.commit, session.rollback, session.close):
+            await session.connection()
+            await session.connection()
+            assert [len(list(each)) for each in listeners] == [1, 1]
+            await end()
+            assert [len(list(each)) for each in listeners] == [0, 0]
+        connection.execute(ORDERS.insert().values(id=1, status="new"))
+        connection.commit()
+    assert recorder.take() == []
+
+
+@scenario(Base.metadata)
+async def test_listener_of_a_flush_that_writes_on_a_connection(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: what it writes once the flush has sent its own is read before the COMMIT."""
+    shown: list[tuple[object, ...]] = []
+    first, *_ = await three_orders(front, recorder)
+
+    @listens_for(Order)
+    async def read(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((order.id, order.note))
+
+    def write(session: Session, _context: object) -> None:
+        session.connection().execute(ORDERS.update().values(note="raw"), execution_options=UNHEARD)
+
+    event.listen(front.sync_session, "after_flush", write)
+    first.status = "paid"
+    await front.commit()
+    assert shown == [(1, "raw")]
+    assert recorder.take() == [updated(Order, 1, status=("new", "paid"))]
