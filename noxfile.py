@@ -33,13 +33,26 @@ ONCE = ("tests/test_benchmarks.py", "tests/test_docstrings.py", "tests/test_site
 COMMANDS = ("tests/cli", "tests/migrate", "tests/pytest_plugin", "tests/test_demo.py", "tests/test_live_demo.py")
 """What starts many processes: a pairwise run has it once more, with the lowest versions on the newest Python."""
 
+LARGE = (
+    "tests/contract/test_memory.py",
+    "tests/faults/test_bulk_scale.py",
+    "tests/faults/test_scale.py",
+    "tests/models/test_uuid7.py",
+    "tests/no_greenlet",
+    "tests/test_documentation.py",
+    "tests/test_how_to.py",
+)
+"""What counts many rows, or shows what readers are told: it runs with the oldest and the newest, on all databases."""
+
 
 def _pairwise(cell: str) -> list[str]:
     """Return what makes pytest leave out what a pairwise run has elsewhere."""
     if os.environ.get("PAIRWISE", "") in ("", "0"):
         return []
-    ignored = [f"--ignore={path}" for path in (*ONCE, *(() if cell == "minimum" else COMMANDS))]
-    return ignored if cell in ON_ALL_DATABASES else [*ignored, "-k", "not (postgresql or mariadb or mysql)"]
+    on_all_databases = cell in ON_ALL_DATABASES
+    elsewhere = (*ONCE, *(() if cell == "minimum" else COMMANDS), *(() if on_all_databases else LARGE))
+    ignored = [f"--ignore={path}" for path in elsewhere]
+    return ignored if on_all_databases else [*ignored, "-k", "not (postgresql or mariadb or mysql)"]
 
 
 def _pyenv_interpreters() -> list[Path]:

@@ -16,7 +16,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 from ..databases import TYPES
 from ..front_ends import FrontEnd, scenario
 
-MANY = 30_000
+MANY = 12_000
 
 
 class Base(DeclarativeBase):
@@ -70,7 +70,7 @@ async def test_memory_per_row(front: FrontEnd, statement: Executable, bytes_per_
     def count(row: Row, event_type: ModelEvent, changes: Changes | None) -> None:
         nonlocal told, at_once
         told += 1
-        if told % 10_000 == 0:
+        if told % 4_000 == 0:
             at_once = max(at_once, sum(isinstance(found, Row) for found in gc.get_objects()))
 
     listens_for(Row, [ModelEvent.UPDATE, ModelEvent.DELETE])(count)
