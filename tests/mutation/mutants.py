@@ -25,6 +25,8 @@ MODULES = (
     "old_values",
     "completion",
     "tracker",
+    "voting",
+    "lent_connections",
     "transaction",
     "plan",
     "plans",
