@@ -30,14 +30,14 @@ class LentConnections:
 
     def __init__(self, session: Session, bulk: BulkWrites) -> None:
         """Lend none yet; tell ``bulk`` what is sent on them past the session."""
-        self._connections: list[Connection] = []
+        self._connections: dict[Connection, None] = {}
         self._session = ref(session)
         self._bulk = bulk
 
     def lend(self, connection: Connection) -> None:
         """Follow what is sent on a connection from now on."""
-        if not any(known is connection for known in self._connections):
-            self._connections.append(connection)
+        if connection not in self._connections:
+            self._connections[connection] = None
             for name, listener in self._listeners():
                 event.listen(connection, name, listener)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING
 
 from . import compatibility, observation
@@ -54,7 +55,7 @@ class Voting:
         journal, limit = self._journal, self._options.cascade_limit
         self._now.told = batch = self._now.told or Batch(generation.get(), Phase.BEFORE_COMMIT)
         try:
-            for number in range(limit + 2):
+            for number in count():
                 complete(session, journal)
                 found = deliveries(batch, journal.root)
                 journal.set_aside()

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, delete, event, insert, select, text, update
+from sqlalchemy import Connection, create_engine, delete, event, insert, inspect, select, text, update
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.pool import StaticPool
 
 from fastapi_toolsets.errors import BulkEventsError, BulkWriteError
-from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, ModelEvent, Phase, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -94,8 +96,25 @@ async def test_rows_written_on_a_connection(front: FrontEnd, recorder: EventReco
     assert recorder.take() == [updated(Order, number, status=("new", "paid")) for number in (1, 2)]
 
 
+def begin_savepoint(connection: Connection) -> Callable[[], object]:
+    return connection.begin_nested().rollback
+
+
+def begin_in_words(connection: Connection) -> Callable[[], object]:
+    connection.execute(text("SAVEPOINT by_hand"))
+    return lambda: connection.execute(text("ROLLBACK TO SAVEPOINT by_hand"))
+
+
+def begin_by_driver(connection: Connection) -> Callable[[], object]:
+    connection.exec_driver_sql("SAVEPOINT by_hand")
+    return lambda: connection.exec_driver_sql("ROLLBACK TO SAVEPOINT by_hand")
+
+
+@pytest.mark.parametrize("begin", [begin_savepoint, begin_in_words, begin_by_driver])
 @scenario(Base.metadata)
-async def test_savepoint_of_the_connection_that_is_rolled_back(front: FrontEnd, recorder: EventRecorder) -> None:
+async def test_savepoint_of_the_connection_that_is_rolled_back(
+    front: FrontEnd, recorder: EventRecorder, begin: Callable[[Connection], Callable[[], object]]
+) -> None:
     """T2: what was flushed in it is not told, whichever kind of event; what was flushed before it is."""
     first, second, third = await three_orders(front, recorder)
     fourth = Order(id=4, status="new")
@@ -108,13 +127,13 @@ async def test_savepoint_of_the_connection_that_is_rolled_back(front: FrontEnd, 
     await front.flush()
 
     def flush_in_savepoint(session: Session) -> None:
-        savepoint = session.connection().begin_nested()
+        roll_back = begin(session.connection())
         first.status = "paid"
         session.add(Order(id=7, status="new"))
         session.delete(second)
         session.delete(fourth)
         session.flush()
-        savepoint.rollback()
+        roll_back()
 
     await front.run_sync(flush_in_savepoint)
     await front.commit()
@@ -240,7 +259,7 @@ async def test_what_the_session_sends_itself_is_not_taken_for_somebody_elses(
 
     def work(session: Session) -> None:
         session.connection().execute(select(1))
-        session.connection()
+        session.connection().exec_driver_sql("SELECT 2")
         first.text = "sent"
         session.flush()
         with session.begin_nested():
@@ -254,6 +273,7 @@ async def test_what_the_session_sends_itself_is_not_taken_for_somebody_elses(
         await front.run_sync(work)
         await front.commit()
     assert [statement.split()[0] for statement in statements] == [
+        "SELECT",
         "SELECT",
         "UPDATE",
         "SAVEPOINT",
@@ -304,11 +324,47 @@ async def test_connection_that_outlives_the_transaction(front: FrontEnd, recorde
     assert recorder.take() == []
 
 
+@scenario(Base.metadata, databases=("sqlite",))
+async def test_upsert_on_a_connection(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: an INSERT may write a row that has an event."""
+    first, *_ = await three_orders(front, recorder)
+    first.status = "paid"
+    await front.flush()
+    upsert = sqlite_insert(Order).values(id=1, status="sent")
+    upsert = upsert.on_conflict_do_update(index_elements=["id"], set_={"status": upsert.excluded.status})
+    await on_connection(front, sent(upsert))
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, status=("new", "sent"))]
+
+
+@scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
+async def test_two_connections_of_one_session(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T2: what is sent on either is noticed."""
+    other = create_engine("sqlite://", poolclass=StaticPool)
+    NoticeBase.metadata.create_all(other)
+    session = front.new_session(bind=None, binds={Base: front.engine, NoticeBase: other})
+    recorder.listen(Order)
+    recorder.listen(Letter)
+    await session.add_all([Order(id=1, status="new"), Letter(id=1, text="new")])
+    await session.flush()
+
+    def write(session: Session) -> None:
+        session.connection(bind_arguments={"mapper": inspect(Order)})
+        connection = session.connection(bind_arguments={"mapper": inspect(Letter)})
+        connection.execute(delete(Letter), execution_options=UNHEARD)
+
+    await session.run_sync(write)
+    await session.commit()
+    assert recorder.take() == [created(Order, 1)]
+    other.dispose()
+
+
 @scenario(Base.metadata)
 async def test_listener_of_a_flush_that_writes_on_a_connection(front: FrontEnd, recorder: EventRecorder) -> None:
-    """E11: what it writes once the flush has sent its own is read before the COMMIT."""
+    """E11, P2: what it writes once the flush has sent its own is read before the COMMIT."""
     shown: list[tuple[object, ...]] = []
     first, *_ = await three_orders(front, recorder)
+    recorder.listen(Order, phase=Phase.AFTER_ROLLBACK)  # for which rows are kept as the flush has written them
 
     @listens_for(Order)
     async def read(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:

@@ -211,6 +211,22 @@ async def test_chain_that_feeds_itself_ends(front: FrontEnd, recorder: EventReco
     assert (recorder.take(), await front.committed_rows(AUDITS)) == ([], [])
 
 
+@scenario(Base.metadata, databases=LOCAL, cascade_limit=3)
+async def test_chain_as_long_as_it_may_be(front: FrontEnd, recorder: EventRecorder) -> None:
+    """P1, C6: what callbacks write calls callbacks again as often as the limit says."""
+    recorder.listen(Audit)
+
+    def write(audit: Audit, event_type: ModelEvent, changes: Changes | None, *, session: AnySession) -> None:
+        if audit.about < 3:
+            session.add(Audit(what="again", about=audit.about + 1))
+
+    listens_for(Audit, phase=Phase.BEFORE_COMMIT)(write)
+    await front.add(Audit(what="first", about=0))
+    await front.commit()
+    assert len(recorder.take()) == 4
+    assert await front.committed_rows(AUDITS) == [("first", 0), *(("again", number) for number in (1, 2, 3))]
+
+
 @scenario(Base.metadata, databases=[name for name in DATABASES if name != "sqlite"], cascade_limit=3)
 async def test_chain_through_other_sessions_ends(front: FrontEnd) -> None:
     """P1, C6: also where each callback commits through a session of its own."""
