@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import command, instructions
 from benchmarks.bars import MET, NOT_MET, WITHIN_NOISE, judge, time_limit, verdicts
-from benchmarks.growth import TABLES, judge_growth
+from benchmarks.growth import TABLES, judge_growth, judge_slowdown
 from benchmarks.instructions import (
     PROGRAMS,
     ROW_GROWTH_LIMIT,
@@ -251,6 +251,19 @@ def test_check_fails_where_a_bar_is_not_met(monkeypatch: pytest.MonkeyPatch) -> 
 def test_growth_is_judged_by_what_rounds_differ(extra: Spread, value: float, outcome: str) -> None:
     first, last = (GrowthRow(1, 9.0, 10.0, taken, Spread.of([1.1])) for taken in (Spread(1.0, 0.9, 1.1), extra))
     assert judge_growth("overhead", first, last) == Verdict("overhead", 1.5, value, outcome)
+
+
+@pytest.mark.parametrize(
+    ("last", "outcome"),
+    [
+        (Spread(1.2, 1.1, 1.3), MET),
+        (Spread(1.5, 1.2, 1.6), WITHIN_NOISE),
+        (Spread(1.5, 1.4, 1.6), NOT_MET),
+    ],
+)
+def test_slowdown_is_judged_by_what_turns_differ(last: Spread, outcome: str) -> None:
+    verdict = judge_slowdown("ratio", Spread(1.2, 1.1, 1.25), last)
+    assert (verdict.limit, verdict.value, verdict.outcome) == (1.1, last.median / 1.2, outcome)
 
 
 def test_instruction_counts_that_regress() -> None:

@@ -96,9 +96,11 @@ class Worker:
         """Time transactions of so many savepoints."""
         return self._long(count, lambda long: long.savepoints(variants, count=count, repeats=repeats))
 
-    def transactions(self, *, variants: list[str], count: int, blocks: int) -> dict[str, dict[str, list[int]]]:
+    def transactions(
+        self, *, variants: list[str], count: int, blocks: int, turns: int
+    ) -> dict[str, dict[str, list[list[int]]]]:
         """Time the transactions of one session."""
-        return self._long(1, lambda long: long.transactions(variants, count=count, blocks=blocks))
+        return self._long(1, lambda long: long.transactions(variants, count=count, blocks=blocks, turns=turns))
 
     def bulk(self, *, ways: list[str], operation: str, rows: int, repeats: int) -> dict[str, list[int]]:
         """Time statements that write all of so many rows, and objects that do."""

@@ -77,31 +77,37 @@ class LongSessions:
             taken[variant] = watch.processor[_UNCOUNTED:]
         return taken
 
-    def transactions(self, variants: Sequence[str], *, count: int, blocks: int) -> dict[str, dict[str, list[int]]]:
-        """Commit ``count`` times in one session of each variant, in blocks that take turns.
+    def transactions(
+        self, variants: Sequence[str], *, count: int, blocks: int, turns: int
+    ) -> dict[str, dict[str, list[list[int]]]]:
+        """Commit ``count`` times in one session of each variant, in blocks, and in so many turns in each block.
 
         Returns:
-            By variant the nanoseconds of each block of commits, and how many objects the garbage collector knows of
-            after each block more than before the first.
+            By variant and block, for each turn, the nanoseconds of its commits, and how many objects the garbage
+            collector knows of after it more than before.
         """
         sessions = {variant: self._stage.session(variant, expire=False) for variant in variants}
         rows: dict[str, Row] = {}
-        taken: dict[str, dict[str, list[int]]] = {variant: {"processor": [], "objects": []} for variant in variants}
+        taken: dict[str, dict[str, list[list[int]]]] = {
+            variant: {"processor": [[] for _ in range(blocks)], "objects": [[] for _ in range(blocks)]}
+            for variant in variants
+        }
         for variant, session in sessions.items():
             rows[variant] = session.scalars(select(MODEL).limit(1)).one()
             for _ in range(_UNCOUNTED):
                 self._change(rows[variant])
                 session.commit()  # all sessions share the one connection that memory has
-        for _ in range(blocks):
-            for variant, session in sessions.items():
+        for turn in range(blocks * turns):
+            block = turn // turns
+            for variant in variants if turn % 2 else reversed(variants):
                 before = _tracked_objects()
                 watch = Stopwatch()
                 with watch:
-                    for _ in range(count // blocks):
+                    for _ in range(count // blocks // turns):
                         self._change(rows[variant])
-                        session.commit()
-                taken[variant]["processor"] += watch.processor
-                taken[variant]["objects"].append(_tracked_objects() - before)
+                        sessions[variant].commit()
+                taken[variant]["processor"][block] += watch.processor
+                taken[variant]["objects"][block].append(_tracked_objects() - before)
         for session in sessions.values():
             session.close()
         return taken
