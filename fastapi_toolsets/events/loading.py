@@ -8,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import ARRAY, Integer, Uuid, bindparam, cast, func, select, tuple_, update
 from sqlalchemy.orm import make_transient_to_detached
-from sqlalchemy.orm.attributes import set_committed_value
 
 from . import compatibility
 from .plan import state_of
@@ -75,8 +74,7 @@ def detached_copy(plan: Plan, row: Mapping[str, object]) -> object:
         row: The row's column attributes.
     """
     instance = plan.mapper.class_manager.new_instance()
-    for key, value in row.items():
-        set_committed_value(instance, key, value)
+    compatibility.set_loaded(state_of(instance), instance, row)
     make_transient_to_detached(instance)
     compatibility.announce_refresh(state_of(instance), row.keys())
     return instance

@@ -104,7 +104,14 @@ class RowRecord(Record):
             self.keys = self.before = ()
 
     def _resolved(self, values: dict[str, Any]) -> Iterator[Change]:
-        for change in self.changes:
+        if self._changes is None:
+            columns = self.plan.columns
+            for key, old in zip(self.keys, self.before, strict=True):
+                new = values[key]
+                if old is not new and columns[key].equal(old, new) is not True:
+                    yield key, None if old is NO_VALUE else old, new
+            return
+        for change in self._changes:
             key, old, new = change
             if key not in values or isinstance(new, Members):
                 yield change
