@@ -192,6 +192,12 @@ Without it a flush that follows a commit given up half-way could not be told fro
 """
 
 
+def owns_connection(transaction: SessionTransaction, connection: Connection) -> bool:
+    """Whether a root transaction took a connection from an engine and will give it back (:data:`connections_of`)."""
+    entry = connections_of(transaction).get(connection)
+    return entry is not None and entry[3]
+
+
 def begun_transactions(transaction: SessionTransaction) -> set[Transaction]:
     """Return the database transactions that a root transaction began (:data:`connections_of`), also ended."""
     return {entry[1] for entry in connections_of(transaction).values()}

@@ -36,16 +36,20 @@ class LentConnections:
 
     def lend(self, connection: Connection) -> None:
         """Follow what is sent on a connection from now on."""
-        if connection not in self._connections:
+        session = self._session()
+        root = None if session is None else session.get_transaction()
+        if root is not None and connection not in self._connections:
             self._connections[connection] = None
             for name, listener in self._listeners():
-                event.listen(connection, name, listener)
+                # On one that the session was given, other sessions write, too: what they flush passes nobody by.
+                if name != "before_execute" or compatibility.owns_connection(root, connection):
+                    event.listen(connection, name, listener)
 
     def take_back(self) -> None:
         """Follow none of them any more: one that is not the session's own outlives its transaction."""
         for connection in self._connections:
             for name, listener in self._listeners():
-                if event.contains(connection, name, listener):  # not if lending it was interrupted
+                if event.contains(connection, name, listener):
                     event.remove(connection, name, listener)
         self._connections.clear()
 
