@@ -210,11 +210,7 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
 def check_past_session(subject: Subject, events: object, hears: Collection[ModelEvent], policy: BulkPolicy) -> None:
     """Complain about a statement that is sent to a connection, where nobody can tell what it does.
 
-    Args:
-        subject: What the statement writes.
-        events: The execution option ``events``; ``None`` where the statement has none.
-        hears: What rows can become by the statement.
-        policy: What the session does about a statement that nobody is told of.
+    Takes what :func:`to_tell` takes.
 
     Raises:
         BulkEventsError: ``events`` is no truth value.

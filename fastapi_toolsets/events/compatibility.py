@@ -11,7 +11,7 @@ import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from sqlalchemy.orm import InstanceState, SessionTransaction, attributes, mapperlib
@@ -185,17 +185,22 @@ the public ``connections``, which gives the connections only.
 """
 
 
-is_ending: Callable[[SessionTransaction], object] = attrgetter("_current_fn")
-"""Whether ``commit()`` or ``prepare()`` of a transaction is under way (``_StateChange._current_fn``, which one it is).
+is_own: Callable[[tuple[Connection, Transaction, bool, bool]], bool] = itemgetter(3)
+"""Whether a session took a connection from an engine by itself, of an entry of :data:`connections_of`."""
 
-Without it a flush that follows a commit given up half-way could not be told from one that the commit itself makes.
+
+is_ending: Callable[[SessionTransaction], object] = attrgetter("_current_fn")
+"""Whether a method that ends a transaction is under way (``_StateChange._current_fn``, which one it is).
+
+Without it a flush that follows a commit given up half-way could not be told from one that the commit itself makes, nor
+the rollback of a session's savepoint from that of somebody else's.
 """
 
 
 def owns_connection(transaction: SessionTransaction, connection: Connection) -> bool:
-    """Whether a root transaction took a connection from an engine and will give it back (:data:`connections_of`)."""
+    """Whether a root transaction took a connection from an engine by itself (:data:`connections_of`)."""
     entry = connections_of(transaction).get(connection)
-    return entry is not None and entry[3]
+    return entry is not None and is_own(entry)
 
 
 def begun_transactions(transaction: SessionTransaction) -> set[Transaction]:

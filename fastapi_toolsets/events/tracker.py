@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
@@ -239,7 +238,7 @@ class Tracker:
         if root is None or not (journal.root.writes or journal):
             return
         connections = compatibility.connections_of(root).values()
-        now.borrows = not all(map(_is_own, connections))
+        now.borrows = not all(map(compatibility.is_own, connections))
         now.lost = outcome.are_lost(connections)
         if now.lost:
             warn(
@@ -372,6 +371,3 @@ class Tracker:
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := open_savepoint(session) or session.get_transaction()) is not None:
             transaction.close()
-
-
-_is_own: Callable[[tuple[object, ...]], bool] = itemgetter(3)
