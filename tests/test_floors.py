@@ -49,6 +49,7 @@ FLOORS = {
     "fastapi_toolsets.events.ordering": 2,
     "fastapi_toolsets.events.outcome": 2,
     "fastapi_toolsets.events.outliving": 2,
+    "fastapi_toolsets.events.passing_by": 2,
     "fastapi_toolsets.events.queue": 2,
     "fastapi_toolsets.events.recording": 2,
     "fastapi_toolsets.events.rows": 2,

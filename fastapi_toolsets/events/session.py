@@ -6,21 +6,18 @@ import contextlib
 import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransactionOrigin
 
-from ..errors import PlainSessionWarning, SessionClassError, SessionOptionError
+from ..errors import SessionClassError, SessionOptionError
 from . import compatibility, outcome
 from .crossing import checked_backend
-from .host import caller_of
 from .loading import OwnArguments
-from .plans import plans
+from .passing_by import notice_plain_session
 from .registry import check_callable, registry
 from .tracker import Tracker
 from .types import SessionOptions
-from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -225,8 +222,6 @@ def _is_number(value: object, kind: type) -> bool:
 _SUBTRANSACTION = SessionTransactionOrigin.SUBTRANSACTION
 _installing = threading.Lock()
 _installed = False
-_passed_by: WeakKeyDictionary[Mapper[Any], list[object]] = WeakKeyDictionary()
-"""The callbacks that a warning was given for, by mapper."""
 
 
 def install() -> None:
@@ -328,7 +323,7 @@ def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
     if isinstance(session, SyncEventSession):
         session._tracker.capture.after_flush(session, flush_context)
     else:
-        _notice_plain_session(session, flush_context)
+        notice_plain_session(session, flush_context)
 
 
 def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
@@ -341,7 +336,9 @@ def _before_commit(session: SyncEventSession) -> None:
 
 
 def _after_commit(session: SyncEventSession) -> None:
-    session._tracker.after_commit(session)
+    tracker = session._tracker
+    if tracker.journal.touched:
+        tracker.after_commit(session)
 
 
 def _after_rollback(session: SyncEventSession) -> None:
@@ -367,37 +364,6 @@ def _settle(session: Session, interruption: BaseException) -> None:
 
 
 compatibility.ClosingTransaction.settle = _settle
-
-
-def _notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:
-    """Warn once for each model that has listeners and was flushed by a session that calls none."""
-    for mapper in compatibility.flushed_states(flush_context):
-        plan = plans.by_mapper[mapper]
-        if plan is None or plan.passed_by:
-            continue
-        plan.passed_by = True
-        callbacks = [listener.callback for listener in plan.listeners]
-        known = _passed_by.setdefault(mapper, [])
-        if not all(callback in known for callback in callbacks):
-            known += callbacks
-            warn(
-                f"{mapper.class_.__qualname__} has listeners, but was flushed by {_described(caller_of(session))}",
-                PlainSessionWarning,
-            )
-
-
-def _described(session: object) -> str:
-    """Name a session without events, and what to use instead."""
-    is_sync = isinstance(session, Session)
-    ours, factory = ("SyncEventSession", "sessionmaker") if is_sync else ("EventSession", "async_sessionmaker")
-    name, instead = type(session).__name__, f"make its factory with {factory}(..., class_={ours})"
-    for base in type(session).__mro__:
-        # A factory makes a class of its own, which looks like one of SQLAlchemy's: the user's is behind it.
-        if not base.__module__.startswith("sqlalchemy.") and hasattr(base, "commit"):
-            name = f"{base.__module__}.{base.__qualname__}"
-            instead = f"give its factory a class that derives from both, class Name({ours}, {base.__name__})"
-            break
-    return f"a session of class {name}, which calls none of them: {instead}"
 
 
 registry.subscribe(install)

@@ -49,6 +49,7 @@ class Tracker:
         bulk: What follows the session's bulk statements.
         dispatch: What calls callbacks right now.
         now: The current transaction.
+        journal: What it has done.
         settles: Whether whoever has called ``commit()`` settles what an interruption leaves.
     """
 
@@ -56,10 +57,10 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self.now: Transaction = Transaction()
-        self._journal = Journal()
-        self.capture: Capture = Capture(self._journal, self.now)
-        self.bulk: BulkWrites = BulkWrites(self._journal, self.now, self.capture, options.on_bulk_write)
-        self._voting = Voting(self._journal, self.now, options)
+        self.journal = Journal()
+        self.capture: Capture = Capture(self.journal, self.now)
+        self.bulk: BulkWrites = BulkWrites(self.journal, self.now, self.capture, options.on_bulk_write)
+        self._voting = Voting(self.journal, self.now, options)
         self.dispatch: Telling | None = None
         self._warned_joined = False
         self.settles = False
@@ -72,7 +73,7 @@ class Tracker:
                 return
             session.begin()  # as adding an object would: what ends it ends the callback's hope, too
         self.now.follows = True
-        self._journal.frame(open_savepoint(session)).on_commit.append((callback, arguments))
+        self.journal.frame(open_savepoint(session)).on_commit.append((callback, arguments))
 
     # What the session's events call.
 
@@ -88,7 +89,7 @@ class Tracker:
             return  # a flush after a commit that has failed, or was given up
         if _BEFORE_COMMIT in registry.phases:
             self._voting.hold(session)
-        if self._journal.touched:
+        if self.journal.touched:
             self._prepare(session, root)
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
@@ -106,6 +107,7 @@ class Tracker:
         """Follow what is sent on a connection that the session hands out, until the transaction ends."""
         if self.now.lent is None:
             self.now.lent = LentConnections(session, self.bulk)
+            self.now.follows = True
         self.now.lent.lend(connection)
 
     def before_commit(self, session: Session) -> None:
@@ -118,11 +120,12 @@ class Tracker:
             # first time it was for an enclosing transaction, whose commit() releases what is open before its own.
             now.outer_commit = now.outer_commit or now.announced is nested
             now.announced = nested
+            now.follows = True
             return
         now.outer_commit = False
         now.committing = True
         votes = _BEFORE_COMMIT in registry.phases
-        if votes or self._journal.touched:
+        if votes or self.journal.touched:
             now.follows = True
             if votes:
                 self._voting.hold(session)
@@ -134,10 +137,7 @@ class Tracker:
 
     def after_commit(self, session: Session) -> None:
         """Take note that a savepoint was released, or the root transaction really committed."""
-        journal = self._journal
-        if not journal.touched:
-            return
-        now = self.now
+        journal, now = self.journal, self.now
         nested = session.get_nested_transaction() and open_savepoint(session)
         if nested is not None:
             now.released = nested
@@ -170,21 +170,24 @@ class Tracker:
     def before_expiry(self) -> None:
         """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them."""
         self.before_use()
-        if self._journal.touched:
-            for frame in (*self._journal.told, *self._journal.frames()):
+        if self.journal.touched:
+            for frame in (*self.journal.told, *self.journal.frames()):
                 for record in frame.gone:
                     take_snapshot(record)
 
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""
+        now = self.now
         if transaction.nested:
             if self.capture.written:
                 self._end_flush(session, transaction)
             self._end_savepoint(session, transaction)
-        elif self.now.committed is not None:
+        elif now.committed is not None:
             self._deliver(session, transaction)
-        else:
+        elif now.follows or self.capture.flushes:
             self._forget(session)
+        else:
+            now.forget_unheard()
 
     def settle(self, session: Session, interruption: BaseException) -> None:
         """End a transaction that no event says has ended, since giving its connection back was interrupted."""
@@ -198,7 +201,7 @@ class Tracker:
 
     def after_root_create(self) -> None:
         """Forget what is left of a transaction whose end nobody could settle: it has committed nothing."""
-        now, journal = self.now, self._journal
+        now, journal = self.now, self.journal
         if now.committed is None and (journal.touched or self.capture.flushes):
             wrote, past_flush = now.wrote, journal.past_flush
             journal.clear()
@@ -219,11 +222,11 @@ class Tracker:
 
     def _end_savepoint(self, session: Session, savepoint: SessionTransaction) -> None:
         if self.now.released is not savepoint:
-            self._journal.drop(savepoint)
+            self.journal.drop(savepoint)
             return
         self.now.released = None
         parent = open_savepoint(session)
-        self._journal.release(savepoint, parent)
+        self.journal.release(savepoint, parent)
         if self.now.announced is not savepoint:
             self.now.outer_commit = False  # it was this savepoint's own commit() that released another one first
         elif parent is None and self.now.outer_commit:
@@ -234,7 +237,7 @@ class Tracker:
 
     def _prepare(self, session: Session, root: SessionTransaction | None) -> None:
         """Complete what callbacks will read, now that everything is flushed and the transaction still open."""
-        now, journal = self.now, self._journal
+        now, journal = self.now, self.journal
         if root is None or not (journal.root.writes or journal):
             return
         connections = compatibility.connections_of(root).values()
@@ -270,7 +273,7 @@ class Tracker:
 
     def _forget(self, session: Session, interruption: BaseException | None = None) -> None:
         """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
-        journal = self._journal
+        journal = self.journal
         if self.now.follows:  # otherwise nothing was recorded, nor written past a flush
             if journal:
                 root, unknown = self.now.prepared, False
@@ -290,7 +293,7 @@ class Tracker:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
         if self.dispatch is None and self.now.told is None and interruption is None and observation.current is None:
-            calls = straight_calls(self._journal)
+            calls = straight_calls(self.journal)
             if calls is not None:
                 self._run(session, Straight(self, session, states, calls), _AFTER_COMMIT)
                 return
@@ -308,12 +311,12 @@ class Tracker:
         if dispatch is not None:
             # A callback has ended a transaction: its events come after those that wait.
             dispatch.states[:] = dict.fromkeys((*dispatch.states, *states))
-            dispatch.add(phase, self.now.told, self._journal.whole())
-            self._journal.clear()
+            dispatch.add(phase, self.now.told, self.journal.whole())
+            self.journal.clear()
             self.now.begin_again()
             return
         new = self._new_dispatch(session, states)
-        new.add(phase, self.now.told, self._journal.whole())
+        new.add(phase, self.now.told, self.journal.whole())
         if interruption is not None:
             new.interrupt(interruption)
         self._run(session, new, phase)
@@ -326,7 +329,7 @@ class Tracker:
         """
         try:
             self.dispatch = dispatch
-            self._journal.clear()
+            self.journal.clear()
             self.now.begin_again()
             if compatibility.begin_block(session) is None:
                 dispatch.run(phase)
@@ -335,7 +338,7 @@ class Tracker:
                     dispatch.run(phase)
         except BaseException:
             if self.now.committed is not None:
-                self._journal.clear()
+                self.journal.clear()
                 self.now.begin_again()
             dispatch.report_untold()
             raise

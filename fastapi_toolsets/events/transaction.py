@@ -39,7 +39,7 @@ class Transaction:
         told: The batch of its ``BEFORE_COMMIT`` callbacks.
         telling: Whether they are being called.
         wrote: Whether anything was written, listened to or not.
-        follows: Whether there is anything to do when a flush is over.
+        follows: Whether there is anything to do when a flush is over, or more to forget than that nobody heard of it.
         lent: The connections that were handed out, once any was.
     """
 
@@ -71,6 +71,10 @@ class Transaction:
         self.wrote: bool = False
         self.follows: bool = False
         self.committed: SessionTransaction | None = None  # last: until then it has not begun again
+
+    def forget_unheard(self) -> None:
+        """Forget the transaction where it follows nothing: that is much less to forget."""
+        self.wrote = self.committing = False
 
 
 def open_savepoint(session: Session) -> SessionTransaction | None:

@@ -1,0 +1,52 @@
+"""Notices models whose listeners a session without events passes by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.orm import Session
+
+from ..errors import PlainSessionWarning
+from . import compatibility
+from .host import caller_of
+from .plans import plans
+from .warn import warn
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Mapper
+    from sqlalchemy.orm.unitofwork import UOWTransaction
+
+_passed_by: WeakKeyDictionary[Mapper[Any], list[object]] = WeakKeyDictionary()
+"""The callbacks that a warning was given for, by mapper."""
+
+
+def notice_plain_session(session: Session, flush_context: UOWTransaction) -> None:
+    """Warn once for each model that has listeners and was flushed by a session that calls none."""
+    for mapper in compatibility.flushed_states(flush_context):
+        plan = plans.by_mapper[mapper]
+        if plan is None or plan.passed_by:
+            continue
+        plan.passed_by = True
+        callbacks = [listener.callback for listener in plan.listeners]
+        known = _passed_by.setdefault(mapper, [])
+        if not all(callback in known for callback in callbacks):
+            known += callbacks
+            warn(
+                f"{mapper.class_.__qualname__} has listeners, but was flushed by {_described(caller_of(session))}",
+                PlainSessionWarning,
+            )
+
+
+def _described(session: object) -> str:
+    """Name a session without events, and what to use instead."""
+    is_sync = isinstance(session, Session)
+    ours, factory = ("SyncEventSession", "sessionmaker") if is_sync else ("EventSession", "async_sessionmaker")
+    name, instead = type(session).__name__, f"make its factory with {factory}(..., class_={ours})"
+    for base in type(session).__mro__:
+        # A factory makes a class of its own, which looks like one of SQLAlchemy's: the user's is behind it.
+        if not base.__module__.startswith("sqlalchemy.") and hasattr(base, "commit"):
+            name = f"{base.__module__}.{base.__qualname__}"
+            instead = f"give its factory a class that derives from both, class Name({ours}, {base.__name__})"
+            break
+    return f"a session of class {name}, which calls none of them: {instead}"
