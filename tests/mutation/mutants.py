@@ -27,6 +27,7 @@ MODULES = (
     "tracker",
     "voting",
     "lent_connections",
+    "passing_by",
     "transaction",
     "plan",
     "plans",
