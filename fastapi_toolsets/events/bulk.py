@@ -65,10 +65,9 @@ class BulkWrites:
         self._policy: BulkPolicy = policy
         self._is_executing = False
 
-    @property
-    def is_sending(self) -> bool:
+    def is_sending(self, session: Session) -> bool:
         """Whether what is sent to the database right now is the session's own."""
-        return self._is_executing or (self._capture.flushes and not self._capture.written)
+        return self._is_executing or bool(compatibility.is_flushing(session))
 
     @contextmanager
     def sending(self, session: Session, *, undoes: bool = False) -> Generator[None]:

@@ -197,6 +197,14 @@ the rollback of a session's savepoint from that of somebody else's.
 """
 
 
+is_flushing: Callable[[Session], object] = attrgetter("_warn_on_events")
+"""Whether the unit of work is sending its statements right now.
+
+``Session._warn_on_events``, by which SQLAlchemy warns of what has no place there; it is off while the listeners of
+``before_flush`` and ``after_flush`` run. Without it what they send on a connection could not be told from a flush.
+"""
+
+
 def owns_connection(transaction: SessionTransaction, connection: Connection) -> bool:
     """Whether a root transaction took a connection from an engine by itself (:data:`connections_of`)."""
     entry = connections_of(transaction).get(connection)

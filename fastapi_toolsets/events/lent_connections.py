@@ -64,7 +64,10 @@ class LentConnections:
         parameters: object,  # noqa: ARG002 - the same
         options: Mapping[str, Any],
     ) -> None:
-        if isinstance(statement, (Insert, Update, Delete)) and not self._bulk.is_sending:
+        session = self._session()
+        if session is None or self._bulk.is_sending(session):
+            return
+        if isinstance(statement, (Insert, Update, Delete)):
             self._bulk.check_past_session(statement, options.get("events"))
 
     def _before_cursor_execute(self, *arguments: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
@@ -73,7 +76,7 @@ class LentConnections:
         if statement is None:  # exec_driver_sql()
             statement = arguments[2]
         session = self._session()
-        if session is None or self._bulk.is_sending:
+        if session is None or self._bulk.is_sending(session):
             return
         if isinstance(statement, RollbackToSavepointClause):
             undoes = not _rolls_back_savepoint(session)

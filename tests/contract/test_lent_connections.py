@@ -378,9 +378,12 @@ async def test_two_connections_of_one_session(front: FrontEnd, recorder: EventRe
     other.dispose()
 
 
+@pytest.mark.parametrize("name", ["before_flush", "after_flush", "after_flush_postexec"])
 @scenario(Base.metadata)
-async def test_listener_of_a_flush_that_writes_on_a_connection(front: FrontEnd, recorder: EventRecorder) -> None:
-    """E11, P2: what it writes once the flush has sent its own is read before the COMMIT."""
+async def test_listener_of_a_flush_that_writes_on_a_connection(
+    front: FrontEnd, recorder: EventRecorder, name: str
+) -> None:
+    """E11, P2: what it writes before the flush sends its own, or after, is read before the COMMIT."""
     shown: list[tuple[object, ...]] = []
     first, *_ = await three_orders(front, recorder)
     recorder.listen(Order, phase=Phase.AFTER_ROLLBACK)  # for which rows are kept as the flush has written them
@@ -389,11 +392,29 @@ async def test_listener_of_a_flush_that_writes_on_a_connection(front: FrontEnd, 
     async def read(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
         shown.append((order.id, order.note))
 
-    def write(session: Session, _context: object) -> None:
+    def write(session: Session, *_: object) -> None:
         session.connection().execute(ORDERS.update().values(note="raw"), execution_options=UNHEARD)
 
-    event.listen(front.sync_session, "after_flush", write)
+    event.listen(front.sync_session, name, write)
     first.status = "paid"
     await front.commit()
     assert shown == [(1, "raw")]
     assert recorder.take() == [updated(Order, 1, status=("new", "paid"))]
+
+
+@pytest.mark.parametrize("name", ["before_flush", "after_flush"])
+@scenario(NoticeBase.metadata, databases=("sqlite",), on_bulk_write="raise")
+async def test_listener_of_a_flush_is_not_taken_for_the_flush(
+    front: FrontEnd, recorder: EventRecorder, name: str
+) -> None:
+    """B1: what it sends on the session's connection passes its model's listeners by."""
+    recorder.listen(Letter)
+
+    def write(session: Session, *_: object) -> None:
+        session.connection().execute(update(Letter).values(text="raw"))
+
+    event.listen(front.sync_session, name, write)
+    await front.add_all([Letter(id=1, text="new")])
+    with pytest.raises(BulkWriteError):
+        await front.commit()
+    assert recorder.take() == []

@@ -297,6 +297,25 @@ def test_in_place_changes_are_modifications(session: Session) -> None:
     assert set(compatibility.unflushed_states(session)[0]) == {instance_state(parent)}
 
 
+def test_only_its_own_statements_are_sent_while_a_flush_is_under_way(engine: Engine, session: Session) -> None:
+    """``Session._warn_on_events``: not while the listeners of ``before_flush`` and ``after_flush`` send theirs."""
+    sent: list[tuple[str, bool]] = []
+
+    def send(session: Session, *_: object) -> None:
+        session.connection().exec_driver_sql("SELECT 1")
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        sent.append((statement.split()[0], bool(compatibility.is_flushing(session))))
+
+    for name in ("before_flush", "after_flush", "after_flush_postexec"):
+        event.listen(session, name, send)
+    session.add(Parent(id=1))
+    session.commit()
+    assert sent == [("SELECT", False), ("INSERT", True), ("SELECT", False), ("SELECT", False)]
+    assert compatibility.is_flushing(session) is False
+
+
 # Transactions
 
 
