@@ -306,7 +306,7 @@ def test_only_its_own_statements_are_sent_while_a_flush_is_under_way(engine: Eng
 
     @event.listens_for(engine, "before_cursor_execute")
     def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        sent.append((statement.split()[0], bool(compatibility.is_flushing(session))))
+        sent.append((statement.split(maxsplit=1)[0], bool(compatibility.is_flushing(session))))
 
     for name in ("before_flush", "after_flush", "after_flush_postexec"):
         event.listen(session, name, send)
