@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlalchemy.engine import Connection, ExecutionContext
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import Session, SessionTransaction
 
     from .bulk import BulkWrites
 
@@ -34,11 +34,9 @@ class LentConnections:
         self._session = ref(session)
         self._bulk = bulk
 
-    def lend(self, connection: Connection) -> None:
-        """Follow what is sent on a connection from now on."""
-        session = self._session()
-        root = None if session is None else session.get_transaction()
-        if root is not None and connection not in self._connections:
+    def lend(self, root: SessionTransaction, connection: Connection) -> None:
+        """Follow what is sent on a connection of the transaction from now on."""
+        if connection not in self._connections:
             self._connections[connection] = None
             for name, listener in self._listeners():
                 # On one that the session was given, other sessions write, too: what they flush passes nobody by.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
 from . import compatibility, observation, outcome
@@ -108,7 +108,8 @@ class Tracker:
         if self.now.lent is None:
             self.now.lent = LentConnections(session, self.bulk)
             self.now.follows = True
-        self.now.lent.lend(connection)
+        root = cast("SessionTransaction", session.get_transaction())  # which the connection was asked of
+        self.now.lent.lend(root, connection)
 
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it."""

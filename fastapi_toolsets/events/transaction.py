@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Lent(Protocol):
     """The connections that were handed out in a transaction; see ``lent_connections``."""
 
-    def lend(self, connection: Connection) -> None:
-        """Follow one from now on."""
+    def lend(self, root: SessionTransaction, connection: Connection) -> None:
+        """Follow one of the transaction from now on."""
         ...
 
     def take_back(self) -> None:

@@ -40,7 +40,7 @@ PLACES = (
 TESTS = (*PLACES, "-k", CHOICE)
 """What runs against each mutant: SQLite, and the servers only where the core has something to ask of them."""
 OPTIONS = ("-p", "no:cacheprovider", "-q", "-o", "tmp_path_retention_policy=failed")
-ONCE = ("session.install", "passing_by.notice_plain_session", "outcome.install")
+ONCE = ("session.install", "passing_by.notice_plain_session", "passing_by._described", "outcome.install")
 """Functions that do something the first time only, or for a model, which is before the first fork."""
 
 Outcomes = dict[str, str]
