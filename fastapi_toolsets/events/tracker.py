@@ -106,8 +106,8 @@ class Tracker:
     def lend(self, session: Session, connection: Connection) -> None:
         """Follow what is sent on a connection that the session hands out, until the transaction ends."""
         if self.now.lent is None:
+            self.now.follows = True  # first: what is lent has to be taken back
             self.now.lent = LentConnections(session, self.bulk)
-            self.now.follows = True
         root = cast("SessionTransaction", session.get_transaction())  # which the connection was asked of
         self.now.lent.lend(root, connection)
 
@@ -119,9 +119,9 @@ class Tracker:
         if nested is not None:
             # This fires for a savepoint's release too, and names no transaction. Twice for the same savepoint: the
             # first time it was for an enclosing transaction, whose commit() releases what is open before its own.
+            now.follows = True
             now.outer_commit = now.outer_commit or now.announced is nested
             now.announced = nested
-            now.follows = True
             return
         now.outer_commit = False
         now.committing = True

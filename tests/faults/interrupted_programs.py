@@ -113,7 +113,12 @@ class Program:
             await self._step("close", interrupted=False)
 
     async def _is_usable(self) -> bool:
-        """Whether the session does anything but be closed: not where an interrupt came right after a COMMIT."""
+        """Whether the session does anything but be closed: not where an interrupt came right after a COMMIT.
+
+        Nor where it came inside SQLAlchemy's own ``add`` (``Session._save_impl``): no flush can sort what is half added.
+        """
+        if any(sqlalchemy.inspect(obj).insert_order is None for obj in self._session.sync_session.new):
+            return False
         try:
             await self._session.execute(text("SELECT 1"))
         except InvalidRequestError:
