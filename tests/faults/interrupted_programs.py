@@ -115,7 +115,7 @@ class Program:
     async def _is_usable(self) -> bool:
         """Whether the session does anything but be closed: not where an interrupt came right after a COMMIT.
 
-        Nor where it came inside SQLAlchemy's own ``add`` (``Session._save_impl``): no flush can sort what is half added.
+        Nor where it came inside SQLAlchemy's own ``add`` (``Session._save_impl``), which no flush can sort then.
         """
         if any(sqlalchemy.inspect(obj).insert_order is None for obj in self._session.sync_session.new):
             return False
