@@ -9,6 +9,8 @@ import asyncio
 import gc
 import os
 import random
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -138,9 +140,22 @@ def wait_for_no_lock(connection: DBAPIConnection, _: object) -> None:
     cursor.close()
 
 
+@asynccontextmanager
+async def patient(front: FrontEnd) -> AsyncGenerator[Any]:
+    """Begin a transaction that waits for locks: a connection's thread may still send a COMMIT that was cancelled."""
+    async with entered(front.engine.begin()) as connection:
+        if front.database.name != "sqlite":
+            yield connection
+            return
+        await resolve(connection.exec_driver_sql("PRAGMA busy_timeout = 10000"))
+        yield connection
+        await resolve(connection.exec_driver_sql("PRAGMA busy_timeout = 0"))
+
+
 async def tables(front: FrontEnd) -> Rows:
-    orders = await front.committed_rows(select(Order.id, Order.quantity))
-    audits = await front.committed_rows(select(Audit.id, Audit.reason))
+    async with patient(front) as connection:
+        orders = (await resolve(connection.execute(select(Order.id, Order.quantity)))).all()
+        audits = (await resolve(connection.execute(select(Audit.id, Audit.reason)))).all()
     return {
         **{(Order, (identity,)): {"id": identity, "quantity": quantity} for identity, quantity in orders},
         **{(Audit, (identity,)): {"id": identity, "reason": reason} for identity, reason in audits},
@@ -148,6 +163,6 @@ async def tables(front: FrontEnd) -> Rows:
 
 
 async def empty(front: FrontEnd) -> None:
-    async with entered(front.engine.begin()) as connection:
+    async with patient(front) as connection:
         for model in (Order, Audit):
             await resolve(connection.execute(delete(model)))
