@@ -57,7 +57,7 @@ class Tracker:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
         self.options = options
         self.now: Transaction = Transaction()
-        self.journal = Journal()
+        self.journal: Journal = Journal()
         self.capture: Capture = Capture(self.journal, self.now)
         self.bulk: BulkWrites = BulkWrites(self.journal, self.now, self.capture, options.on_bulk_write)
         self._voting = Voting(self.journal, self.now, options)
