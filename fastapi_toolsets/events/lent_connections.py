@@ -54,6 +54,11 @@ class LentConnections:
     def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
         return ("before_execute", self._before_execute), ("before_cursor_execute", self._before_cursor_execute)
 
+    def _passed_by(self) -> Session | None:
+        """Return the session, unless what is sent right now is its own."""
+        session = self._session()
+        return None if session is None or self._bulk.is_sending(session) else session
+
     def _before_execute(
         self,
         connection: Connection,  # noqa: ARG002 - SQLAlchemy calls it so
@@ -62,10 +67,7 @@ class LentConnections:
         parameters: object,  # noqa: ARG002 - the same
         options: Mapping[str, Any],
     ) -> None:
-        session = self._session()
-        if session is None or self._bulk.is_sending(session):
-            return
-        if isinstance(statement, (Insert, Update, Delete)):
+        if isinstance(statement, (Insert, Update, Delete)) and self._passed_by() is not None:
             self._bulk.check_past_session(statement, options.get("events"))
 
     def _before_cursor_execute(self, *arguments: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
@@ -73,8 +75,8 @@ class LentConnections:
         statement: object = context.invoked_statement
         if statement is None:  # exec_driver_sql()
             statement = arguments[2]
-        session = self._session()
-        if session is None or self._bulk.is_sending(session):
+        session = self._passed_by()
+        if session is None:
             return
         if isinstance(statement, RollbackToSavepointClause):
             undoes = not _rolls_back_savepoint(session)
