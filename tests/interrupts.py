@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
-from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+import threading
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -58,6 +60,22 @@ class CancelledAt:
             asyncio.get_running_loop().call_soon(cancel)
         else:
             cancel()
+
+
+@asynccontextmanager
+async def threads_of_drivers_ended() -> AsyncGenerator[None]:
+    """Wait, as the block is left, for the threads that a driver has started in it.
+
+    aiosqlite closes a connection in the connection's own thread, also when nobody waits for that any more, and the
+    thread then calls the loop: one that has been closed by then it answers with an exception of its own.
+    """
+    before = set(threading.enumerate())
+    yield
+    gc.collect()  # a connection that was left to it tells its thread to stop
+    # The driver gives its threads no name; those of asyncio and anyio, which wait for more work, have one.
+    for thread in set(threading.enumerate()) - before:
+        if thread.name.startswith("Thread-"):
+            await asyncio.to_thread(thread.join)
 
 
 class InterruptAtCall:
