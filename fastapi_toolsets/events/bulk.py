@@ -63,21 +63,17 @@ class BulkWrites:
         self._now = now
         self._capture = capture
         self._policy: BulkPolicy = policy
-        self._is_executing = False
-
-    def is_sending(self, session: Session) -> bool:
-        """Whether what is sent to the database right now is the session's own."""
-        return self._is_executing or bool(compatibility.is_flushing(session))
+        self.is_executing: bool = False
 
     @contextmanager
     def sending(self, session: Session, *, undoes: bool = False) -> Generator[None]:
         """Note that the session itself sends what may write rows past the unit of work."""
         self.note(session, undoes=undoes)
-        outer, self._is_executing = self._is_executing, True
+        outer, self.is_executing = self.is_executing, True
         try:
             yield
         finally:
-            self._is_executing = outer
+            self.is_executing = outer
 
     def note(self, session: Session, *, undoes: bool) -> None:
         """Note that rows may be written past the unit of work, or what was written before be taken back."""

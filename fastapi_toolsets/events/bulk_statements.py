@@ -158,11 +158,26 @@ def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
 
 registry.subscribe(_by_table.clear)
 
+_secondary: dict[object, bool] = {}
+
+
+def is_secondary(table: object) -> bool:
+    """Whether a relationship keeps its rows in a table, which the unit of work writes for it."""
+    known = _secondary.get(table)
+    if known is None:
+        known = _secondary[table] = any(
+            relationship.secondary is table
+            for mapper in compatibility.all_mappers()
+            for relationship in mapper.relationships
+        )
+    return known
+
 
 @event.listens_for(Mapper, "mapper_configured")
 def _check_bulk_events(mapper: Mapper[Any], class_: type) -> None:  # noqa: ARG001 - SQLAlchemy calls it so
     """Refuse a wrong ``__bulk_events__`` when the mapper is configured; a new mapper may have a known table."""
     _by_table.clear()
+    _secondary.clear()
     opted_in(mapper)
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .journal import Frame, Journal
+    from .old_values import States
     from .plan import Plan
     from .records import Change, IdentityKey, Record
     from .transaction import Transaction
@@ -71,15 +72,14 @@ class Capture:
         self._switched.clear()
         self.flushes = False  # last: as long as it is set, somebody clears
 
-    def before_flush(self, session: Session) -> None:
-        """Keep or load the old values that will be gone after the flush."""
+    def before_flush(self, session: Session, modified: States, deleted: States) -> None:
+        """Keep or load the old values that will be gone after the flush of these states."""
         if self.flushes:
             if self.written:  # it was flushed, but whoever wrote it into the journal was interrupted
                 self.after_finalized(session)
             else:
                 self.clear()
         self.flushes = True
-        modified, deleted, _ = compatibility.unflushed_states(session)
         if (modified and not olds_are_at_hand(modified)) or (deleted and not rows_are_at_hand(deleted)):
             self._olds.read(session, modified, deleted)
 

@@ -205,6 +205,15 @@ is_flushing: Callable[[Session], object] = attrgetter("_warn_on_events")
 """
 
 
+def is_of_unit_of_work(options: Mapping[str, Any]) -> bool:
+    """Whether a statement that is sent during a flush has the execution options of one for a mapper's own rows.
+
+    ``compiled_cache``, the cache of statements that each mapper has for its flushes. Without it what the listeners of a
+    mapper's events send meanwhile could not be told from the flush that calls them.
+    """
+    return options.get("compiled_cache") is not None
+
+
 def owns_connection(transaction: SessionTransaction, connection: Connection) -> bool:
     """Whether a root transaction took a connection from an engine by itself (:data:`connections_of`)."""
     entry = connections_of(transaction).get(connection)

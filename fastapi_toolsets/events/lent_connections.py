@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -9,15 +10,16 @@ from sqlalchemy import Delete, Insert, Update, event
 from sqlalchemy.sql.expression import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
 from . import compatibility
-from .bulk_statements import may_undo, may_write, subject_of
+from .bulk_statements import is_secondary, may_undo, may_write, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlalchemy.engine import Connection, ExecutionContext
-    from sqlalchemy.orm import Session, SessionTransaction
+    from sqlalchemy.orm import ClassManager, InstanceState, Mapper, Session, SessionTransaction
 
     from .bulk import BulkWrites
+    from .old_values import States
 
 
 class LentConnections:
@@ -54,10 +56,13 @@ class LentConnections:
     def _listeners(self) -> tuple[tuple[str, Callable[..., None]], ...]:
         return ("before_execute", self._before_execute), ("before_cursor_execute", self._before_cursor_execute)
 
-    def _passed_by(self) -> Session | None:
-        """Return the session, unless what is sent right now is its own."""
+    def _passed_by(self, statement: object, options: Mapping[str, Any]) -> Session | None:
+        """Return the session, unless a statement is its own."""
         session = self._session()
-        return None if session is None or self._bulk.is_sending(session) else session
+        if session is None or self._bulk.is_executing:
+            return None
+        is_flushed = compatibility.is_flushing(session) and _is_of_flush(statement, options)
+        return None if is_flushed else session
 
     def _before_execute(
         self,
@@ -67,7 +72,7 @@ class LentConnections:
         parameters: object,  # noqa: ARG002 - the same
         options: Mapping[str, Any],
     ) -> None:
-        if isinstance(statement, (Insert, Update, Delete)) and self._passed_by() is not None:
+        if isinstance(statement, (Insert, Update, Delete)) and self._passed_by(statement, options) is not None:
             self._bulk.check_past_session(statement, options.get("events"))
 
     def _before_cursor_execute(self, *arguments: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
@@ -75,7 +80,7 @@ class LentConnections:
         statement: object = context.invoked_statement
         if statement is None:  # exec_driver_sql()
             statement = arguments[2]
-        session = self._passed_by()
+        session = self._passed_by(statement, context.execution_options)
         if session is None:
             return
         if isinstance(statement, RollbackToSavepointClause):
@@ -84,6 +89,34 @@ class LentConnections:
             undoes = may_undo(statement)
         if undoes or _may_write_rows(statement):
             self._bulk.note(session, undoes=undoes)
+
+
+def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper[Any]]:
+    """Return the mappers whose own listeners a flush will call, and give its connection.
+
+    They are looked for each time, since anybody may listen at any time, and that of what has least to do with each.
+    """
+    found: list[Mapper[Any]] = []
+    for states, listeners_of in ((new, _OF_INSERT), (modified, _OF_UPDATE), (deleted, _OF_DELETE)):
+        if states:
+            for manager in set(map(_manager_of, states)):
+                before, after = listeners_of(manager.mapper.dispatch)
+                if before or after:
+                    found.append(manager.mapper)
+    return found
+
+
+_manager_of: Callable[[InstanceState[Any]], ClassManager[Any]] = attrgetter("manager")
+_OF_INSERT, _OF_UPDATE, _OF_DELETE = (
+    attrgetter(f"before_{name}", f"after_{name}") for name in ("insert", "update", "delete")
+)
+
+
+def _is_of_flush(statement: object, options: Mapping[str, Any]) -> bool:
+    """Whether the unit of work sends a statement during a flush, and no listener of its rows."""
+    if compatibility.is_of_unit_of_work(options):
+        return True
+    return isinstance(statement, (Insert, Update, Delete)) and is_secondary(statement.table)
 
 
 def _rolls_back_savepoint(session: Session) -> bool:

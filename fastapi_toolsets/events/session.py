@@ -316,7 +316,7 @@ _HOOKS = (
 
 
 def _before_flush(session: SyncEventSession, flush_context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
-    session._tracker.capture.before_flush(session)
+    session._tracker.before_flush(session)
 
 
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:

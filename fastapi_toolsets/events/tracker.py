@@ -14,7 +14,8 @@ from .delivery import report_unfinished, take_snapshot
 from .dispatch import Dispatch
 from .host import caller_of
 from .journal import Journal
-from .lent_connections import LentConnections
+from .lent_connections import LentConnections, mappers_heard
+from .loading import writing_connection
 from .observing import ObservingDispatch
 from .registry import registry
 from .straight import Straight, straight_calls
@@ -76,6 +77,13 @@ class Tracker:
         self.journal.frame(open_savepoint(session)).on_commit.append((callback, arguments))
 
     # What the session's events call.
+
+    def before_flush(self, session: Session) -> None:
+        """Keep what will be gone after the flush, and follow the connections that listeners of its rows are given."""
+        modified, deleted, new = compatibility.unflushed_states(session)
+        for mapper in mappers_heard(modified, deleted, new):
+            self.lend(session, writing_connection(session, mapper.base_mapper))
+        self.capture.before_flush(session, modified, deleted)
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""

@@ -12,6 +12,8 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import (
     JSON,
+    Column,
+    Connection,
     Engine,
     ForeignKey,
     StaticPool,
@@ -54,6 +56,21 @@ class Parent(Base):
     name: Mapped[str | None]
     settings: Mapped[dict[str, Any] | None] = mapped_column(MutableDict.as_mutable(JSON))
     children: Mapped[list[Child]] = relationship(cascade="all, delete-orphan")
+
+
+pairs = Table("pairs", Base.metadata, Column("a", ForeignKey("knots.id")), Column("b", ForeignKey("knots.id")))
+
+
+class Knot(Base):
+    __tablename__ = "knots"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(nullable=False)
+    next_id: Mapped[int | None] = mapped_column(ForeignKey("knots.id"))
+    next: Mapped[Knot | None] = relationship(remote_side=[id], post_update=True)
+    others: Mapped[list[Knot]] = relationship(
+        secondary=pairs, primaryjoin=id == pairs.c.a, secondaryjoin=id == pairs.c.b
+    )
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - as SQLAlchemy documents it
 
 
 class Child(Base):
@@ -314,6 +331,38 @@ def test_only_its_own_statements_are_sent_while_a_flush_is_under_way(engine: Eng
     session.commit()
     assert sent == [("SELECT", False), ("INSERT", True), ("SELECT", False), ("SELECT", False)]
     assert compatibility.is_flushing(session) is False
+
+
+def test_statements_of_the_unit_of_work_have_the_cache_of_their_mapper(engine: Engine, session: Session) -> None:
+    """``compiled_cache``: for the rows of mappers, versioned or not; not for a relationship's own, nor a listener's."""
+    sent: list[tuple[str, bool]] = []
+
+    def send(_mapper: object, connection: Connection, _target: object) -> None:
+        connection.execute(pairs.delete().where(pairs.c.a == 0))
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(
+        _connection: object, _cursor: object, statement: str, _parameters: object, context: Any, _: object
+    ) -> None:  # noqa: ANN401
+        words = statement.split()
+        name = " ".join(word for word in words[:3] if word in ("INSERT", "UPDATE", "DELETE", "knots", "pairs"))
+        sent.append((name, compatibility.is_of_unit_of_work(context.execution_options)))
+
+    event.listen(Knot, "after_update", send)
+    first, second = Knot(id=1), Knot(id=2)
+    first.next, first.others = second, [second]
+    session.add_all([first, second])
+    session.flush()
+    assert set(sent) == {("INSERT knots", True), ("UPDATE knots", True), ("INSERT pairs", False)}  # in no fixed order
+    sent.clear()
+    first.next_id, first.others = None, []
+    session.flush()
+    assert sorted(sent) == [("DELETE pairs", False), ("DELETE pairs", False), ("UPDATE knots", True)]
+    sent.clear()
+    session.delete(first)
+    session.delete(second)
+    session.flush()
+    assert sent == [("DELETE knots", True)]
 
 
 # Transactions
