@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, ForeignKey, Table, delete, event, select, text, update
+from sqlalchemy import Column, Connection, ForeignKey, Integer, Table, delete, event, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, joinedload, mapped_column, relationship
 
 from fastapi_toolsets.errors import BulkWriteError
@@ -26,8 +26,8 @@ class Base(DeclarativeBase):
 tagged = Table(
     "row_tagged",
     Base.metadata,
-    Column("line_id", ForeignKey("row_lines.id"), primary_key=True),
-    Column("tag_id", ForeignKey("row_tags.id"), primary_key=True),
+    Column("line_id", Integer, ForeignKey("row_lines.id"), primary_key=True),
+    Column("tag_id", Integer, ForeignKey("row_tags.id"), primary_key=True),
 )
 
 
