@@ -94,16 +94,25 @@ class LentConnections:
 def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper[Any]]:
     """Return the mappers whose own listeners a flush will call, and give its connection.
 
-    They are looked for each time, since anybody may listen at any time, and that of what has least to do with each.
+    They are looked for each time, since anybody may listen at any time: half a microsecond, of which most flushes have
+    one for all that they write.
     """
     found: list[Mapper[Any]] = []
-    for states, listeners_of in ((new, _OF_INSERT), (modified, _OF_UPDATE), (deleted, _OF_DELETE)):
-        if states:
-            for manager in set(map(_manager_of, states)):
-                before, after = listeners_of(manager.mapper.dispatch)
-                if before or after:
-                    found.append(manager.mapper)
+    if new:
+        _add_heard(found, new, _OF_INSERT)
+    if modified:
+        _add_heard(found, modified, _OF_UPDATE)
+    if deleted:
+        _add_heard(found, deleted, _OF_DELETE)
     return found
+
+
+def _add_heard(found: list[Mapper[Any]], states: States, listeners_of: Callable[[object], tuple[Any, Any]]) -> None:
+    managers = map(_manager_of, states)
+    for manager in managers if len(states) == 1 else set(managers):
+        before, after = listeners_of(manager.mapper.dispatch)
+        if before or after:
+            found.append(manager.mapper)
 
 
 _manager_of: Callable[[InstanceState[Any]], ClassManager[Any]] = attrgetter("manager")
