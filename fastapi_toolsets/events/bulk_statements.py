@@ -6,9 +6,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Executable, Insert, Table, TextClause, Update, event, inspect, select
+from sqlalchemy import Column, Executable, Insert, Sequence, Table, TextClause, Update, event, inspect, select
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.exc import UnmappedClassError
+from sqlalchemy.sql.functions import FunctionElement
 
 from ..errors import BulkEventsError, BulkWriteError, BulkWriteWarning
 from . import compatibility
@@ -67,6 +68,8 @@ def may_write(statement: object) -> bool:
     text = _text(statement)
     if text is not None:
         return not text.startswith(_READING)
+    if isinstance(statement, (FunctionElement, Sequence)):  # which SQLAlchemy selects
+        return False
     return not (isinstance(statement, Executable) and statement.is_select)
 
 

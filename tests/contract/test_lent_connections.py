@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, delete, event, insert, inspect, select, text, update
+from sqlalchemy import Connection, Sequence, create_engine, delete, event, func, insert, inspect, select, text, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import StaticPool
 
 from fastapi_toolsets.errors import BulkEventsError, BulkWriteError
+from fastapi_toolsets.events.lent_connections import FollowedConnection
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, listens_for
 
 from ..databases import TYPES
@@ -168,6 +169,9 @@ class NoticeBase(DeclarativeBase):
     type_annotation_map = TYPES
 
 
+NUMBERS = Sequence("lent_numbers", metadata=NoticeBase.metadata)
+
+
 class Letter(NoticeBase):
     __tablename__ = "lent_letters"
     __bulk_events__ = True
@@ -308,17 +312,16 @@ async def test_what_the_session_sends_itself_is_not_taken_for_somebody_elses(
 
 @scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
 async def test_connection_that_outlives_the_transaction(front: FrontEnd, recorder: EventRecorder) -> None:
-    """T9: a connection that is not the session's own is listened to only as long as the transaction lasts."""
+    """T9: a connection that is not the session's own is followed only as long as the transaction lasts."""
     recorder.listen(Order)
     with front.sync_engine.connect() as connection:
         session = front.new_session(bind=connection, dispatch_on_joined_commit=True)
-        listeners = (connection.dispatch.before_execute, connection.dispatch.before_cursor_execute)
         for end in (session.commit, session.rollback, session.close):
             await session.connection()
             await session.connection()
-            assert [len(list(each)) for each in listeners] == [0, 1]
+            assert isinstance(connection, FollowedConnection)
             await end()
-            assert [len(list(each)) for each in listeners] == [0, 0]
+            assert type(connection) is Connection
         connection.execute(ORDERS.insert().values(id=1, status="new"))
         connection.commit()
     assert recorder.take() == []
@@ -341,6 +344,89 @@ async def test_two_sessions_on_one_connection(front: FrontEnd, recorder: EventRe
         await first.close()
         await second.close()
     assert recorder.take() == [created(Order, 2), created(Order, 1)]
+
+
+@scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
+async def test_connection_of_somebody_elses_class(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T2: it goes on to do what its class does, is followed, and is what it was in the end."""
+    executed: list[object] = []
+
+    class Tracing(Connection):
+        def execute(self, statement: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 - SQLAlchemy's own
+            executed.append(statement)
+            return super().execute(statement, *arguments, **options)
+
+    recorder.listen(Order)
+    for number in (1, 2):
+        with Tracing(front.sync_engine) as connection:
+            session = front.new_session(bind=connection, dispatch_on_joined_commit=True)
+            await session.add(Order(id=number, status="new"))
+            await session.flush()
+            assert await session.connection() is connection
+            connection.execute(statement := delete(Order), execution_options=UNHEARD)
+            await session.commit()
+            assert executed.count(statement) == 1
+            assert type(connection) is Tracing
+    assert recorder.take() == []
+
+
+UPDATE_ONE = ORDERS.update().values(status="sent")
+WAYS: dict[str, Callable[[Connection], object]] = {
+    "scalar": lambda connection: connection.scalar(UPDATE_ONE.returning(ORDERS.c.id), execution_options=UNHEARD),
+    "scalars": lambda connection: connection.scalars(
+        UPDATE_ONE.returning(ORDERS.c.id), execution_options=UNHEARD
+    ).all(),
+    "its own options": lambda connection: connection.execute(UPDATE_ONE.execution_options(**UNHEARD)),
+    "the connection's": lambda connection: connection.execution_options(**UNHEARD).execute(UPDATE_ONE),
+    "of the driver": lambda connection: connection.exec_driver_sql(f"UPDATE {ORDERS.name} SET status = 'sent'"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@scenario(Base.metadata, databases=("sqlite", "postgresql"), on_bulk_write="raise")
+async def test_ways_to_execute(front: FrontEnd, recorder: EventRecorder, way: str) -> None:
+    """E11, B1: the same by each method of a connection, and wherever its options come from."""
+    await front.add(Order(id=1, status="new"))
+    recorder.listen(Order)
+    await front.flush()
+    shown: list[str] = []
+
+    @listens_for(Order)
+    def read(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append(order.status)
+
+    await on_connection(front, WAYS[way])
+    await front.commit()
+    assert (shown, recorder.take()) == (["sent"], [created(Order, 1)])
+
+
+@scenario(NoticeBase.metadata, databases=("postgresql",), on_bulk_write="raise")
+async def test_what_only_reads(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: after it nothing is read again."""
+    recorder.listen(Letter)
+    await front.add(Letter(id=1, text="new"))
+    await front.flush()
+
+    def read(connection: Connection) -> None:
+        connection.execute(select(Letter.id))
+        connection.execute(text("SELECT 1"))
+        connection.execute(func.now())
+        connection.scalar(func.now())
+        connection.scalar(NUMBERS)
+        connection.scalars(text("SELECT 2"))
+
+    with front.statements() as statements:
+        await on_connection(front, read)
+        await front.commit()
+    assert [statement.split()[1] for statement in statements] == [
+        "lent_letters.id",
+        "1",
+        "now()",
+        "now()",
+        "nextval('lent_numbers')",
+        "2",
+    ]
+    assert recorder.take() == [created(Letter, 1)]
 
 
 @scenario(Base.metadata, databases=("sqlite",))
