@@ -94,17 +94,18 @@ class FollowedConnection(Connection):
             connection.lent_by.append(lent)
             return
         before = type(connection)
-        connection.__class__ = _class_of_followed(before)
         followed = cast("FollowedConnection", connection)
         followed.class_before, followed.lent_by = before, [lent]
+        connection.__class__ = _class_of_followed(before)  # last: an interrupt leaves it whole
 
     @staticmethod
     def leave(connection: Connection, lent: LentConnections) -> None:
         """Tell it no more."""
         followed = cast("FollowedConnection", connection)
-        followed.lent_by.remove(lent)
-        if not followed.lent_by:
-            connection.__class__ = followed.class_before
+        if issubclass(type(connection), FollowedConnection):  # to follow it may have been interrupted
+            followed.lent_by = [other for other in followed.lent_by if other is not lent]
+            if not followed.lent_by:
+                connection.__class__ = followed.class_before
 
     def execute(self, statement: Any, parameters: Any = None, *, execution_options: Any = None) -> Any:  # noqa: ANN401 - SQLAlchemy's own types
         """Execute as ``Connection.execute`` does."""
