@@ -166,7 +166,7 @@ async def test_rows_deleted(front: FrontEnd, recorder: EventRecorder, statement:
 
 
 @scenario(Base.metadata)
-async def test_model_and_kind_of_statement_warn_once(front: FrontEnd, recorder: EventRecorder) -> None:
+async def test_each_kind_of_statement_warns_once(front: FrontEnd, recorder: EventRecorder) -> None:
     """B1: what the listener writes passes the model's listeners by, and they are not called."""
     await given_rows(front, recorder)
 
