@@ -16,7 +16,7 @@ from .bulk_statements import is_secondary, may_undo, may_write, subject_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from sqlalchemy.orm import ClassManager, InstanceState, Mapper, Session, SessionTransaction
+    from sqlalchemy.orm import Mapper, Session, SessionTransaction
 
     from .bulk import BulkWrites
     from .old_values import States
@@ -154,14 +154,19 @@ def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper
 
 
 def _add_heard(found: list[Mapper[Any]], states: States, listeners_of: Callable[[object], tuple[Any, Any]]) -> None:
-    managers = map(_manager_of, states)
-    for manager in managers if len(states) == 1 else set(managers):
-        before, after = listeners_of(manager.mapper.dispatch)
-        if before or after:
-            found.append(manager.mapper)
+    manager: object = None
+    known: set[Mapper[Any]] = set()
+    for state in states:
+        if state.manager is not manager:  # most are of the same class as the one before; to hash a manager takes a call
+            manager = state.manager
+            mapper = state.manager.mapper
+            if mapper not in known:
+                known.add(mapper)
+                before, after = listeners_of(mapper.dispatch)
+                if before or after:
+                    found.append(mapper)
 
 
-_manager_of: Callable[[InstanceState[Any]], ClassManager[Any]] = attrgetter("manager")
 _OF_INSERT, _OF_UPDATE, _OF_DELETE = (
     attrgetter(f"before_{name}", f"after_{name}") for name in ("insert", "update", "delete")
 )
