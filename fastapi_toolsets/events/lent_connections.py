@@ -119,7 +119,7 @@ class FollowedConnection(Connection):
 
     def exec_driver_sql(self, statement: str, parameters: Any = None, execution_options: Any = None) -> Any:  # noqa: ANN401 - the same
         """Execute as ``Connection.exec_driver_sql`` does."""
-        self._tell(statement, execution_options)
+        self._tell(statement, None)
         return super().exec_driver_sql(statement, parameters, execution_options)
 
     def _tell(self, statement: object, options: Mapping[str, Any] | None) -> None:

@@ -400,6 +400,61 @@ async def test_ways_to_execute(front: FrontEnd, recorder: EventRecorder, way: st
     assert (shown, recorder.take()) == (["sent"], [created(Order, 1)])
 
 
+@scenario(NoticeBase.metadata, databases=("sqlite",), front_ends=("sync",), on_bulk_write="raise")
+async def test_arguments_of_each_way_to_execute(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T8: parameters and options reach the statement as on any connection; B1: which is looked at in each."""
+    recorder.listen(Letter)
+    seen: list[tuple[object, object]] = []
+
+    def note(_connection: object, _cursor: object, _words: object, _values: object, context: Any, _: object) -> None:  # noqa: ANN401 - SQLAlchemy's own
+        seen.append((context.parameters, context.execution_options.get("mine")))
+
+    event.listen(front.sync_engine, "before_cursor_execute", note)
+    statement = text("SELECT :number").bindparams(number=0)
+
+    def read(connection: Connection) -> None:
+        mine = {"mine": True}
+        assert [
+            connection.execute(statement, {"number": 1}, execution_options=mine).scalar(),
+            connection.scalar(statement, {"number": 2}, execution_options=mine),
+            *connection.scalars(statement, {"number": 3}, execution_options=mine),
+            connection.exec_driver_sql("SELECT ?", (4,), mine).scalar(),
+        ] == [1, 2, 3, 4]
+
+    await on_connection(front, read)
+    assert [given for given in seen if given[0] != [()]] == [([(number,)], True) for number in (1, 2, 3, 4)]
+    event.remove(front.sync_engine, "before_cursor_execute", note)
+    ways: list[Callable[[Connection], object]] = [
+        lambda connection: connection.execute(delete(Letter)),
+        lambda connection: connection.scalar(delete(Letter).returning(Letter.id)),
+        lambda connection: connection.scalars(delete(Letter).returning(Letter.id)),
+    ]
+    for way in ways:
+        with pytest.raises(BulkWriteError):
+            await on_connection(front, way)
+
+
+@scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
+async def test_connection_lent_by_two_sessions(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T2: both are told of what is sent on it, and the second also when the first has ended."""
+    recorder.listen(Order)
+    with front.sync_engine.connect() as connection, connection.begin():
+        first, second, third = (front.new_session(bind=connection, dispatch_on_joined_commit=True) for _ in range(3))
+        for number, session in enumerate((first, second, third), start=1):
+            await session.add(Order(id=number, status="new"))
+            await session.flush()
+            assert await session.connection() is connection
+        connection.execute(delete(Order).where(Order.id < 3), execution_options=UNHEARD)
+        await first.commit()
+        await second.commit()
+        connection.execute(delete(Order), execution_options=UNHEARD)
+        await third.commit()
+        assert type(connection) is Connection
+        for session in (first, second, third):
+            await session.close()
+    assert recorder.take() == []
+
+
 @scenario(NoticeBase.metadata, databases=("postgresql",), on_bulk_write="raise")
 async def test_what_only_reads(front: FrontEnd, recorder: EventRecorder) -> None:
     """E12: after it nothing is read again."""
