@@ -73,8 +73,8 @@ async def threads_of_drivers_ended() -> AsyncGenerator[None]:
     before = set(threading.enumerate())
     yield
     gc.collect()  # a connection that was left to it tells its thread to stop
-    # The driver gives its threads no name; those of asyncio and anyio, which wait for more work, have one. In older versions
-    # the thread of a connection that nobody closed lives on: it calls nobody, and is not waited for long.
+    # The driver gives its threads no name; those of asyncio and anyio, which wait for more work, have one. In older
+    # versions the thread of a connection that nobody closed lives on: it calls nobody, and is not waited for long.
     patience = time.monotonic() + 1.0
     for thread in set(threading.enumerate()) - before:
         if thread.name.startswith("Thread-"):
