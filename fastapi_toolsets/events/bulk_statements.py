@@ -171,6 +171,7 @@ def is_secondary(table: object) -> bool:
         known = _secondary[table] = any(
             relationship.secondary is table
             for mapper in compatibility.all_mappers()
+            if mapper.configured  # no other has been flushed, and to ask one would configure it, or fail to
             for relationship in mapper.relationships
         )
     return known

@@ -1,4 +1,7 @@
-"""Notices what somebody sends on a connection that a session has handed out: no session event tells of it."""
+"""Notices what somebody sends on a connection of a session's, which handed it out, or whose flush did to a listener.
+
+No session event tells of it.
+"""
 
 from __future__ import annotations
 
@@ -140,8 +143,7 @@ def _class_of_followed(before: type[Connection]) -> type[Connection]:
 def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper[Any]]:
     """Return the mappers whose own listeners a flush will call, and give its connection.
 
-    They are looked for each time, since anybody may listen at any time: half a microsecond, of which most flushes have
-    one for all that they write.
+    They are looked for each time, since anybody may listen at any time. That takes half a microsecond for each class.
     """
     found: list[Mapper[Any]] = []
     if new:

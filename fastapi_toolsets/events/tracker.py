@@ -15,7 +15,6 @@ from .dispatch import Dispatch
 from .host import caller_of
 from .journal import Journal
 from .lent_connections import LentConnections, mappers_heard
-from .loading import OwnArguments
 from .observing import ObservingDispatch
 from .registry import registry
 from .straight import Straight, straight_calls
@@ -82,8 +81,8 @@ class Tracker:
         """Keep what will be gone after the flush, and follow the connections that listeners of its rows are given."""
         modified, deleted, new = compatibility.unflushed_states(session)
         for mapper in mappers_heard(modified, deleted, new):
-            # Asked for as the flush is about to: on the way to it the session and its ``get_bind`` know of the flush.
-            self.lend(session, session.connection(bind_arguments=OwnArguments(mapper=mapper.base_mapper)))
+            # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
+            session.connection(bind_arguments={"mapper": mapper.base_mapper})
         self.capture.before_flush(session, modified, deleted)
 
     def flushed(self, session: Session) -> None:

@@ -7,7 +7,21 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Connection, ForeignKey, Integer, Table, delete, event, select, text, update
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    delete,
+    event,
+    inspect,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, joinedload, mapped_column, relationship
 
 from fastapi_toolsets.errors import BulkWriteError
@@ -15,7 +29,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .event_models import created, deleted, table_of, updated
+from .event_models import created, declaring, deleted, table_of, updated
 from .test_bulk_notice import bulk_warnings
 
 
@@ -237,6 +251,29 @@ async def test_what_a_flush_sends_itself(front: FrontEnd, recorder: EventRecorde
     ]
     looks = [statement for statement in statements if statement.startswith("SELECT")]
     assert looks == ["SELECT 1"] * 3
+
+
+@scenario(Base.metadata, databases=("sqlite",))
+async def test_mapper_elsewhere_that_cannot_be_configured(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T8: what a listener writes makes nobody look into mappers that have not been used."""
+    recorder.listen(Tag)
+    unmapped = Table(STOCKS.name, MetaData(), Column("note", String))
+
+    class Elsewhere(DeclarativeBase): ...
+
+    class Broken(Elsewhere):
+        __tablename__ = "row_broken"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        nobody: Mapped[object] = relationship("Nobody")
+
+    def send(connection: Connection) -> None:
+        connection.execute(unmapped.update().values(note="sold"))
+
+    with heard(Line, "after_insert", send), declaring(Elsewhere):
+        await front.add(Line(id=1, text="new", tags=[Tag(id=1)]))
+        await front.commit()
+        assert not inspect(Broken).configured
+    assert recorder.take() == [created(Tag, 1)]
 
 
 @scenario(Base.metadata, databases=("sqlite",))
