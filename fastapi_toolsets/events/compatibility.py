@@ -189,12 +189,19 @@ is_own: Callable[[tuple[Connection, Transaction, bool, bool]], bool] = itemgette
 """Whether a session took a connection from an engine by itself, of an entry of :data:`connections_of`."""
 
 
-is_ending: Callable[[SessionTransaction], object] = attrgetter("_current_fn")
-"""Whether a method that ends a transaction is under way (``_StateChange._current_fn``, which one it is).
+method_under_way: Callable[[SessionTransaction], object] = attrgetter("_current_fn")
+"""Returns which of its methods a transaction is in, if any, as SQLAlchemy notes it (``_StateChange._current_fn``).
 
-Without it a flush that follows a commit given up half-way could not be told from one that the commit itself makes, nor
-the rollback of a session's savepoint from that of somebody else's.
+Without it a flush that a commit makes could not be told from any other, nor the rollback of a session's savepoint from
+that of somebody else's.
 """
+
+PREPARES: object = cast("Any", SessionTransaction)._prepare_impl.__wrapped__  # noqa: SLF001
+"""The method in which a commit releases the savepoints that are open and flushes, before it commits."""
+
+
+in_flush: Callable[[Session], object] = attrgetter("_flushing")
+"""Whether a flush is under way, its listeners included (``Session._flushing``): another one is refused until it is over."""
 
 
 is_flushing: Callable[[Session], object] = attrgetter("_warn_on_events")

@@ -38,11 +38,14 @@ def olds_are_at_hand(modified: States) -> bool:
     for state in modified:
         if state.manager is not manager:
             manager = state.manager
-            plan, reach, has_orphans = plans.routes[state.manager.mapper]
-            if plan is not None and not plan.follows_updates:
-                plan = None
-            if reach or has_orphans or (plan is not None and plan.keeps_more):
-                return False
+            route = plans.routes[state.manager.mapper]
+            plan = None
+            if route is not IDLE:
+                plan, reach, has_orphans = route
+                if plan is not None and not plan.follows_updates:
+                    plan = None
+                if reach or has_orphans or (plan is not None and plan.keeps_more):
+                    return False
         if plan is not None and (instance := state.obj()) is not None:
             loaded = instance_dict(instance)
             for key, old in state.committed_state.items():
@@ -59,9 +62,12 @@ def rows_are_at_hand(deleted: States) -> bool:
     for state in deleted:
         if state.manager is not manager:
             manager = state.manager
-            plan, reach, _ = plans.routes[state.manager.mapper]
-            if reach or (plan is not None and plan.deferred):
-                return False
+            route = plans.routes[state.manager.mapper]
+            plan = None
+            if route is not IDLE:
+                plan, reach, _ = route
+                if reach or (plan is not None and plan.deferred):
+                    return False
         if plan is not None and (state.committed_state or state.expired_attributes or state.callables):
             return False
     return True

@@ -17,7 +17,7 @@ from .loading import OwnArguments
 from .passing_by import notice_plain_session
 from .registry import check_callable, registry
 from .tracker import Tracker
-from .types import SessionOptions
+from .types import Phase, SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -219,7 +219,7 @@ def _is_number(value: object, kind: type) -> bool:
 # what a plain session costs. It is on our own class, so that other sessions never pay, except for the one look per
 # flush that notices a model whose listeners a plain session passes by.
 
-_SUBTRANSACTION = SessionTransactionOrigin.SUBTRANSACTION
+_SUBTRANSACTION, _BEFORE_COMMIT = SessionTransactionOrigin.SUBTRANSACTION, Phase.BEFORE_COMMIT
 _installing = threading.Lock()
 _installed = False
 
@@ -332,7 +332,9 @@ def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
 
 
 def _before_commit(session: SyncEventSession) -> None:
-    session._tracker.before_commit(session)
+    tracker = session._tracker
+    if tracker.now.follows or _BEFORE_COMMIT in registry.phases:
+        tracker.before_commit(session)
 
 
 def _after_commit(session: SyncEventSession) -> None:

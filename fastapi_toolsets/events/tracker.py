@@ -9,6 +9,7 @@ from . import compatibility, observation, outcome
 from .bulk import BulkWrites
 from .bulk_statements import may_undo, may_write
 from .capture import Capture
+from .compatibility import PREPARES
 from .completion import complete
 from .delivery import report_unfinished, take_snapshot
 from .dispatch import Dispatch
@@ -87,18 +88,16 @@ class Tracker:
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
-        now = self.now
         if self.capture.written:
             self.capture.after_finalized(session)
-        if not now.committing or now.telling or any(compatibility.unflushed_states(session)):
-            return
         root = session.get_transaction()
-        if root is None or not compatibility.is_ending(root):
-            return  # a flush after a commit that has failed, or was given up
-        if _BEFORE_COMMIT in registry.phases:
-            self._voting.hold(session)
-        if self.journal.touched:
-            self._prepare(session, root)
+        if (
+            root is not None
+            and compatibility.method_under_way(root) is PREPARES
+            and session.get_nested_transaction() is None
+            and not any(compatibility.unflushed_states(session))
+        ):
+            self._prepare_root(session, root)
 
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Note a statement that may write rows past the unit of work, and run it where that has to be followed."""
@@ -120,27 +119,23 @@ class Tracker:
         self.now.lent.lend(root, connection)
 
     def before_commit(self, session: Session) -> None:
-        """Complete, inside the transaction, what callbacks will read after it."""
-        now, nested = self.now, session.get_nested_transaction() and open_savepoint(session)
+        """Complete, inside the transaction, what callbacks will read after it.
+
+        SQLAlchemy tells of the release of a savepoint by the same event. A commit that finds one open is told first, and
+        prepares when that has ended (:meth:`_end_savepoint`).
+        """
+        nested, root = session.get_nested_transaction() and open_savepoint(session), session.get_transaction()
         if self.capture.written:
             self._end_flush(session, nested)
-        if nested is not None:
-            # This fires for a savepoint's release too, and names no transaction. Twice for the same savepoint: the
-            # first time it was for an enclosing transaction, whose commit() releases what is open before its own.
-            now.follows = True
-            now.outer_commit = now.outer_commit or now.announced is nested
-            now.announced = nested
+        if root is None or compatibility.method_under_way(root) is not PREPARES:
             return
-        now.outer_commit = False
-        now.committing = True
-        votes = _BEFORE_COMMIT in registry.phases
-        if votes or self.journal.touched:
-            now.follows = True
-            if votes:
-                self._voting.hold(session)
-                self._prepare(session, session.get_transaction())
-            elif compatibility.is_clean(session):
-                self._prepare(session, session.get_transaction())
+        if nested is not None:
+            if compatibility.method_under_way(nested) is None:
+                self.now.committing = True
+            return
+        self.now.committing = True
+        if _BEFORE_COMMIT in registry.phases or compatibility.is_clean(session):
+            self._prepare_root(session, root)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
 
@@ -196,7 +191,7 @@ class Tracker:
         elif now.follows or self.capture.flushes:
             self._forget(session)
         else:
-            now.forget_unheard()
+            now.wrote = False  # all that there is to forget
 
     def settle(self, session: Session, interruption: BaseException) -> None:
         """End a transaction that no event says has ended, since giving its connection back was interrupted."""
@@ -234,20 +229,33 @@ class Tracker:
             self.journal.drop(savepoint)
             return
         self.now.released = None
-        parent = open_savepoint(session)
+        parent, root = open_savepoint(session), session.get_transaction()
         self.journal.release(savepoint, parent)
-        if self.now.announced is not savepoint:
-            self.now.outer_commit = False  # it was this savepoint's own commit() that released another one first
-        elif parent is None and self.now.outer_commit:
-            self.now.committing = self.now.follows = True
-            if _BEFORE_COMMIT in registry.phases:
-                self._voting.hold(session)
-            self._prepare(session, session.get_transaction())
+        if (
+            parent is None
+            and root is not None
+            and compatibility.method_under_way(root) is PREPARES
+            and not compatibility.in_flush(session)  # which prepares when it is over
+        ):
+            self._prepare_root(session, root)
 
-    def _prepare(self, session: Session, root: SessionTransaction | None) -> None:
+    def _prepare_root(self, session: Session, root: SessionTransaction) -> None:
+        """Let callbacks vote on what the root transaction is about to commit, and complete what others will read."""
+        now = self.now
+        if now.telling:
+            return  # a callback flushes, or ends a savepoint of its own: whoever called it goes on
+        if _BEFORE_COMMIT in registry.phases:
+            if not now.committing:
+                return  # so does a before_commit listener that comes before the library's, and may write more
+            now.follows = True
+            self._voting.hold(session)
+        if self.journal.touched:
+            self._prepare(session, root)
+
+    def _prepare(self, session: Session, root: SessionTransaction) -> None:
         """Complete what callbacks will read, now that everything is flushed and the transaction still open."""
         now, journal = self.now, self.journal
-        if root is None or not (journal.root.writes or journal):
+        if not (journal.root.writes or journal):
             return
         connections = compatibility.connections_of(root).values()
         now.borrows = not all(map(compatibility.is_own, connections))

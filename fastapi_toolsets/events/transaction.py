@@ -28,9 +28,7 @@ class Transaction:
 
     Attributes:
         released: The savepoint that was released and has not ended yet.
-        announced: The savepoint whose release was announced last.
-        outer_commit: Whether that was done by the commit of an enclosing transaction.
-        committing: Whether the transaction's own commit is under way.
+        committing: Whether its own commit has begun, and the library's ``before_commit`` listener was told of it.
         prepared: The transaction itself, once all that callbacks will read is there.
         borrows: Whether any connection is not the session's own, so that it may have joined somebody's transaction.
         lost: Whether the server has rolled it back although nobody asked it to.
@@ -44,8 +42,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "announced", "borrows", "committed", "committing", "expires", "follows", "lent", "lost", "outer_commit",
-        "prepared", "released", "telling", "told", "wrote",
+        "borrows", "committed", "committing", "expires", "follows", "lent", "lost", "prepared", "released", "telling",
+        "told", "wrote",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -59,10 +57,8 @@ class Transaction:
             self.lent.take_back()
             self.lent = None
         self.released: SessionTransaction | None = None
-        self.announced: SessionTransaction | None = None
         self.prepared: SessionTransaction | None = None
         self.told: Batch | None = None
-        self.outer_commit: bool = False
         self.committing: bool = False
         self.lost: bool = False
         self.borrows: bool = True  # until somebody has looked
@@ -71,10 +67,6 @@ class Transaction:
         self.wrote: bool = False
         self.follows: bool = False
         self.committed: SessionTransaction | None = None  # last: until then it has not begun again
-
-    def forget_unheard(self) -> None:
-        """Forget the transaction where it follows nothing: that is much less to forget."""
-        self.wrote = self.committing = False
 
 
 def open_savepoint(session: Session) -> SessionTransaction | None:

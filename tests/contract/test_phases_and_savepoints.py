@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from fastapi_toolsets.events import (
     CallbackOutcome,
@@ -76,6 +78,54 @@ async def test_savepoints_of_a_callback_before_the_commit(
     assert told == [1, 2, 11, 12]
     assert recorder.take() == [created(Order, key) for key in (1, 2, 11, 12)]
     assert await front.committed_rows(ORDERS) == [(key, "new") for key in (1, 2, 11, 12)]
+
+
+@contextmanager
+def listening_before_commit(front: FrontEnd, listener: Callable[[Session], None], *, first: bool) -> Generator[None]:
+    """Call a listener of SQLAlchemy's own before or after the library's."""
+    target = SyncEventSession if first else front.sync_session
+    event.listen(target, "before_commit", listener, insert=first)
+    try:
+        yield
+    finally:
+        event.remove(target, "before_commit", listener)
+
+
+@pytest.mark.parametrize("votes", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("pending", [False, True])
+@pytest.mark.parametrize("act", ["release", "roll back", "leave open", "flush"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_savepoint_of_a_before_commit_listener(
+    front: FrontEnd, recorder: EventRecorder, *, act: str, pending: bool, first: bool, votes: bool
+) -> None:
+    """T1, T3, P1: what it writes is told as the rest is, once, and a savepoint of its own stops no commit."""
+    if votes:
+        recorder.listen(Order, phase=Phase.BEFORE_COMMIT)
+    recorder.listen(Order)
+
+    def write(session: Session) -> None:
+        if session.in_nested_transaction() or session.info.get("has_written"):
+            return
+        session.info["has_written"] = True
+        if act != "flush":
+            savepoint = session.begin_nested()
+        session.add(Order(id=3))
+        session.flush()
+        if act == "release":
+            savepoint.commit()
+        elif act == "roll back":
+            savepoint.rollback()
+
+    await front.add(Order(id=1))
+    await front.flush()
+    if pending:
+        await front.add(Order(id=2))
+    with listening_before_commit(front, write, first=first):
+        await front.commit()
+    keys = [1, *([2] if pending else []), *([] if act == "roll back" else [3])]
+    assert recorder.take() == [created(Order, key) for key in keys] * (2 if votes else 1)
+    assert await front.committed_rows(ORDERS) == [(key, "new") for key in keys]
 
 
 @scenario(DeferredBase.metadata, databases=LOCAL)

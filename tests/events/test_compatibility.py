@@ -324,8 +324,10 @@ def test_in_place_changes_are_modifications(session: Session) -> None:
 def test_only_its_own_statements_are_sent_while_a_flush_is_under_way(engine: Engine, session: Session) -> None:
     """``Session._warn_on_events``: not while the listeners of ``before_flush`` and ``after_flush`` send theirs."""
     sent: list[tuple[str, bool]] = []
+    in_flush: list[bool] = []
 
     def send(session: Session, *_: object) -> None:
+        in_flush.append(bool(compatibility.in_flush(session)))
         session.connection().exec_driver_sql("SELECT 1")
 
     @event.listens_for(engine, "before_cursor_execute")
@@ -338,6 +340,41 @@ def test_only_its_own_statements_are_sent_while_a_flush_is_under_way(engine: Eng
     session.commit()
     assert sent == [("SELECT", False), ("INSERT", True), ("SELECT", False), ("SELECT", False)]
     assert compatibility.is_flushing(session) is False
+    assert (in_flush, compatibility.in_flush(session)) == ([True, True, True], False)
+
+
+def test_method_of_a_transaction_that_is_under_way(session: Session) -> None:
+    """``_StateChange._current_fn``: none, or the one in which a commit flushes and releases what is open."""
+    found: list[tuple[str, bool, bool]] = []
+
+    def note(name: str) -> Callable[..., None]:
+        def look(session: Session, *_: object) -> None:
+            root, savepoint = session.get_transaction(), session.get_nested_transaction()
+            methods = [None if one is None else compatibility.method_under_way(one) for one in (root, savepoint)]
+            found.append((name, methods[0] is compatibility.PREPARES, methods[1] is compatibility.PREPARES))
+
+        return look
+
+    for name in ("before_flush", "before_commit", "after_commit"):
+        event.listen(session, name, note(name))
+    session.add(Parent(id=1))
+    session.flush()
+    session.add(Parent(id=2))
+    session.begin_nested()  # flushes
+    session.add(Parent(id=3))
+    root = session.get_transaction()
+    assert root is not None
+    assert compatibility.method_under_way(root) is None
+    root.commit()
+    assert found == [
+        ("before_flush", False, False),
+        ("before_flush", False, False),
+        ("before_commit", True, False),  # of the root, which finds a savepoint open
+        ("before_commit", True, True),
+        ("before_flush", True, True),
+        ("after_commit", True, False),
+        ("after_commit", False, False),
+    ]
 
 
 def test_statements_of_the_unit_of_work_have_the_cache_of_their_mapper(engine: Engine, session: Session) -> None:
