@@ -20,12 +20,13 @@ from .bulk_statements import (
     check_criteria,
     check_past_session,
     check_subject,
+    inner_writes,
     refuse,
     subject_of,
     subject_of_mapper,
     to_tell,
 )
-from .loading import writing_connection
+from .loading import read_rows, writing_connection
 from .plan import state_of
 from .records import Kind
 from .rows import RowRecord, keep_new_rows
@@ -55,7 +56,12 @@ _UPSERT = (ModelEvent.CREATE, ModelEvent.UPDATE)
 
 
 class BulkWrites:
-    """Follows the bulk statements of one session. Runs where the session's own work runs."""
+    """Follows the bulk statements of one session. Runs where the session's own work runs.
+
+    Attributes:
+        is_executing: Whether the session itself sends a statement that may write rows past the unit of work.
+        is_saving: Whether one of its bulk methods does.
+    """
 
     def __init__(self, journal: Journal, now: Transaction, capture: Capture, policy: BulkPolicy) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that something was written."""
@@ -64,6 +70,7 @@ class BulkWrites:
         self._capture = capture
         self._policy: BulkPolicy = policy
         self.is_executing: bool = False
+        self.is_saving: bool = False
 
     @contextmanager
     def sending(self, session: Session, *, undoes: bool = False) -> Generator[None]:
@@ -74,6 +81,16 @@ class BulkWrites:
             yield
         finally:
             self.is_executing = outer
+
+    @contextmanager
+    def saving(self, session: Session) -> Generator[None]:
+        """Do the same for one of the session's bulk methods, which writes in a subtransaction as a flush does."""
+        with self.sending(session):
+            self.is_saving = True
+            try:
+                yield
+            finally:
+                self.is_saving = False
 
     def note(self, session: Session, *, undoes: bool) -> None:
         """Note that rows may be written past the unit of work, or what was written before be taken back."""
@@ -103,6 +120,11 @@ class BulkWrites:
         """
         statement = execution.statement
         events = execution.execution_options.get("events")
+        for inner in inner_writes(statement):
+            subject = subject_of(inner)
+            if subject.heard:
+                hears = _rows_become(subject, inner)
+                check_past_session(subject, events, hears, self._policy, is_inside=True)
         if isinstance(statement, (Insert, Update, Delete)):
             subject = subject_of(statement)
             if subject.heard:
@@ -124,6 +146,8 @@ class BulkWrites:
         told: dict[Mapper[Any], Plan],
     ) -> Result[Any]:
         mapper = check_subject(subject)
+        if "schema_translate_map" in execution.execution_options:
+            raise refuse(subject, "it has a schema_translate_map of its own: give that to the engine or the connection")
         session = execution.session
         connection = writing_connection(session, mapper)
         sending = Sending(self._journal, session, subject.described)
@@ -133,7 +157,7 @@ class BulkWrites:
             with sending.on(connection):
                 result = insertion.run(execution, statement)
             records = insertion.records
-        elif isinstance(statement, Update) and subject.is_orm and isinstance(execution.parameters, list):
+        elif isinstance(statement, Update) and subject.is_orm and _is_by_primary_key(execution):
             records = _before_update_of_rows(execution, mapper, told)
             with sending.on(connection):
                 result = self._update_rows(execution, records, sending)
@@ -261,6 +285,12 @@ def _rows_become(subject: Subject, statement: DML) -> tuple[ModelEvent, ...]:
     return _HEARS[subject.name]
 
 
+def _is_by_primary_key(execution: ORMExecuteState) -> bool:
+    """Whether an UPDATE of a list of rows takes them by primary key, as it does unless told otherwise."""
+    strategy = execution.execution_options.get("dml_strategy", "auto")
+    return isinstance(execution.parameters, list) and strategy in ("auto", "bulk")
+
+
 def _identities(mapper: Mapper[Any], rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Return the primary keys of rows that are given by attribute."""
     keys = [mapper.get_property_by_column(column).key for column in mapper.primary_key]
@@ -326,10 +356,16 @@ class _Followed:
         """Return what the statement has done to each row, now that it has run."""
         if self._reader is None:
             raise refuse(self._subject, "it was sent to another connection than the session's own for the model")
-        if isinstance(result, CursorResult) and result.rowcount > len(self._reader.identities):
+        count = result.rowcount if isinstance(result, CursorResult) else -1
+        if count > len(self._reader.identities):
             raise refuse(
                 self._subject,
                 "it has written rows that others added after its rows were read: roll back and try again, or use the "
                 "isolation level REPEATABLE READ. If that is not the reason",
             )
+        if self._records and self._records[0].kind is Kind.DELETED and count != len(self._reader.identities):
+            # It may have left some: its criteria are true no more, or a trigger keeps them.
+            keys = (self._mapper.get_property_by_column(self._mapper.primary_key[0]).key,)
+            read = read_rows(self._session, self._mapper, [record.key[1] for record in self._records], keys)
+            return [record for record in self._records if record.key[1] not in read]
         return self._records

@@ -92,7 +92,8 @@ class Insertion:
         """
         parts = compatibility.written(statement)
         parameters = execution.parameters
-        plain = not (parts.rows or parts.returning or parts.conflict is not None or statement.select is not None)
+        more = parts.rows or parts.returning or parts.conflict is not None or parts.inline
+        plain = not more and statement.select is None
         if plain and not parameters:
             result = execution.invoke_statement()
             self._take([tuple(cast("CursorResult[Any]", result).inserted_primary_key or ())])
@@ -213,10 +214,12 @@ class Insertion:
         for column in columns:
             value: Any = row.get(column.key)
             if column.key not in row:
-                if column.server_default is not None and not column.primary_key:
-                    raise refuse(self._subject, f"{column.name!r} is left to the database, and rows conflict on it")
                 default: Any = column.default
                 value = default.arg if default is not None and default.is_scalar else None
+                is_made = value is None and (column.server_default is not None or default is not None)
+                # A key that is made for the row is no other row's, but a part of one may be.
+                if is_made and not (column.primary_key and len(self._mapper.primary_key) == 1):
+                    raise refuse(self._subject, f"{column.name!r} is left to a default, and rows conflict on it")
             if is_expression(value):
                 raise refuse(self._subject, f"{column.name!r} is given as an expression, and rows conflict on it")
             if value is None:

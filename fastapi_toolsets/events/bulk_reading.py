@@ -117,7 +117,12 @@ class Reader:
         """Read and lock the rows with these primary keys."""
         for chunk in chunks(identities):
             found = {record.key[1]: record for record in self.by_criterion(connection, self._has_identity(chunk))}
-            yield from (found[identity] for identity in chunk if identity in found)
+            strange = found.keys() - set(chunk)  # the database has another value for a key than it was given
+            for identity in chunk:
+                if identity in found:
+                    yield found[identity]
+                elif strange:
+                    yield from self.by_criterion(connection, self._has_identity([identity]))
 
     def _has_identity(self, identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
         return has_identity(self.mapper.primary_key, identities)
@@ -197,7 +202,7 @@ class Reader:
         Under READ COMMITTED a statement sees what others have committed since the SELECT before it; with this it writes
         exactly what it would have written at the time of that SELECT.
         """
-        columns = list(self.mapper.local_table.primary_key)
+        columns = [_own_column(self.mapper, column) for column in self.mapper.primary_key]
         arrays: list[Any] = []
         for position, column in enumerate(columns):
             array = ARRAY(column.type)
@@ -205,6 +210,16 @@ class Reader:
             arrays.append(func.unnest(sql_cast(bindparam(None, values, array), array)))
         locked = select(*arrays)
         return (columns[0] if len(arrays) == 1 else tuple_(*columns)).in_(locked)
+
+
+def _own_column(mapper: Mapper[Any], key: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the column of a mapper's own table that has what a column of its primary key has, an ancestor's perhaps."""
+    alike: set[Any] = {*mapper.get_property_by_column(cast("Column[Any]", key)).columns}
+    for ancestor in reversed([*mapper.iterate_to_root()]):
+        for column in ancestor.local_table.columns:
+            if any(reference.column in alike for reference in column.foreign_keys):
+                alike.add(column)
+    return next((column for column in alike if column.table is mapper.local_table), key)
 
 
 def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes

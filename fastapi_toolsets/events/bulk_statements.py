@@ -6,10 +6,27 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, Executable, Insert, Sequence, Table, TextClause, Update, event, inspect, select
-from sqlalchemy.orm import Mapper
+from sqlalchemy import (
+    Alias,
+    ClauseElement,
+    Column,
+    Delete,
+    Executable,
+    Insert,
+    Select,
+    Sequence,
+    Table,
+    TextClause,
+    TextualSelect,
+    Update,
+    event,
+    inspect,
+    select,
+)
+from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.orm.exc import UnmappedClassError
-from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.functions import FunctionElement, next_value
 
 from ..errors import BulkEventsError, BulkWriteError, BulkWriteWarning
 from . import compatibility
@@ -21,7 +38,7 @@ from .warn import warn
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement, Delete
+    from sqlalchemy import ColumnElement
 
     from .plan import Plan
     from .types import BulkPolicy
@@ -64,13 +81,52 @@ _READING = ("select", "show", "explain", "pragma", "values")
 
 
 def may_write(statement: object) -> bool:
-    """Whether a statement may write rows: of one in words only the first word tells."""
+    """Whether a statement may write rows: of one in words only the first word tells.
+
+    Of a SELECT it is looked at whether it selects from what a CTE has written, not at what is deeper inside.
+    """
+    if type(statement) is Select:
+        return compatibility.writes_in_cte(statement)
     text = _text(statement)
     if text is not None:
         return not text.startswith(_READING)
+    if isinstance(statement, (FromStatement, TextualSelect)):
+        return may_write(statement.element)
     if isinstance(statement, (FunctionElement, Sequence)):  # which SQLAlchemy selects
         return False
     return not (isinstance(statement, Executable) and statement.is_select)
+
+
+def inner_writes(statement: object) -> Iterator[DML]:
+    """Iterate over the INSERTs, UPDATEs and DELETEs inside another statement: its CTEs, what it takes its rows from."""
+    if isinstance(statement, FromStatement) and isinstance(statement.element, (Insert, Update, Delete)):
+        yield statement.element
+    if isinstance(statement, ClauseElement):
+        for part in visitors.iterate(statement):
+            if isinstance(part, (Insert, Update, Delete)) and part is not statement:
+                yield part
+
+
+_UNSTABLE = frozenset(
+    (
+        "clock_timestamp", "gen_random_uuid", "last_insert_id", "newid", "nextval", "rand", "random", "random_normal",
+        "randomblob", "sys_guid", "timeofday", "uuid", "uuid_generate_v1", "uuid_generate_v1mc", "uuid_generate_v4",
+        "uuid_short", "uuidv4", "uuidv7",
+    )
+)  # fmt: skip
+"""Functions that give another value each time. What is read before a statement is not what the statement finds then."""
+
+
+def unstable_function(clause: object) -> str | None:
+    """Return the name of a function in a clause that gives another value each time, if there is one."""
+    if isinstance(clause, ClauseElement):
+        for part in visitors.iterate(clause):
+            if isinstance(part, next_value):
+                return "nextval"
+            name = getattr(part, "name", None) if isinstance(part, FunctionElement) else None
+            if isinstance(name, str) and name.lower() in _UNSTABLE:
+                return name
+    return None
 
 
 def may_undo(statement: object) -> bool:
@@ -99,8 +155,9 @@ def subject_of(statement: DML) -> Subject:
 
 def subject_of_mapper(name: str, mapper: Mapper[Any], *, is_orm: bool = True) -> Subject:
     """Resolve what writing rows of a mapper writes."""
-    # Rows of a subclass are inserted by a statement for the subclass.
-    concerned = (mapper,) if name == "insert" and is_orm else _rows_of(mapper)
+    concerned = _rows_of(mapper)
+    if name == "insert" and is_orm:  # rows of a subclass only where they have no table of their own
+        concerned = (member for member in concerned if member.local_table is mapper.local_table)
     heard = tuple(member for member in concerned if plans.by_mapper[member] is not None)
     return Subject(name, mapper if heard else None, heard, is_orm=is_orm)
 
@@ -114,7 +171,8 @@ def _rows_of(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
 
 
 def _subject_of_table(name: str, target: object) -> Subject:
-    table = cast("Table | None", target if isinstance(target, Table) else None)
+    named = target.element if isinstance(target, Alias) else target
+    table = cast("Table | None", named if isinstance(named, Table) else None)
     members = () if table is None else _listening_to(table)
     if not members:
         return Subject(name, None, (), is_orm=False)
@@ -124,7 +182,10 @@ def _subject_of_table(name: str, target: object) -> Subject:
         if own:
             roots[own[-1]] = None
     if len(roots) == 1:
-        return subject_of_mapper(name, next(iter(roots)), is_orm=False)
+        subject = subject_of_mapper(name, next(iter(roots)), is_orm=False)
+        if isinstance(target, Alias):
+            subject.reason = "it was given an alias"
+        return subject
     subject = Subject(name, None, members, is_orm=False)
     subject.reason = f"several classes are mapped to the table {_name(table)!r}, or parts of it"
     return subject
@@ -218,6 +279,8 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
         if opted_in(mapper) if events is None else events:
             told[mapper] = plan
         elif events is None and policy != "ignore" and _has_listener(plan, hears):
+            if subject.name == "insert" and subject.is_orm and mapper is not subject.mapper:
+                continue  # what it inserts are mostly rows of the class that it names
             remedy = (
                 f"set __bulk_events__ = True on {mapper.class_.__qualname__}, give the statement "
                 "execution_options(events=True), or events=False"
@@ -226,10 +289,12 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
     return told
 
 
-def check_past_session(subject: Subject, events: object, hears: Collection[ModelEvent], policy: BulkPolicy) -> None:
-    """Complain about a statement that is sent to a connection, where nobody can tell what it does.
+def check_past_session(
+    subject: Subject, events: object, hears: Collection[ModelEvent], policy: BulkPolicy, *, is_inside: bool = False
+) -> None:
+    """Complain about a statement that is sent to a connection, or inside another, where nobody can tell what it does.
 
-    Takes what :func:`to_tell` takes.
+    Takes what :func:`to_tell` takes, and whether the statement is inside another.
 
     Raises:
         BulkEventsError: ``events`` is no truth value.
@@ -237,12 +302,14 @@ def check_past_session(subject: Subject, events: object, hears: Collection[Model
     """
     _check_events(events)
     if events and subject.heard:
-        raise refuse(subject, "it was given to a connection: give it to the session's execute()")
+        where = "it is inside another statement" if is_inside else "it was given to a connection"
+        raise refuse(subject, f"{where}: give it to the session's execute()")
     if events is None and policy != "ignore":
         for mapper, plan in _heard(subject):
             if _has_listener(plan, hears):
                 remedy = "give it to the session's execute(), or execution_options(events=False)"
-                _complain(mapper, f"{subject.name} on a connection", remedy, policy)
+                place = "inside another statement" if is_inside else "on a connection"
+                _complain(mapper, f"{subject.name} {place}", remedy, policy)
 
 
 def _check_events(events: object) -> None:
@@ -309,6 +376,13 @@ def check_criteria(subject: Subject, mapper: Mapper[Any], statement: Update | De
     local = mapper.local_table
     if isinstance(parameters, list):
         raise refuse(subject, "it runs once for each of a list of parameters: use the ORM's update by primary key")
+    if parts.prefixes:
+        raise refuse(subject, "it has a prefix such as IGNORE or REPLACE, and the database does not tell its effect")
+    if next(inner_writes(statement), None) is not None:
+        raise refuse(subject, "there is a statement inside it that writes, and to read its rows would run that, too")
+    unstable = unstable_function(statement.whereclause)
+    if unstable is not None:
+        raise refuse(subject, f"its criteria call {unstable}(), and find other rows each time")
     if parts.limited:
         raise refuse(subject, "it has a LIMIT, and which rows it takes only the database knows")
     if not isinstance(statement, Update) and mapper.inherits is not None and mapper.inherits.local_table is not local:
@@ -326,7 +400,11 @@ def check_criteria(subject: Subject, mapper: Mapper[Any], statement: Update | De
 
 
 def assigned(mapper: Mapper[Any], statement: Update, parameters: Mapping[str, Any]) -> dict[int, Any]:
-    """Return what an UPDATE sets the primary key to: values or expressions, by position in the key."""
+    """Return what an UPDATE sets the primary key to: values or expressions, by position in the key.
+
+    Raises:
+        BulkWriteError: It is what nobody can know before.
+    """
     values: dict[str, Any] = {}
     for key, value in (*compatibility.written(statement).values.items(), *parameters.items()):
         column = _column(key)
@@ -335,6 +413,10 @@ def assigned(mapper: Mapper[Any], statement: Update, parameters: Mapping[str, An
     for position, column in enumerate(mapper.primary_key):
         for name in (column.key, mapper.get_property_by_column(column).key):
             if name in values:
+                unstable = unstable_function(values[name])
+                if unstable is not None:
+                    reason = f"it gives rows a primary key that {unstable}() makes, another one each time"
+                    raise refuse(subject_of(statement), reason)
                 found[position] = values[name]
     return found
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .completion import keep_rows
 from .loading import populate, read_rows
-from .old_values import NO_VALUES, OldValues, olds_are_at_hand, rows_are_at_hand
+from .old_values import NO_VALUES, OldValues, olds_are_at_hand, rows_are_at_hand, stands_alone
 from .ordering import in_order, insert_order, sort_by_key
 from .plan import NO_VALUE, copy_value
 from .plans import plans
@@ -66,13 +66,13 @@ class Capture:
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
-        self._olds.of.clear()
+        self._olds.clear()
         self._misread = False
         self.written = []
         self._switched.clear()
         self.flushes = False  # last: as long as it is set, somebody clears
 
-    def before_flush(self, session: Session, modified: States, deleted: States) -> None:
+    def before_flush(self, session: Session, modified: States, deleted: States, new: States) -> None:
         """Keep or load the old values that will be gone after the flush of these states."""
         if self.flushes:
             if self.written:  # it was flushed, but whoever wrote it into the journal was interrupted
@@ -80,8 +80,12 @@ class Capture:
             else:
                 self.clear()
         self.flushes = True
-        if (modified and not olds_are_at_hand(modified)) or (deleted and not rows_are_at_hand(deleted)):
-            self._olds.read(session, modified, deleted)
+        if (
+            (modified and not olds_are_at_hand(modified))
+            or (deleted and (self._journal.past_flush or not rows_are_at_hand(deleted)))
+            or (new and not stands_alone(new))
+        ):
+            self._olds.read(session, modified, deleted, new)
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
@@ -91,8 +95,8 @@ class Capture:
             plan = plans.by_mapper[mapper]
             if plan is not None:
                 self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
-        if self._olds.of:
-            self._olds.of.clear()
+        if self._olds.of or self._olds.held:
+            self._olds.clear()
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
             self.savepoint = session.get_nested_transaction() and open_savepoint(session)
@@ -132,7 +136,10 @@ class Capture:
                 created.sort(key=insert_order)
             objects = [state.obj() for state in created]
             found.append(Writes(_CREATED, plan, created, objects))
-        if updated and plan.follows_updates:
+        if updated and not plan.follows_updates:
+            # Nobody hears of them, but the row has to be known again.
+            updated = [state for state in updated if not plan.key_names.isdisjoint(state.committed_state)]
+        if updated:
             if len(updated) > 1:
                 sort_by_key(updated)
             self._read_updated(plan, updated, found)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+from sqlalchemy import CTE, UpdateBase
 from sqlalchemy.orm import InstanceState, SessionTransaction, attributes, mapperlib
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.util import concurrency
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from types import FrameType
 
-    from sqlalchemy import Delete, Insert, Update
+    from sqlalchemy import Delete, Insert, Select, Update
     from sqlalchemy.engine import Connection, Transaction
     from sqlalchemy.orm import Mapper, Session
     from sqlalchemy.orm.instrumentation import ClassManager
@@ -401,6 +402,19 @@ def written_entity(statement: Insert | Update | Delete) -> Mapper[Any] | Aliased
     return cast("Mapper[Any] | AliasedInsp[Any] | None", statement.table._annotations.get("parententity"))  # noqa: SLF001
 
 
+def writes_in_cte(statement: Select[Any]) -> bool:
+    """Whether a SELECT has a CTE that writes, among what it selects from or was given with ``add_cte()``.
+
+    ``Select._raw_columns``, ``_from_obj`` and ``_independent_ctes``. Public are lists that are made anew at each call,
+    and a walk through all of a statement; either takes longer than all else that is done to a SELECT here.
+    """
+    for column in (*statement._raw_columns, *statement._from_obj, *statement._independent_ctes):  # noqa: SLF001
+        source: Any = column if isinstance(column, CTE) else getattr(column, "table", None)
+        if isinstance(source, CTE) and isinstance(source.element, UpdateBase):
+            return True
+    return False
+
+
 def statement_options(statement: Update | Delete) -> tuple[ExecutableOption, ...]:
     """Return what ``options()`` was given, ``with_loader_criteria`` among it (``Executable._with_options``)."""
     return statement._with_options  # noqa: SLF001
@@ -418,6 +432,7 @@ class Written:
         returning: How many columns or entities ``returning()`` was given.
         in_order: Whether ``returning()`` was told to keep the order of the parameters.
         limited: Whether it writes only some of the rows that meet its criteria.
+        inline: Whether ``inline()`` says that nobody needs the keys of the row that it makes.
     """
 
     values: Mapping[Any, Any]
@@ -427,6 +442,7 @@ class Written:
     returning: int
     in_order: bool
     limited: bool
+    inline: bool
 
 
 def written(statement: Insert | Update | Delete) -> Written:
@@ -450,6 +466,7 @@ def written(statement: Insert | Update | Delete) -> Written:
         returning=len(part("_returning") or ()),
         in_order=bool(part("_sort_by_parameter_order")),
         limited=part("_post_criteria_clause") is not None or any("limit" in name for name in statement.dialect_kwargs),
+        inline=bool(part("_inline")),
     )
 
 

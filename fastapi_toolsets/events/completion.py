@@ -86,14 +86,14 @@ def _take_back_deletions(session: Session, frame: Frame) -> None:
     What was changed in a row before it was deleted is an update again.
     """
     gone: dict[Plan, list[Record]] = {}
-    for record in frame.gone:
+    for record in frame.gone.values():
         if record.key not in frame.rows:
             gone.setdefault(record.plan, []).append(record)
     for plan, records in gone.items():
         found = read_rows(session, plan.mapper, [record.key[1] for record in records], plan.primary_key[:1])
         for record in records:
             if record.key[1] in found:
-                frame.gone.remove(record)
+                del frame.gone[record.origin]
                 if record.changes:
                     record.kind = Kind.UPDATED
                     frame.rows[record.key] = record

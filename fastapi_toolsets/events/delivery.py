@@ -131,7 +131,7 @@ def _told(batch: Batch, frame: Frame) -> list[Record]:
     plan: Any = None
     kind: Any = None
     is_heard = False
-    for record in (*frame.gone, *frame.rows.values()):
+    for record in (*frame.gone.values(), *frame.rows.values()):
         if record.plan is not plan or record.kind is not kind:  # looked up once where many alike follow each other
             plan, kind = record.plan, record.kind
             is_heard = plan.tells(phase, EVENT_TYPES[kind])

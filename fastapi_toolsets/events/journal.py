@@ -7,12 +7,14 @@ its frame. As long as a frame has seen one flush only, there is nothing to net, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .records import Kind, merge_changes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Hashable, Iterator
+
+    from sqlalchemy.orm import InstanceState
 
     from .records import IdentityKey, OnCommit, Record, Writes
 
@@ -30,13 +32,14 @@ class Frame:
             as there is any of it, it cannot be committed.
     """
 
-    __slots__ = ("_gone", "_rows", "on_commit", "unknown", "writes")
+    __slots__ = ("_gone", "_nothing", "_rows", "on_commit", "unknown", "writes")
 
     def __init__(self) -> None:
         """Begin empty."""
         self.writes: list[Writes] = []
         self._rows: dict[IdentityKey, Record] = {}
-        self._gone: list[Record] = []
+        self._gone: dict[IdentityKey, Record] = {}
+        self._nothing: set[IdentityKey] = set()  # rows that were made here and deleted again
         self.on_commit: list[OnCommit] = []
         self.unknown: list[str] = []
 
@@ -52,8 +55,8 @@ class Frame:
         return self._rows
 
     @property
-    def gone(self) -> list[Record]:
-        """The rows that were there when the frame began and are deleted.
+    def gone(self) -> dict[IdentityKey, Record]:
+        """The rows that were there when the frame began and are deleted, by the key that each had then.
 
         They stand apart: another row may have taken their key.
         """
@@ -61,9 +64,17 @@ class Frame:
             self._unfold()
         return self._gone
 
+    def states(self) -> Iterator[InstanceState[Any]]:
+        """Iterate over the states of the objects by which flushes have written its rows that are there."""
+        for writes in self.writes:
+            yield from writes.states
+        for record in self._rows.values():
+            if not record.is_bulk:
+                yield record.state
+
     def write(self, written: list[Writes]) -> None:
         """Add what one flush wrote."""
-        if self.writes or self._rows or self._gone:
+        if self.writes or self._rows or self._gone or self._nothing:
             self.absorb([record for writes in written for record in writes.records()])
         else:
             self.writes = written
@@ -71,11 +82,11 @@ class Frame:
     def _unfold(self) -> None:
         """Make a record of each row."""
         rows: dict[IdentityKey, Record] = {}
-        gone: list[Record] = []
+        gone: dict[IdentityKey, Record] = {}
         for writes in self.writes:
             records = writes.records()
             if writes.kind is _DELETED:
-                gone += records
+                gone.update((record.origin, record) for record in records)
             else:
                 rows.update((record.key, record) for record in records)
         self._rows, self._gone, self.writes = rows, gone, []  # all at once: no interrupt comes in between
@@ -90,14 +101,10 @@ class Frame:
         if any(record.key != record.origin for record in records):
             self._enter_all(records)
             return
-        rows, gone = self.rows, self._gone
+        rows = self.rows
         for record in records:
             if record.kind is _DELETED:
-                first = rows.pop(record.origin, None) if rows else None
-                if first is None:
-                    gone.append(record)
-                else:
-                    self._enter(record, first)
+                self._enter(record, rows.pop(record.origin, None) if rows else None)
             elif rows.setdefault(record.key, record) is not record:
                 self._enter(record, rows[record.key])
 
@@ -105,7 +112,8 @@ class Frame:
         """Take over what a released savepoint did."""
         self.unknown += savepoint.unknown
         self.unknown.append("the release of a savepoint")
-        self._enter_all([*savepoint.gone, *savepoint.rows.values()])
+        self._enter_all([*savepoint.gone.values(), *savepoint.rows.values()])
+        self._nothing |= savepoint._nothing
         self.on_commit += savepoint.on_commit
         self.unknown.pop()
 
@@ -123,15 +131,17 @@ class Frame:
             record.position = first.position
             if first.kind is _CREATED:
                 if deleted:
+                    self._nothing.add(record.origin)
                     return
                 record.kind, record.origin, record.changes = _CREATED, record.key, ()
             else:
                 record.origin = first.origin
                 record.changes = merge_changes(record.plan, first.changes, record.changes)
-        if deleted:
-            self._gone.append(record)
-        else:
+        if not deleted:
             self._rows[record.key] = record
+        elif first is not None or record.origin not in self._nothing:
+            # SQLAlchemy lets an object be deleted whose row the transaction has deleted already: that is one event.
+            self._gone.setdefault(record.origin, record)
 
 
 class Journal:

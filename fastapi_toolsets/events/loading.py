@@ -109,9 +109,25 @@ def read_values(
     takes_array = connection.dialect.name == "postgresql" and _fits_array(mapper)
     for chunk in chunks(identities):
         statement = _select_by_identity(mapper, names, by_array=takes_array and len(chunk) >= _ROWS_FOR_ARRAY)
+        asked = set(chunk)
+        strange = 0
         for rows in connection.execute(statement, {_WANTED: _plain(chunk)}).partitions(_ROWS_AT_ONCE):
             columns = [*zip(*rows, strict=True)]
-            yield from zip(zip(*columns[:width], strict=True), zip(*columns[width:], strict=True), strict=True)
+            for identity, values in zip(
+                zip(*columns[:width], strict=True), zip(*columns[width:], strict=True), strict=True
+            ):
+                if identity in asked:
+                    asked.discard(identity)
+                    yield identity, values
+                else:
+                    strange += 1
+        if strange:
+            # The database has another value for a key than it was given: cut, padded, or written otherwise. Whose row
+            # it is shows when each is asked for by itself.
+            for identity in [identity for identity in chunk if identity in asked]:
+                row = connection.execute(statement, {_WANTED: _plain([identity])}).first()
+                if row is not None:
+                    yield identity, tuple(row[width:])
 
 
 def _fits_array(mapper: Mapper[Any]) -> bool:

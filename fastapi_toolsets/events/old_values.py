@@ -73,29 +73,50 @@ def rows_are_at_hand(deleted: States) -> bool:
     return True
 
 
+def stands_alone(new: States) -> bool:
+    """Whether no row that somebody listens to changes with the new ones that a flush inserts."""
+    manager: object = None
+    for state in new:
+        if state.manager is not manager:
+            manager = state.manager
+            if plans.routes[state.manager.mapper][1]:
+                return False
+    return True
+
+
 class OldValues:
     """The old values that only this module knows during one flush of one session.
 
     Attributes:
         of: By the state of the object and the key of the attribute. Most old values are not here but in
             ``InstanceState.committed_state``, until the flush is over.
+        held: Objects that only the flush would hold otherwise, which loads them anew where they have gone meanwhile.
     """
 
-    __slots__ = ("_journal", "_related_unknown", "of")
+    __slots__ = ("_journal", "_reread", "_related_unknown", "held", "of")
 
     def __init__(self, journal: Journal) -> None:
         """Know what ``journal`` says of earlier flushes."""
         self._journal = journal
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
+        self.held: list[object] = []
         self._related_unknown: list[tuple[InstanceState[Any], str]] = []
+        self._reread: set[InstanceState[Any]] = set()
 
-    def read(self, session: Session, modified: States, deleted: States) -> None:
+    def clear(self) -> None:
+        """Forget all of it."""
+        self.of.clear()
+        self.held.clear()
+        self._reread.clear()
+
+    def read(self, session: Session, modified: States, deleted: States, new: States) -> None:
         """Keep or load the old values that will be gone after the flush that begins.
 
         Args:
             session: The session.
             modified: The persistent states with changes that the flush writes.
             deleted: Those that it deletes.
+            new: Those that it inserts.
         """
         to_load: ToLoad = {}
         manager: object = None
@@ -112,7 +133,11 @@ class OldValues:
                 if has_orphans and compatibility.is_orphan(state):
                     _want_last_row(state, plan, to_load)
             if reach:
-                _reach(state, reach, to_load, self.of, is_delete=False)
+                self._reach(state, reach, to_load, is_delete=False)
+        for state in [*new]:
+            reach = plans.routes[state.manager.mapper][1]
+            if reach:
+                self._reach(state, reach, to_load, is_delete=False)
         if deleted:
             self._read_deleted([*deleted], to_load)
         if to_load or self._related_unknown:
@@ -125,12 +150,44 @@ class OldValues:
             if state.manager is not manager:
                 manager = state.manager
                 plan, reach, _ = plans.routes[state.manager.mapper]
-            if plan is not None and (
+            if plan is not None and self._journal.past_flush:
+                # Somebody else may have written the row.
+                self._reread.add(state)
+                to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(plan.columns)
+            elif plan is not None and (
                 state.committed_state or state.expired_attributes or state.callables or plan.deferred
             ):
                 _want_last_row(state, plan, to_load)
             if reach:
-                _reach(state, reach, to_load, self.of, is_delete=True)
+                self._reach(state, reach, to_load, is_delete=True)
+
+    def _reach(
+        self, state: InstanceState[Any], reach: tuple[Reach, ...], to_load: ToLoad, *, is_delete: bool
+    ) -> None:
+        """Load what the unit of work is about to change in the members of a changed collection: keys, orphans."""
+        for relation in reach:
+            if not is_delete and relation.key not in state.committed_state:
+                continue
+            # Of a deleted object SQLAlchemy is about to load the members anyway.
+            loads = is_delete and relation.loads_on_delete
+            passive = PassiveFlag.PASSIVE_OFF if loads else PassiveFlag.PASSIVE_NO_INITIALIZE
+            history = state.get_history(relation.key, passive)
+            for member in (*history.added, *history.deleted, *(history.unchanged if is_delete else ())):
+                child = state_of(member) if member is not None else None
+                plan = plans.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
+                if child is None or plan is None:
+                    continue
+                self.held.append(member)
+                missing = {name for name in relation.foreign_keys(child.manager.mapper) if name not in child.dict}
+                for name in plan.volatile:  # an UPDATE of the foreign key sets them, too
+                    if name not in child.dict:
+                        missing.add(name)
+                    elif name not in child.committed_state:
+                        self.of.setdefault(child, {}).setdefault(name, plan.copied(name, child.dict[name]))
+                if relation.orphans or missing:
+                    missing.update(unloaded_columns(child, plan))
+                if missing:
+                    to_load.setdefault(plan.mapper, {}).setdefault(child, set()).update(missing)
 
     def _needs_more(self, state: InstanceState[Any], plan: Plan) -> bool:
         """Keep what an UPDATE sets by itself, where all of it is loaded; return whether there is more to look at.
@@ -242,6 +299,9 @@ class OldValues:
                 continue
             committed, loaded = state.committed_state, state.dict
             self.of.setdefault(state, {}).update((key, row[key]) for key in keys)
+            if state in self._reread:
+                populate(state, {key: row[key] for key in keys})  # what was assigned is never written
+                continue
             populate(state, {key: row[key] for key in keys if key not in loaded and key not in committed})
 
     def _load_related(self, session: Session, related: list[tuple[InstanceState[Any], str]]) -> None:
@@ -275,39 +335,6 @@ class OldValues:
                 return None
             values.append(old)
         return tuple(values)
-
-
-def _reach(
-    state: InstanceState[Any],
-    reach: tuple[Reach, ...],
-    to_load: ToLoad,
-    olds: dict[InstanceState[Any], dict[str, Any]],
-    *,
-    is_delete: bool,
-) -> None:
-    """Load what the unit of work is about to change in the members of a changed collection: keys, orphans."""
-    for relation in reach:
-        if not is_delete and relation.key not in state.committed_state:
-            continue
-        # Of a deleted object SQLAlchemy is about to load the members anyway.
-        loads = is_delete and relation.loads_on_delete
-        passive = PassiveFlag.PASSIVE_OFF if loads else PassiveFlag.PASSIVE_NO_INITIALIZE
-        history = state.get_history(relation.key, passive)
-        for member in (*history.added, *history.deleted, *(history.unchanged if is_delete else ())):
-            child = state_of(member) if member is not None else None
-            plan = plans.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
-            if child is None or plan is None:
-                continue
-            missing = {name for name in relation.foreign_keys(child.manager.mapper) if name not in child.dict}
-            for name in plan.volatile:  # an UPDATE of the foreign key sets them, too
-                if name not in child.dict:
-                    missing.add(name)
-                elif name not in child.committed_state:
-                    olds.setdefault(child, {}).setdefault(name, plan.copied(name, child.dict[name]))
-            if relation.orphans or missing:
-                missing.update(unloaded_columns(child, plan))
-            if missing:
-                to_load.setdefault(plan.mapper, {}).setdefault(child, set()).update(missing)
 
 
 def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> None:

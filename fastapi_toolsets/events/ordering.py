@@ -54,21 +54,29 @@ def in_order(found: list[Writes]) -> list[Writes]:
         found: What it wrote, the rows of each in the order of their keys or of their insertion.
     """
     if len(found) > 1:
-        ranks = plans.ranks({writes.plan.mapper for writes in found})
-        found = sorted(found, key=lambda writes: (writes.kind is _DELETED, ranks[writes.plan.mapper]))
+        mappers = {writes.plan.mapper for writes in found}
+        ranks = plans.ranks(mappers | {mapper.base_mapper for mapper in mappers})
+        found = sorted(
+            found,
+            key=lambda writes: (
+                writes.kind is _DELETED,
+                ranks[writes.plan.mapper.base_mapper],  # one hierarchy together, since its rows may refer to each other
+                ranks[writes.plan.mapper],
+            ),
+        )
     if any(writes.plan.self_references for writes in found):
         return [writes for _, alike in groupby(found, key=_table) for writes in _parents_first(alike)]
     return found
 
 
 def _table(writes: Writes) -> tuple[Mapper[Any], bool]:
-    return writes.plan.mapper, writes.kind is _DELETED
+    return writes.plan.mapper.base_mapper, writes.kind is _DELETED
 
 
 def _parents_first(found: Iterable[Writes]) -> Iterator[Writes]:
     """Put rows behind the rows of the same table that they refer to; otherwise keep the order."""
     places: list[_Place] = [(writes, at) for writes in found for at in range(len(writes.states))]
-    references = places[0][0].plan.self_references
+    references = sorted({pair for writes in {writes for writes, _ in places} for pair in writes.plan.self_references})
     loaded = [writes.states[at].dict for writes, at in places]
     by_value = {(parent, values.get(parent)): index for index, values in enumerate(loaded) for _, parent in references}
 

@@ -117,6 +117,7 @@ class Plan:
         wants_event: Whether anybody wants the immutable event, with all values before and after.
         passed_by: Whether a plain session has flushed the mapper's rows, so that none of the listeners was called.
         primary_key: The keys of the attributes that make up the identity.
+        key_names: The same as a set.
         self_references: Pairs of attributes by which a row refers to another row of the same table.
         foreign_keys: The column attributes that the unit of work sets for each many-to-one relationship.
         keeps_more: Whether a flush that begins has more to look at than the columns that were assigned.
@@ -152,6 +153,7 @@ class Plan:
         self.primary_key: tuple[str, ...] = tuple(
             mapper.get_property_by_column(column).key for column in mapper.primary_key
         )
+        self.key_names: frozenset[str] = frozenset(self.primary_key)
         self._resolve_watched(watched_fields(mapper))
         self.volatile: tuple[str, ...] = tuple(
             prop.key for prop in properties if prop.key in self.watched_columns and _set_by_update(prop, mapper)

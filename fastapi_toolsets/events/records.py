@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from enum import Enum, IntEnum, auto
 from itertools import islice, repeat
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from uuid import UUID, uuid4
+
+from sqlalchemy import inspect
 
 from .plan import NO_VALUE
 from .types import ModelEvent, Phase
@@ -79,8 +81,14 @@ class Members:
 
 
 def _without(members: list[object], others: list[object]) -> list[object]:
-    gone = {id(other) for other in others}
-    return [member for member in members if id(member) not in gone]
+    gone = {row_of(other) for other in others}
+    return [member for member in members if row_of(member) not in gone]
+
+
+def row_of(related: object) -> object:
+    """Return what tells a related object's row from others: its identity key, or the object where it has none yet."""
+    state: InstanceState[Any] | None = inspect(related, raiseerr=False)
+    return id(related) if state is None or state.key is None else state.key
 
 
 class Batch:
@@ -127,7 +135,10 @@ class Record:
         batch: The batch that it is told with.
         row: The row's values as last flushed, where somebody hears of a rollback.
         snapshot: The object's values, kept where something is about to change or expire them.
+        is_bulk: Whether a bulk statement has written the row, so that there may be no object.
     """
+
+    is_bulk: ClassVar[bool] = False
 
     __slots__ = (
         "batch", "changes", "key", "kind", "obj", "origin", "plan", "position", "row", "snapshot",
@@ -348,8 +359,8 @@ def merge_changes(plan: Plan, first: tuple[Change, ...], then: tuple[Change, ...
 
 
 def same(plan: Plan, key: str, old: object, new: object) -> bool:
-    """Whether two values of an attribute are equal to its column's type; related objects are compared by identity."""
+    """Whether two values of an attribute are equal to its column's type; of related objects, whether they are one row."""
     column = plan.columns.get(key)
     if column is None:
-        return old is new
+        return old is new or row_of(old) == row_of(new)
     return old is new or column.equal(old, new) is True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from .loading import detached_copy, populate, read_values
 from .plan import NO_VALUE, state_of
@@ -28,6 +28,8 @@ class RowRecord(Record):
         stored: The row's values in the order of ``plan.columns``: as committed, once completed; the last of a deleted
             row.
     """
+
+    is_bulk: ClassVar[bool] = True
 
     __slots__ = ("_changes", "_object", "before", "keys", "stored")
 

@@ -139,7 +139,7 @@ class SyncEventSession(Session):
             super(SyncEventSession, self).bulk_save_objects(saved, defaults, update_changed_only, preserve_order)
 
         bulk = self._tracker.bulk
-        with bulk.sending(self):
+        with bulk.saving(self):
             bulk.save_objects(self, objects, write, return_defaults=return_defaults)
 
     def bulk_insert_mappings(
@@ -159,7 +159,7 @@ class SyncEventSession(Session):
             super(SyncEventSession, self).bulk_insert_mappings(mapper, rows, defaults, render_nulls)
 
         bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
-        with bulk.sending(self):
+        with bulk.saving(self):
             bulk.insert_mappings(self, written, mappings, write, return_defaults=return_defaults)
 
     def bulk_update_mappings(self, mapper: type[Any] | Mapper[Any], mappings: Iterable[dict[str, Any]]) -> None:
@@ -173,7 +173,7 @@ class SyncEventSession(Session):
             super(SyncEventSession, self).bulk_update_mappings(mapper, rows)
 
         bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
-        with bulk.sending(self):
+        with bulk.saving(self):
             bulk.update_mappings(self, written, mappings, write)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
@@ -305,7 +305,6 @@ def _settled(session: SyncEventSession) -> Generator[None]:
 
 
 _HOOKS = (
-    "before_flush",
     "do_orm_execute",
     "before_commit",
     "after_commit",
@@ -313,10 +312,6 @@ _HOOKS = (
     "after_transaction_create",
     "after_transaction_end",
 )
-
-
-def _before_flush(session: SyncEventSession, flush_context: UOWTransaction, instances: object) -> None:  # noqa: ARG001
-    session._tracker.before_flush(session)
 
 
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
@@ -351,7 +346,14 @@ def _after_transaction_create(session: SyncEventSession, transaction: SessionTra
     tracker = session._tracker
     if tracker.dispatch is not None:
         tracker.before_use()
-    if tracker.now.follows and transaction.parent is None:
+    if transaction.origin is _SUBTRANSACTION:
+        # The one that a flush is: it begins after all before_flush listeners, before the first statement.
+        try:
+            tracker.before_flush(session)
+        except BaseException:
+            transaction.close()  # as if it had never begun
+            raise
+    elif tracker.now.follows and transaction.parent is None:
         tracker.after_root_create()
 
 

@@ -80,11 +80,13 @@ class Tracker:
 
     def before_flush(self, session: Session) -> None:
         """Keep what will be gone after the flush, and follow the connections that listeners of its rows are given."""
+        if self.bulk.is_saving:
+            return
         modified, deleted, new = compatibility.unflushed_states(session)
         for mapper in mappers_heard(modified, deleted, new):
             # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
             session.connection(bind_arguments={"mapper": mapper.base_mapper})
-        self.capture.before_flush(session, modified, deleted)
+        self.capture.before_flush(session, modified, deleted, new)
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
@@ -102,7 +104,7 @@ class Tracker:
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Note a statement that may write rows past the unit of work, and run it where that has to be followed."""
         statement = execution.statement
-        if execution.is_select or not may_write(statement):
+        if not may_write(statement):
             return None
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
@@ -176,7 +178,7 @@ class Tracker:
         self.before_use()
         if self.journal.touched:
             for frame in (*self.journal.told, *self.journal.frames()):
-                for record in frame.gone:
+                for record in frame.gone.values():
                     take_snapshot(record)
 
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
@@ -226,6 +228,9 @@ class Tracker:
 
     def _end_savepoint(self, session: Session, savepoint: SessionTransaction) -> None:
         if self.now.released is not savepoint:
+            frame = self.journal.nested.get(savepoint)
+            if frame and any(state.detached for state in frame.states()):
+                self.journal.past_flush = True  # SQLAlchemy expires what was changed in it, but not what was expunged
             self.journal.drop(savepoint)
             return
         self.now.released = None

@@ -74,7 +74,7 @@ def told(frame: Frame) -> list[Told]:
             tell(row.position, "create", row)
         elif row.changes:
             tell(row.position, "update", row, row.changes)
-    for row in frame.gone:
+    for row in frame.gone.values():
         tell(row.position, "delete", row)
     return [each for _, each in sorted(found, key=lambda entry: entry[0])]
 
@@ -108,7 +108,7 @@ def test_delete_keeps_what_was_updated_before() -> None:
     update(journal, 1, ("a", 1, 2))
     delete(journal, 1)
     assert told(journal.root) == [("delete", 1, {})]
-    assert journal.root.gone[0].changes == (("a", 1, 2),)
+    assert next(iter(journal.root.gone.values())).changes == (("a", 1, 2),)
 
 
 def test_delete_then_create_are_two_events_in_order() -> None:
