@@ -24,7 +24,7 @@ from .types import Phase
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Session
+    from sqlalchemy.orm import InstanceState, Mapper, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .journal import Frame, Journal
@@ -72,8 +72,18 @@ class Capture:
         self._switched.clear()
         self.flushes = False  # last: as long as it is set, somebody clears
 
-    def before_flush(self, session: Session, modified: States, deleted: States, new: States) -> None:
-        """Keep or load the old values that will be gone after the flush of these states."""
+    def before_flush(
+        self, session: Session, modified: States, deleted: States, new: States, heard: Collection[Mapper[Any]] = ()
+    ) -> None:
+        """Keep or load the old values that will be gone after the flush of these states.
+
+        Args:
+            session: The session.
+            modified: The persistent states with changes.
+            deleted: Those to be deleted.
+            new: Those to be inserted.
+            heard: The mappers that have listeners of their own, which may assign more to the objects.
+        """
         if self.flushes:
             if self.written:  # it was flushed, but whoever wrote it into the journal was interrupted
                 self.after_finalized(session)
@@ -84,8 +94,9 @@ class Capture:
             (modified and not olds_are_at_hand(modified))
             or (deleted and (self._journal.past_flush or not rows_are_at_hand(deleted)))
             or (new and not stands_alone(new))
+            or heard
         ):
-            self._olds.read(session, modified, deleted, new)
+            self._olds.read(session, modified, deleted, new, heard)
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""

@@ -27,6 +27,8 @@ from .kept_loop import KeptLoop, make_loop
 from .outliving import LAST_WORDS, AsyncFunction, outlive_call
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from anyio.from_thread import BlockingPortal
 
     from .types import Backend
@@ -264,20 +266,37 @@ class _HelperThread:
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
         """Run the function; see :class:`Crossing`."""
         level = _level.get()
-        key: tuple[Backend, int] = (self._backend, level)
-        with _portal_lock:
-            portal = _portals.get(key)
-            if portal is None:
-                portal = _portals[key] = _open_portals.enter_context(
-                    anyio.from_thread.start_blocking_portal(self._backend, name=f"fastapi_toolsets-callbacks-{level}")
-                )
-
         call = _HelperCall(function, level + 1)
+        portal = self._open_portal(level)
         try:
-            _submitted(portal, call.run).result()
+            try:
+                future = _submitted(portal, call.run)
+            except RuntimeError:  # a callback has stopped the loop
+                portal = self._open_portal(level, instead_of=portal)
+                future = _submitted(portal, call.run)
+            future.result()
         except BaseException:  # an interrupt of this thread: the callback must not go on beside it
             call.stop(portal)
             raise
+
+    def _open_portal(self, level: int, instead_of: BlockingPortal | None = None) -> BlockingPortal:
+        """Return the way into the helper thread of a level, another one where the one before has ended."""
+        key: tuple[Backend, int] = (self._backend, level)
+        with _portal_lock:
+            portal = _portals.get(key)
+            if portal is None or portal is instead_of:
+                opened = anyio.from_thread.start_blocking_portal(
+                    self._backend, name=f"fastapi_toolsets-callbacks-{level}"
+                )
+                portal = _portals[key] = opened.__enter__()
+                _open_portals.callback(_close_portal, opened)
+            return portal
+
+
+def _close_portal(opened: AbstractContextManager[BlockingPortal]) -> None:
+    """End a helper thread, unless a callback has."""
+    with contextlib.suppress(RuntimeError):
+        opened.__exit__(None, None, None)
 
 
 class _HelperCall:

@@ -109,7 +109,9 @@ class OldValues:
         self.held.clear()
         self._reread.clear()
 
-    def read(self, session: Session, modified: States, deleted: States, new: States) -> None:
+    def read(
+        self, session: Session, modified: States, deleted: States, new: States, heard: Collection[Mapper[Any]]
+    ) -> None:
         """Keep or load the old values that will be gone after the flush that begins.
 
         Args:
@@ -117,6 +119,7 @@ class OldValues:
             modified: The persistent states with changes that the flush writes.
             deleted: Those that it deletes.
             new: Those that it inserts.
+            heard: The mappers that have listeners of their own.
         """
         to_load: ToLoad = {}
         manager: object = None
@@ -132,6 +135,8 @@ class OldValues:
                         to_load.setdefault(plan.mapper, {})[state] = unknown
                 if has_orphans and compatibility.is_orphan(state):
                     _want_last_row(state, plan, to_load)
+                if plan.follows_updates and plan.mapper in heard:
+                    self._keep_everything(state, plan, to_load)
             if reach:
                 self._reach(state, reach, to_load, is_delete=False)
         for state in [*new]:
@@ -161,9 +166,7 @@ class OldValues:
             if reach:
                 self._reach(state, reach, to_load, is_delete=True)
 
-    def _reach(
-        self, state: InstanceState[Any], reach: tuple[Reach, ...], to_load: ToLoad, *, is_delete: bool
-    ) -> None:
+    def _reach(self, state: InstanceState[Any], reach: tuple[Reach, ...], to_load: ToLoad, *, is_delete: bool) -> None:
         """Load what the unit of work is about to change in the members of a changed collection: keys, orphans."""
         for relation in reach:
             if not is_delete and relation.key not in state.committed_state:
@@ -215,6 +218,17 @@ class OldValues:
         if kept:
             self.of[state] = kept
         return False
+
+    def _keep_everything(self, state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> None:
+        """Keep or load all that is watched, since a ``before_update`` listener may assign it when it is too late."""
+        loaded, committed = state.dict, state.committed_state
+        kept = self.of.setdefault(state, {})
+        for key in plan.watched_columns:
+            if key in loaded and key not in committed:
+                kept.setdefault(key, plan.copied(key, loaded[key]))
+        unknown = set(unloaded_columns(state, plan)) & plan.watched_columns.keys() - committed.keys()
+        if unknown:
+            to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(unknown)
 
     def _keep(self, state: InstanceState[Any], plan: Plan) -> set[str] | None:
         """Keep the old values that the flush would lose; return the keys of those that only the database knows."""

@@ -234,7 +234,9 @@ def install() -> None:
         for method in (flush, commit, close, reset, invalidate, connection):
             setattr(SyncEventSession, method.__name__, method)
         for name in _HOOKS:
-            event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"))
+            # What is committed has to be known before another listener of ``after_commit`` raises.
+            first = name == "after_commit"
+            event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"), insert=first)
         event.listen(Session, "after_flush", _after_flush)
         outcome.install()
 

@@ -83,10 +83,11 @@ class Tracker:
         if self.bulk.is_saving:
             return
         modified, deleted, new = compatibility.unflushed_states(session)
-        for mapper in mappers_heard(modified, deleted, new):
+        heard = mappers_heard(modified, deleted, new)
+        for mapper in heard:
             # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
             session.connection(bind_arguments={"mapper": mapper.base_mapper})
-        self.capture.before_flush(session, modified, deleted, new)
+        self.capture.before_flush(session, modified, deleted, new, heard)
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
@@ -136,7 +137,7 @@ class Tracker:
                 self.now.committing = True
             return
         self.now.committing = True
-        if _BEFORE_COMMIT in registry.phases or compatibility.is_clean(session):
+        if compatibility.is_clean(session):
             self._prepare_root(session, root)
         # Otherwise SQLAlchemy flushes next, after the other before_commit listeners: they find what is pending, as on a
         # plain session, and the flush prepares.
@@ -228,10 +229,7 @@ class Tracker:
 
     def _end_savepoint(self, session: Session, savepoint: SessionTransaction) -> None:
         if self.now.released is not savepoint:
-            frame = self.journal.nested.get(savepoint)
-            if frame and any(state.detached for state in frame.states()):
-                self.journal.past_flush = True  # SQLAlchemy expires what was changed in it, but not what was expunged
-            self.journal.drop(savepoint)
+            self._drop_savepoint(savepoint)
             return
         self.now.released = None
         parent, root = open_savepoint(session), session.get_transaction()
@@ -244,6 +242,19 @@ class Tracker:
         ):
             self._prepare_root(session, root)
 
+    def _drop_savepoint(self, savepoint: SessionTransaction) -> None:
+        """Forget what a savepoint did, and those inside it, which SQLAlchemy leaves alone if it is closed by itself."""
+        enclosing: set[SessionTransaction] = set()
+        outer = savepoint.parent
+        while outer is not None:
+            enclosing.add(outer)
+            outer = outer.parent
+        journal = self.journal
+        for inner in [inner for inner in journal.nested if inner not in enclosing]:
+            if any(state.detached for state in journal.nested[inner].states()):
+                journal.past_flush = True  # SQLAlchemy expires what was changed in there, but not what was expunged
+            journal.drop(inner)
+
     def _prepare_root(self, session: Session, root: SessionTransaction) -> None:
         """Let callbacks vote on what the root transaction is about to commit, and complete what others will read."""
         now = self.now
@@ -253,7 +264,8 @@ class Tracker:
             if not now.committing:
                 return  # so does a before_commit listener that comes before the library's, and may write more
             now.follows = True
-            self._voting.hold(session)
+            if not outcome.are_lost(compatibility.connections_of(root).values()):
+                self._voting.hold(session)
         if self.journal.touched:
             self._prepare(session, root)
 

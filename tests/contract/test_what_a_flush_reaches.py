@@ -1,0 +1,337 @@
+"""Rules E1, E3, E4, E6, E8, E9 and E11 for rows that the flush, or another listener, comes to by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy import Connection, ForeignKey, event, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+
+from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .bulk_models import store
+from .event_models import LOCAL, created, deleted, updated
+
+
+class Base(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Owner(Base):
+    __tablename__ = "reach_owners"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str | None]
+    count: Mapped[int] = mapped_column(default=0)
+    secret: Mapped[str | None] = mapped_column(deferred=True)
+    things: Mapped[list[Thing]] = relationship(order_by="Thing.id")
+    card: Mapped[Card | None] = relationship()
+
+
+class Thing(Base):
+    __tablename__ = "reach_things"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("reach_owners.id"))
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
+
+
+class Card(Base):
+    __tablename__ = "reach_cards"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    owner_id: Mapped[int | None] = mapped_column(ForeignKey("reach_owners.id"))
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
+
+
+class Person(Base):
+    """A tree of several classes in one table."""
+
+    __tablename__ = "reach_people"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    boss_id: Mapped[int | None] = mapped_column(ForeignKey("reach_people.id"))
+    boss: Mapped[Person | None] = relationship(remote_side=id)
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Leader(Person):
+    __mapper_args__ = {"polymorphic_identity": "leader"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Node(Base):
+    """And in a table for each."""
+
+    __tablename__ = "reach_nodes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("reach_nodes.id"))
+    parent: Mapped[Node | None] = relationship(remote_side=id)
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "node"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class File(Node):
+    __tablename__ = "reach_files"
+    id: Mapped[int] = mapped_column(ForeignKey("reach_nodes.id"), primary_key=True, autoincrement=False)
+    __mapper_args__ = {"polymorphic_identity": "file"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Folder(Node):
+    __tablename__ = "reach_folders"
+    id: Mapped[int] = mapped_column(ForeignKey("reach_nodes.id"), primary_key=True, autoincrement=False)
+    __mapper_args__ = {"polymorphic_identity": "folder"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Word(Base):
+    __tablename__ = "reach_words"
+    code: Mapped[str] = mapped_column(primary_key=True)
+    meaning: Mapped[str | None]
+
+
+def count_up(owner: Owner) -> None:
+    owner.count = Owner.count + 1  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def rename(owner: Owner) -> None:
+    owner.name = "new"
+
+
+def rename_to_the_same(owner: Owner) -> None:
+    owner.name = "old"
+
+
+def tell_a_secret(owner: Owner) -> None:
+    owner.secret = "told"  # noqa: S105 - no password
+
+
+@contextmanager
+def before_each_flush(
+    target: Session | type[Session], listener: Callable[[Session, object, object], None]
+) -> Generator[None]:
+    event.listen(target, "before_flush", listener)
+    try:
+        yield
+    finally:
+        event.remove(target, "before_flush", listener)
+
+
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        (count_up, {"count": (0, 1)}),
+        (rename, {"name": ("old", "new")}),
+        (rename_to_the_same, {}),
+        (tell_a_secret, {"secret": ("hidden", "told")}),
+    ],
+)
+@pytest.mark.parametrize("of_class", [False, True])
+@scenario(Base.metadata)
+async def test_what_a_before_flush_listener_assigns(
+    front: FrontEnd,
+    recorder: EventRecorder,
+    *,
+    change: Callable[[Owner], None],
+    changes: dict[str, tuple[object, object]],
+    of_class: bool,
+) -> None:
+    """E2, E3, E4: its changes are told as any, with true old values, whichever listener comes first."""
+    await store(front, Owner(id=1, name="old", secret="hidden"), Thing(id=1, owner_id=1))  # noqa: S106 - no password
+    recorder.listen(Owner)
+    owner = await front.get_one(Owner, 1)
+    await front.expire(owner, ["name"])
+
+    def touch(_session: Session, _context: object, _instances: object) -> None:
+        change(owner)
+
+    thing = await front.get_one(Thing, 1)
+    thing.revision = 5
+    with before_each_flush(Session if of_class else front.sync_session, touch):
+        await front.commit()
+    assert recorder.take() == ([updated(Owner, 1, **changes)] if changes else [])
+
+
+@scenario(Base.metadata)
+async def test_object_that_a_before_flush_listener_deletes(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: its last row is all there, deferred columns, too."""
+    await store(front, Owner(id=1, name="old", secret="hidden"))  # noqa: S106 - no password
+    recorder.listen(Owner)
+    shown: list[tuple[str | None, str | None]] = []
+
+    @listens_for(Owner)
+    def show(owner: Owner, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((owner.name, owner.secret))
+
+    owner = await front.get_one(Owner, 1)
+
+    def remove(session: Session, _context: object, _instances: object) -> None:
+        session.delete(owner)
+
+    await front.add(Thing(id=1))
+    with before_each_flush(front.sync_session, remove):
+        await front.commit()
+    assert (recorder.take(), shown) == ([deleted(Owner, 1)], [("old", "hidden")])
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_session_goes_on_where_old_values_cannot_be_read(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T2, T4: an error before the flush's first statement leaves everything as it was, to be tried again."""
+    await store(front, Owner(id=1, name="old"))
+    recorder.listen(Owner)
+    owner = await front.get_one(Owner, 1)
+    await front.expire(owner)
+    owner.name = "new"
+
+    def fail(connection: Connection, *_: object) -> None:
+        raise ConnectionError(connection)
+
+    event.listen(front.sync_engine, "before_cursor_execute", fail)
+    with pytest.raises(ConnectionError):
+        await front.flush()
+    event.remove(front.sync_engine, "before_cursor_execute", fail)
+    session = front.sync_session
+    assert session.is_active
+    await front.commit()
+    assert recorder.take() == [updated(Owner, 1, name=("old", "new"))]
+
+
+@scenario(Base.metadata)
+async def test_new_parent_that_takes_children(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4, E6: their old foreign key and what the database changes along with it, loaded or not."""
+    things = [Thing(id=key) for key in (1, 2)]
+    await store(front, Owner(id=1, things=things))
+    recorder.listen(Thing)
+    loaded = await front.get_one(Thing, 1)
+    expired = await front.get_one(Thing, 2)
+    await front.expire(expired)
+    await front.add(Owner(id=2, things=[loaded, expired]))
+    await front.commit()
+    assert recorder.take() == [
+        updated(Thing, 1, owner_id=(1, 2), revision=(0, 1)),
+        updated(Thing, 2, owner_id=(1, 2), revision=(0, 1)),
+    ]
+
+
+@scenario(Base.metadata)
+async def test_only_member_that_is_replaced_and_was_not_loaded(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4: of the old one nobody holds an object, but the flush does."""
+    await store(front, Owner(id=1, card=Card(id=1)))
+    recorder.listen(Card)
+    owner = await front.get_one(Owner, 1)
+
+    def replace(_session: Session) -> None:
+        owner.card = Card(id=2)
+
+    await front.run_sync(replace)
+    await front.commit()
+    assert recorder.take() == [created(Card, 2), updated(Card, 1, owner_id=(1, None), revision=(0, 1))]
+
+
+@scenario(Base.metadata)
+async def test_parents_first_among_classes_of_one_hierarchy(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E9: whatever their names and keys are."""
+    recorder.listen(Person)
+    recorder.listen(Node)
+    leader = Leader(id=2)
+    await front.add_all([Person(id=1, boss=leader), leader])
+    folder = Folder(id=2)
+    await front.add_all([File(id=1, parent=folder), folder])
+    await front.commit()
+    told = recorder.take()
+    assert sorted(map(str, told)) == sorted(
+        map(str, [created(Leader, 2), created(Person, 1), created(Folder, 2), created(File, 1)])
+    )
+    assert told.index(created(Leader, 2)) < told.index(created(Person, 1))
+    assert told.index(created(Folder, 2)) < told.index(created(File, 1))
+
+
+@pytest.mark.parametrize("events", [ModelEvent.CREATE, (ModelEvent.CREATE, ModelEvent.DELETE)])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_changed_key_where_nobody_hears_of_updates(
+    front: FrontEnd, recorder: EventRecorder, events: ModelEvent | tuple[ModelEvent, ...]
+) -> None:
+    """E1, E8: a row is known again by its new key."""
+    recorder.listen(Word, [events] if isinstance(events, ModelEvent) else [*events])
+    word = Word(code="a", meaning="first")
+    await front.add(word)
+    await front.flush()
+    word.code = "b"
+    await front.flush()
+    await front.add(Word(code="a", meaning="second"))
+    await front.commit()
+    assert recorder.take() == [created(Word, "b"), created(Word, "a")]
+    word = Word(code="c")
+    await front.add(word)
+    await front.flush()
+    word.code = "d"
+    await front.flush()
+    await front.delete(word)
+    await front.commit()
+    assert recorder.take() == []
+
+
+@pytest.mark.filterwarnings("ignore:DELETE statement on table:sqlalchemy.exc.SAWarning")
+@scenario(Base.metadata, databases=LOCAL)
+async def test_row_that_is_deleted_twice(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E1: SQLAlchemy warns; it is one event, and none for a row that the transaction itself has made."""
+    await store(front, Word(code="a"))
+    recorder.listen(Word)
+    word = await front.get_one(Word, "a")
+    for _ in range(2):
+        await front.delete(word)
+        await front.flush()
+    made = Word(code="b")
+    await front.add(made)
+    await front.flush()
+    for _ in range(2):
+        await front.delete(made)
+        await front.flush()
+    await front.commit()
+    assert recorder.take() == [deleted(Word, "a")]
+    made = Word(code="c")
+    await front.add(made)
+    await front.flush()
+    async with front.begin_nested():
+        await front.delete(made)
+        await front.flush()
+    async with front.begin_nested():
+        await front.delete(made)
+    await front.add(Word(code="d"))
+    await front.commit()
+    assert recorder.take() == [created(Word, "d")]
+    again = Word(code="c")  # of the next transaction
+    await front.add(again)
+    await front.commit()
+    await front.delete(again)
+    await front.commit()
+    assert recorder.take() == [created(Word, "c"), deleted(Word, "c")]
+
+
+@pytest.mark.parametrize("expire", [False, True])
+@scenario(Base.metadata)
+async def test_expunged_in_a_savepoint_that_is_rolled_back(
+    front: FrontEnd, recorder: EventRecorder, *, expire: bool
+) -> None:
+    """E10, E11, T3: SQLAlchemy does not expire what is not in the session; callbacks read what was committed."""
+    await store(front, Word(code="a", meaning="before"))
+    recorder.listen(Word)
+    shown: list[str | None] = []
+    listens_for(Word)(lambda word, _type, _changes: shown.append(word.meaning))
+    session = front.new_session(expire_on_commit=expire)
+    word = await session.get_one(Word, "a")
+    word.meaning = "outside"
+    await session.flush()
+    savepoint = session.begin_nested()
+    await savepoint
+    word.meaning = "inside"
+    await session.flush()
+    await session.expunge(word)
+    await savepoint.rollback()
+    await session.commit()
+    assert recorder.take() == [updated(Word, "a", meaning=("before", "outside"))]
+    assert shown == ["outside"]
+
+
+def test_event_session_is_the_listeners_target() -> None:
+    """The library itself listens to no ``before_flush``: whoever does comes before it."""
+    assert not SyncEventSession().dispatch.before_flush
