@@ -98,9 +98,11 @@ class Insertion:
             result = execution.invoke_statement()
             self._take([tuple(cast("CursorResult[Any]", result).inserted_primary_key or ())])
             return result
-        if self._connection.dialect.insert_returning:
+        identities: list[Identity] = []
+        if parts.conflict is None and not parts.returning and statement.select is None:
+            identities = self._known_identities(parts, parameters)
+        if not identities and self._connection.dialect.insert_returning:
             return self._run_returning(execution, statement, parts)
-        identities = self._known_identities(parts, parameters) if parts.conflict is None else []
         if not identities:
             raise refuse(self._subject, "this database has no RETURNING, and not every row is given its primary key")
         result = execution.invoke_statement()

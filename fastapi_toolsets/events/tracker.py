@@ -228,17 +228,18 @@ class Tracker:
             self.capture.after_finalized(session, early=True)
 
     def _end_savepoint(self, session: Session, savepoint: SessionTransaction) -> None:
-        if self.now.released is not savepoint:
-            self._drop_savepoint(savepoint)
-            return
-        self.now.released = None
         parent, root = open_savepoint(session), session.get_transaction()
-        self.journal.release(savepoint, parent)
+        if self.now.released is savepoint:
+            self.now.released = None
+            self.journal.release(savepoint, parent)
+        else:
+            self._drop_savepoint(savepoint)
         if (
             parent is None
             and root is not None
             and compatibility.method_under_way(root) is PREPARES
-            and not compatibility.in_flush(session)  # which prepares when it is over
+            and compatibility.is_clean(session)  # otherwise a flush follows, and prepares when it is over
+            and not compatibility.in_flush(session)  # so does that
         ):
             self._prepare_root(session, root)
 
