@@ -6,8 +6,8 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session
 
 from fastapi_toolsets.events import (
@@ -137,3 +137,200 @@ async def test_commit_that_fails_is_regretted(front: FrontEnd, recorder: EventRe
         await front.commit()
     await front.rollback()
     assert recorder.take() == [created(Book, 1)]
+
+
+def voters() -> list[tuple[str, int, int]]:
+    """Write down what is told before the COMMIT: the event, the order's id, its quantity."""
+    told: list[tuple[str, int, int]] = []
+
+    @listens_for(Order, phase=Phase.BEFORE_COMMIT)
+    def vote(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        told.append((event_type.value, order.id, len(order.status)))
+
+    return told
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_release_with_an_empty_savepoint_inside_is_no_commit(front: FrontEnd, recorder: EventRecorder) -> None:
+    """P1: callbacks vote on the commit of everything, not on the release of a savepoint after one that had an open one."""
+    told = voters()
+    recorder.listen(Order)
+
+    def work(session: Session) -> None:
+        with session.begin_nested():
+            session.begin_nested()  # left open, and nothing was written yet
+        with session.begin_nested():
+            session.add(Order(id=1))
+
+    await front.run_sync(work)
+    assert told == []
+    (await front.get_one(Order, 1)).status = "three"
+    await front.commit()
+    assert told == [("create", 1, 5)]
+    assert recorder.take() == [created(Order, 1)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_nobody_votes_after_a_commit_that_did_not_come_about(front: FrontEnd, recorder: EventRecorder) -> None:
+    """P1: what follows is voted on with the next commit, in one piece."""
+    await front.add(Order(id=1))
+    await front.commit()
+    told = voters()
+    recorder.listen(Order)
+
+    def work(session: Session) -> None:
+        root = session.begin()
+        session.add(second := Order(id=2))
+        savepoint = session.begin_nested()
+        session.add(Order(id=1))
+        with pytest.raises(IntegrityError):
+            root.commit()
+        savepoint.rollback()
+        with session.begin_nested():
+            session.add(Order(id=3))
+        assert told == []
+        second.status = "paid"
+        session.commit()
+
+    session = front.new_session()
+    await session.run_sync(work)
+    assert told == [("create", 2, 4), ("create", 3, 3)]
+    assert recorder.take() == [created(Order, 2), created(Order, 3)]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_savepoint_of_a_callback_while_another_is_open(
+    front: FrontEnd, recorder: EventRecorder, *, opened: bool
+) -> None:
+    """P1: a round is told to its end before what it has written, whether the commit has a savepoint to release or not."""
+    told: list[int] = []
+
+    @listens_for(Order, phase=Phase.BEFORE_COMMIT)
+    def add(
+        order: Order, event_type: ModelEvent, changes: Changes | None, *, session: EventSession | SyncEventSession
+    ) -> None:
+        told.append(order.id)
+        if order.id < 10:
+            inner = session if isinstance(session, SyncEventSession) else session.sync_session
+            inner.add(Order(id=order.id + 10))
+            inner.flush()
+            inner.begin_nested().commit()
+
+    recorder.listen(Order)
+
+    def work(session: Session) -> None:
+        root = session.begin()
+        session.add(Order(id=1))
+        session.flush()
+        if opened:
+            session.begin_nested()
+        session.add(Order(id=2))
+        root.commit()
+
+    await front.run_sync(work)
+    assert told == [1, 2, 11, 12]
+    assert recorder.take() == [created(Order, key) for key in (1, 2, 11, 12)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_savepoint_closed_by_itself_with_another_inside(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T3: SQLAlchemy leaves the inner one alone; what was done in either is gone, and the rest is committed."""
+    recorder.listen(Order)
+
+    def work(session: Session) -> None:
+        session.add(Order(id=1))
+        session.flush()
+        outer = session.begin_nested()
+        session.begin_nested()
+        session.add(Order(id=2))
+        session.flush()
+        outer.close()
+        session.commit()
+
+    await front.run_sync(work)
+    assert recorder.take() == [created(Order, 1)]
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
+
+
+@pytest.mark.parametrize("votes", [False, True])
+@pytest.mark.parametrize("first", [False, True])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_before_commit_listeners_find_what_is_pending(
+    front: FrontEnd, recorder: EventRecorder, *, votes: bool, first: bool
+) -> None:
+    """T7: as on a plain session, whoever else hears of the commit before it happens."""
+    told = voters() if votes else []
+    recorder.listen(Order)
+    pending: list[int] = []
+
+    def look(session: Session) -> None:
+        pending.extend(order.id for order in session.new if isinstance(order, Order))
+
+    await front.add(Order(id=1))
+    with listening_before_commit(front, look, first=first):
+        await front.commit()
+    assert pending == [1]
+    assert recorder.take() == [created(Order, 1)]
+    assert told == ([("create", 1, 3)] if votes else [])
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_commit_by_a_before_flush_listener(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T1, P1: it commits nothing of what is about to be flushed, as on a plain session, and stops no flush."""
+    told = voters()
+    recorder.listen(Order)
+
+    def commit(session: Session, *_: object) -> None:
+        session.commit()
+
+    event.listen(front.sync_session, "before_flush", commit, once=True)
+    await front.add(Order(id=1))
+    await front.flush()
+    assert (told, recorder.take()) == ([], [])
+    await front.commit()
+    assert (told, recorder.take()) == ([("create", 1, 3)], [created(Order, 1)])
+
+
+@pytest.mark.parametrize("of_class", [False, True])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_after_commit_listener_that_raises(front: FrontEnd, recorder: EventRecorder, *, of_class: bool) -> None:
+    """T1, P2: what was committed is told as that, however early the listener comes."""
+    recorder.listen(Order)
+    recorder.listen(Order, phase=Phase.AFTER_ROLLBACK)
+
+    def fail(session: Session) -> None:
+        raise LookupError(session)
+
+    target = Session if of_class else front.sync_session
+    event.listen(target, "after_commit", fail, insert=of_class)
+    try:
+        await front.add(Order(id=1))
+        with pytest.raises(LookupError):
+            await front.commit()
+    finally:
+        event.remove(target, "after_commit", fail)
+    await front.close()
+    assert recorder.take() == [created(Order, 1)]
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
+
+
+@pytest.mark.filterwarnings("ignore:an error inside this transaction")
+@pytest.mark.parametrize("votes", [False, True])
+@scenario(Base.metadata, databases=("postgresql",))
+async def test_nobody_votes_on_what_the_server_has_rolled_back(
+    front: FrontEnd, recorder: EventRecorder, *, votes: bool
+) -> None:
+    """T4, P1, P2: the commit commits nothing, says so, and those who hear of a rollback hear of it."""
+    told = voters() if votes else []
+    recorder.listen(Order, phase=Phase.AFTER_ROLLBACK)
+    await front.add(Order(id=1))
+    await front.flush()
+    await front.execute(text("SET LOCAL work_mem = '8MB'"))
+    with pytest.raises(DBAPIError):
+        await front.execute(text("SELECT 1/0"))
+    await front.commit()
+    await front.close()
+    assert told == []
+    assert recorder.take() == [created(Order, 1)]
+    assert await front.committed_rows(ORDERS) == []

@@ -25,6 +25,7 @@ class Owner(Base):
     __tablename__ = "reach_owners"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     name: Mapped[str | None]
+    note: Mapped[str | None]
     count: Mapped[int] = mapped_column(default=0)
     secret: Mapped[str | None] = mapped_column(deferred=True)
     things: Mapped[list[Thing]] = relationship(order_by="Thing.id")
@@ -193,6 +194,49 @@ async def test_session_goes_on_where_old_values_cannot_be_read(front: FrontEnd, 
     assert session.is_active
     await front.commit()
     assert recorder.take() == [updated(Owner, 1, name=("old", "new"))]
+
+
+@contextmanager
+def before_each_update(listener: Callable[[Owner], object]) -> Generator[None]:
+    def listen(_mapper: object, _connection: object, owner: Owner) -> None:
+        listener(owner)
+
+    event.listen(Owner, "before_update", listen)
+    try:
+        yield
+    finally:
+        event.remove(Owner, "before_update", listen)
+
+
+@pytest.mark.parametrize(
+    ("change", "changes"),
+    [
+        (count_up, {"count": (0, 1)}),
+        (rename, {"name": ("old", "new")}),
+        (rename_to_the_same, {}),
+        (tell_a_secret, {"secret": ("hidden", "told")}),
+    ],
+)
+@pytest.mark.parametrize("expired", [False, True])
+@scenario(Base.metadata)
+async def test_what_a_before_update_listener_assigns(
+    front: FrontEnd,
+    recorder: EventRecorder,
+    *,
+    change: Callable[[Owner], None],
+    changes: dict[str, tuple[object, object]],
+    expired: bool,
+) -> None:
+    """E2, E3, E4: to its own object, inside the flush, loaded before or not."""
+    await store(front, Owner(id=1, name="old", secret="hidden"))  # noqa: S106 - no password
+    recorder.listen(Owner)
+    owner = await front.get_one(Owner, 1)
+    if expired:
+        await front.expire(owner, ["name", "count"])
+    owner.note = "why"
+    with before_each_update(change):
+        await front.commit()
+    assert recorder.take() == [updated(Owner, 1, **{"note": (None, "why"), **changes})]
 
 
 @scenario(Base.metadata)
