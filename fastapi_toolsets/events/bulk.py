@@ -11,13 +11,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import BulkWriteError
 from . import compatibility
+from .bulk_criteria import assigned, check_criteria
 from .bulk_inserts import Insertion, made_rows
 from .bulk_reading import ROWS_AT_ONCE, Reader
 from .bulk_sending import MARK, Sending, listening
 from .bulk_statements import (
     Subject,
-    assigned,
-    check_criteria,
     check_past_session,
     check_subject,
     inner_writes,

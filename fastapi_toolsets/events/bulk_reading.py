@@ -213,7 +213,7 @@ class Reader:
 
 
 def _own_column(mapper: Mapper[Any], key: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return the column of a mapper's own table that has what a column of its primary key has, an ancestor's perhaps."""
+    """Return the column of a mapper's own table that has the values of a column of its primary key."""
     alike: set[Any] = {*mapper.get_property_by_column(cast("Column[Any]", key)).columns}
     for ancestor in reversed([*mapper.iterate_to_root()]):
         for column in ancestor.local_table.columns:

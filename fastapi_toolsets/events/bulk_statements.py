@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import (
     Alias,
     ClauseElement,
-    Column,
     Delete,
     Executable,
     Insert,
@@ -21,12 +20,11 @@ from sqlalchemy import (
     Update,
     event,
     inspect,
-    select,
 )
 from sqlalchemy.orm import FromStatement, Mapper
 from sqlalchemy.orm.exc import UnmappedClassError
 from sqlalchemy.sql import visitors
-from sqlalchemy.sql.functions import FunctionElement, next_value
+from sqlalchemy.sql.functions import FunctionElement
 
 from ..errors import BulkEventsError, BulkWriteError, BulkWriteWarning
 from . import compatibility
@@ -36,7 +34,7 @@ from .types import ModelEvent
 from .warn import warn
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator
 
     from sqlalchemy import ColumnElement
 
@@ -86,7 +84,7 @@ def may_write(statement: object) -> bool:
     Of a SELECT it is looked at whether it selects from what a CTE has written, not at what is deeper inside.
     """
     if type(statement) is Select:
-        return compatibility.writes_in_cte(statement)
+        return compatibility.writes_in_cte(cast("Select[Any]", statement))
     text = _text(statement)
     if text is not None:
         return not text.startswith(_READING)
@@ -102,31 +100,9 @@ def inner_writes(statement: object) -> Iterator[DML]:
     if isinstance(statement, FromStatement) and isinstance(statement.element, (Insert, Update, Delete)):
         yield statement.element
     if isinstance(statement, ClauseElement):
-        for part in visitors.iterate(statement):
+        for part in visitors.iterate(cast("ClauseElement", statement)):
             if isinstance(part, (Insert, Update, Delete)) and part is not statement:
                 yield part
-
-
-_UNSTABLE = frozenset(
-    (
-        "clock_timestamp", "gen_random_uuid", "last_insert_id", "newid", "nextval", "rand", "random", "random_normal",
-        "randomblob", "sys_guid", "timeofday", "uuid", "uuid_generate_v1", "uuid_generate_v1mc", "uuid_generate_v4",
-        "uuid_short", "uuidv4", "uuidv7",
-    )
-)  # fmt: skip
-"""Functions that give another value each time. What is read before a statement is not what the statement finds then."""
-
-
-def unstable_function(clause: object) -> str | None:
-    """Return the name of a function in a clause that gives another value each time, if there is one."""
-    if isinstance(clause, ClauseElement):
-        for part in visitors.iterate(clause):
-            if isinstance(part, next_value):
-                return "nextval"
-            name = getattr(part, "name", None) if isinstance(part, FunctionElement) else None
-            if isinstance(name, str) and name.lower() in _UNSTABLE:
-                return name
-    return None
 
 
 def may_undo(statement: object) -> bool:
@@ -171,7 +147,7 @@ def _rows_of(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
 
 
 def _subject_of_table(name: str, target: object) -> Subject:
-    named = target.element if isinstance(target, Alias) else target
+    named: object = cast("Alias[Any]", target).element if isinstance(target, Alias) else target
     table = cast("Table | None", named if isinstance(named, Table) else None)
     members = () if table is None else _listening_to(table)
     if not members:
@@ -187,7 +163,7 @@ def _subject_of_table(name: str, target: object) -> Subject:
             subject.reason = "it was given an alias"
         return subject
     subject = Subject(name, None, members, is_orm=False)
-    subject.reason = f"several classes are mapped to the table {_name(table)!r}, or parts of it"
+    subject.reason = f"several classes are mapped to the table {name_of(table)!r}, or parts of it"
     return subject
 
 
@@ -366,73 +342,20 @@ def check_subject(subject: Subject) -> Mapper[Any]:
     return mapper
 
 
-def check_criteria(subject: Subject, mapper: Mapper[Any], statement: Update | Delete, parameters: object) -> None:
-    """Refuse an UPDATE or DELETE by criteria whose rows no SELECT can find beforehand.
-
-    Raises:
-        BulkWriteError: It is one.
-    """
-    parts = compatibility.written(statement)
-    local = mapper.local_table
-    if isinstance(parameters, list):
-        raise refuse(subject, "it runs once for each of a list of parameters: use the ORM's update by primary key")
-    if parts.prefixes:
-        raise refuse(subject, "it has a prefix such as IGNORE or REPLACE, and the database does not tell its effect")
-    if next(inner_writes(statement), None) is not None:
-        raise refuse(subject, "there is a statement inside it that writes, and to read its rows would run that, too")
-    unstable = unstable_function(statement.whereclause)
-    if unstable is not None:
-        raise refuse(subject, f"its criteria call {unstable}(), and find other rows each time")
-    if parts.limited:
-        raise refuse(subject, "it has a LIMIT, and which rows it takes only the database knows")
-    if not isinstance(statement, Update) and mapper.inherits is not None and mapper.inherits.local_table is not local:
-        reason = f"it takes rows from the table {_name(local)!r} only and leaves their other part"
-        raise refuse(subject, f"{reason} in {_name(mapper.inherits.local_table)!r}: write it for the base class")
-    for key in parts.values:
-        table = getattr(_column(key), "table", local)
-        if table is not local:
-            raise refuse(subject, f"it sets a column of another table, {_name(table)!r}")
-    if statement.whereclause is not None:
-        others = [table for table in mapper.tables if table is not local]
-        for found in select(1).where(statement.whereclause).get_final_froms():
-            if found in others:
-                raise refuse(subject, f"its criteria name {_name(found)!r}, another table of the same rows")
-
-
-def assigned(mapper: Mapper[Any], statement: Update, parameters: Mapping[str, Any]) -> dict[int, Any]:
-    """Return what an UPDATE sets the primary key to: values or expressions, by position in the key.
-
-    Raises:
-        BulkWriteError: It is what nobody can know before.
-    """
-    values: dict[str, Any] = {}
-    for key, value in (*compatibility.written(statement).values.items(), *parameters.items()):
-        column = _column(key)
-        values[column.key if isinstance(column, Column) else str(key)] = value
-    found: dict[int, Any] = {}
-    for position, column in enumerate(mapper.primary_key):
-        for name in (column.key, mapper.get_property_by_column(column).key):
-            if name in values:
-                unstable = unstable_function(values[name])
-                if unstable is not None:
-                    reason = f"it gives rows a primary key that {unstable}() makes, another one each time"
-                    raise refuse(subject_of(statement), reason)
-                found[position] = values[name]
-    return found
-
-
 def column_keys(columns: Iterable[Any]) -> set[str]:
     """Return the keys of columns that are given as columns, attributes or keys."""
-    return {str(getattr(_column(column), "key", column)) for column in columns}
+    return {str(getattr(plain_column(column), "key", column)) for column in columns}
 
 
-def _column(given: object) -> object:
+def plain_column(given: object) -> object:
+    """Return the column that a statement was given as such, as an attribute or by its key."""
     attribute = cast("Any", given)
     element: object = attribute.__clause_element__() if hasattr(attribute, "__clause_element__") else given
     return element
 
 
-def _name(table: object) -> object:
+def name_of(table: object) -> object:
+    """Return the name of a table, for messages."""
     return getattr(table, "name", table)
 
 

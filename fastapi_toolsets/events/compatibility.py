@@ -202,7 +202,7 @@ PREPARES: object = cast("Any", SessionTransaction)._prepare_impl.__wrapped__  # 
 
 
 in_flush: Callable[[Session], object] = attrgetter("_flushing")
-"""Whether a flush is under way, its listeners included (``Session._flushing``): another one is refused until it is over."""
+"""Whether a flush is under way, its listeners included (``Session._flushing``): until it is over another is refused."""
 
 
 is_flushing: Callable[[Session], object] = attrgetter("_warn_on_events")

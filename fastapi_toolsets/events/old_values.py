@@ -93,7 +93,7 @@ class OldValues:
         held: Objects that only the flush would hold otherwise, which loads them anew where they have gone meanwhile.
     """
 
-    __slots__ = ("_journal", "_reread", "_related_unknown", "held", "of")
+    __slots__ = ("_journal", "_related_unknown", "_reread", "held", "of")
 
     def __init__(self, journal: Journal) -> None:
         """Know what ``journal`` says of earlier flushes."""
@@ -122,23 +122,7 @@ class OldValues:
             heard: The mappers that have listeners of their own.
         """
         to_load: ToLoad = {}
-        manager: object = None
-        plan, reach, has_orphans = IDLE
-        for state in [*modified]:  # loading may change who is modified
-            if state.manager is not manager:
-                manager = state.manager
-                plan, reach, has_orphans = plans.routes[state.manager.mapper]
-            if plan is not None:
-                if plan.follows_updates and self._needs_more(state, plan):
-                    unknown = self._keep(state, plan)
-                    if unknown:
-                        to_load.setdefault(plan.mapper, {})[state] = unknown
-                if has_orphans and compatibility.is_orphan(state):
-                    _want_last_row(state, plan, to_load)
-                if plan.follows_updates and plan.mapper in heard:
-                    self._keep_everything(state, plan, to_load)
-            if reach:
-                self._reach(state, reach, to_load, is_delete=False)
+        self._read_modified([*modified], to_load, heard)  # loading may change who is modified
         for state in [*new]:
             reach = plans.routes[state.manager.mapper][1]
             if reach:
@@ -147,6 +131,29 @@ class OldValues:
             self._read_deleted([*deleted], to_load)
         if to_load or self._related_unknown:
             self._load_all(session, to_load)
+
+    def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad, heard: Collection[Mapper[Any]]) -> None:
+        manager: object = None
+        plan, reach, has_orphans = IDLE
+        for state in states:
+            if state.manager is not manager:
+                manager = state.manager
+                plan, reach, has_orphans = plans.routes[state.manager.mapper]
+            if plan is not None:
+                if plan.follows_updates:
+                    self._read_updated(state, plan, to_load, is_heard=plan.mapper in heard)
+                if has_orphans and compatibility.is_orphan(state):
+                    _want_last_row(state, plan, to_load)
+            if reach:
+                self._reach(state, reach, to_load, is_delete=False)
+
+    def _read_updated(self, state: InstanceState[Any], plan: Plan, to_load: ToLoad, *, is_heard: bool) -> None:
+        if self._needs_more(state, plan):
+            unknown = self._keep(state, plan)
+            if unknown:
+                to_load.setdefault(plan.mapper, {})[state] = unknown
+        if is_heard:
+            self._keep_everything(state, plan, to_load)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: object = None

@@ -359,7 +359,7 @@ def merge_changes(plan: Plan, first: tuple[Change, ...], then: tuple[Change, ...
 
 
 def same(plan: Plan, key: str, old: object, new: object) -> bool:
-    """Whether two values of an attribute are equal to its column's type; of related objects, whether they are one row."""
+    """Whether two values are equal to an attribute's column type; of related objects, whether they are one row."""
     column = plan.columns.get(key)
     if column is None:
         return old is new or row_of(old) == row_of(new)

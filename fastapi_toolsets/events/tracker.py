@@ -124,8 +124,8 @@ class Tracker:
     def before_commit(self, session: Session) -> None:
         """Complete, inside the transaction, what callbacks will read after it.
 
-        SQLAlchemy tells of the release of a savepoint by the same event. A commit that finds one open is told first, and
-        prepares when that has ended (:meth:`_end_savepoint`).
+        SQLAlchemy tells of the release of a savepoint by the same event. A commit that finds one open is told first,
+        and prepares when that has ended (:meth:`_end_savepoint`).
         """
         nested, root = session.get_nested_transaction() and open_savepoint(session), session.get_transaction()
         if self.capture.written:

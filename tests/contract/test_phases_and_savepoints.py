@@ -108,13 +108,12 @@ async def test_savepoint_of_a_before_commit_listener(
         if session.in_nested_transaction() or session.info.get("has_written"):
             return
         session.info["has_written"] = True
-        if act != "flush":
-            savepoint = session.begin_nested()
+        savepoint = session.begin_nested() if act != "flush" else None
         session.add(Order(id=3))
         session.flush()
-        if act == "release":
+        if savepoint is not None and act == "release":
             savepoint.commit()
-        elif act == "roll back":
+        elif savepoint is not None and act == "roll back":
             savepoint.rollback()
 
     await front.add(Order(id=1))
@@ -152,7 +151,7 @@ def voters() -> list[tuple[str, int, int]]:
 
 @scenario(Base.metadata, databases=LOCAL)
 async def test_release_with_an_empty_savepoint_inside_is_no_commit(front: FrontEnd, recorder: EventRecorder) -> None:
-    """P1: callbacks vote on the commit of everything, not on the release of a savepoint after one that had an open one."""
+    """P1: callbacks vote on the commit of everything, not on a release after one that had an open savepoint in it."""
     told = voters()
     recorder.listen(Order)
 
@@ -203,7 +202,7 @@ async def test_nobody_votes_after_a_commit_that_did_not_come_about(front: FrontE
 async def test_savepoint_of_a_callback_while_another_is_open(
     front: FrontEnd, recorder: EventRecorder, *, opened: bool
 ) -> None:
-    """P1: a round is told to its end before what it has written, whether the commit has a savepoint to release or not."""
+    """P1: a round is told to its end before what it has written, whether the commit releases a savepoint or not."""
     told: list[int] = []
 
     @listens_for(Order, phase=Phase.BEFORE_COMMIT)

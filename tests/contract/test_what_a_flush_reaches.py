@@ -53,7 +53,7 @@ class Person(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     kind: Mapped[str]
     boss_id: Mapped[int | None] = mapped_column(ForeignKey("reach_people.id"))
-    boss: Mapped[Person | None] = relationship(remote_side=id)
+    boss: Mapped[Person | None] = relationship(remote_side="Person.id")
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "person"}  # noqa: RUF012 - SQLAlchemy reads it
 
 
@@ -68,7 +68,7 @@ class Node(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     kind: Mapped[str]
     parent_id: Mapped[int | None] = mapped_column(ForeignKey("reach_nodes.id"))
-    parent: Mapped[Node | None] = relationship(remote_side=id)
+    parent: Mapped[Node | None] = relationship(remote_side="Node.id")
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "node"}  # noqa: RUF012 - SQLAlchemy reads it
 
 
@@ -91,7 +91,7 @@ class Word(Base):
 
 
 def count_up(owner: Owner) -> None:
-    owner.count = Owner.count + 1  # type: ignore[assignment]  # pyright: ignore[reportAttributeAccessIssue]
+    owner.count = Owner.count + 1
 
 
 def rename(owner: Owner) -> None:
@@ -360,7 +360,11 @@ async def test_expunged_in_a_savepoint_that_is_rolled_back(
     await store(front, Word(code="a", meaning="before"))
     recorder.listen(Word)
     shown: list[str | None] = []
-    listens_for(Word)(lambda word, _type, _changes: shown.append(word.meaning))
+
+    @listens_for(Word)
+    def show(word: Word, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append(word.meaning)
+
     session = front.new_session(expire_on_commit=expire)
     word = await session.get_one(Word, "a")
     word.meaning = "outside"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -214,6 +215,48 @@ def test_loop_running_in_this_thread(places: Places, backend: str) -> None:
     assert second == first
     anyio.run(application, backend=backend)
     assert places.take() == [first, first]
+
+
+def cancel_this_task() -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+
+
+def stop_this_loop() -> None:
+    asyncio.get_running_loop().stop()
+
+
+def leave_in_a_task() -> None:
+    async def leave() -> None:
+        raise SystemExit(3)
+
+    asyncio.get_running_loop().create_task(leave(), name="leaves")
+
+
+@pytest.mark.parametrize("end", [cancel_this_task, stop_this_loop, leave_in_a_task])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_helper_thread_that_a_callback_has_ended(places: Places, end: Callable[[], None]) -> None:
+    """C2, C4: the next commit has another one; no callback is lost for what an earlier one has done to its loop."""
+    told: dict[int, threading.Thread] = {}
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def note(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        told[order.id] = threading.current_thread()
+        if len(told) == 1:
+            end()
+
+    async def application() -> None:
+        for key in (1, 2, 3):
+            with contextlib.suppress(asyncio.CancelledError, SystemExit):
+                places.commit()
+            if key == 1:
+                await asyncio.to_thread(told[1].join, 10)
+
+    asyncio.run(application())
+    assert [*told] == [1, 2, 3]
+    assert told[1] is not told[2]
+    assert told[2] is told[3]
 
 
 def test_inside_the_greenlet_bridge(places: Places) -> None:
