@@ -96,13 +96,25 @@ def may_write(statement: object) -> bool:
 
 
 def inner_writes(statement: object) -> Iterator[DML]:
-    """Iterate over the INSERTs, UPDATEs and DELETEs inside another statement: its CTEs, what it takes its rows from."""
-    if isinstance(statement, FromStatement) and isinstance(statement.element, (Insert, Update, Delete)):
-        yield statement.element
-    if isinstance(statement, ClauseElement):
-        for part in visitors.iterate(cast("ClauseElement", statement)):
-            if isinstance(part, (Insert, Update, Delete)) and part is not statement:
+    """Iterate over the INSERTs, UPDATEs and DELETEs inside another statement, which are in its CTEs.
+
+    Of an INSERT its SELECT is gone through, of others that write their criteria: all there is to a statement on a table
+    with many columns would take long.
+    """
+    for clause in _where_others_may_be(statement):
+        for part in visitors.iterate(clause):
+            if isinstance(part, (Insert, Update, Delete)):
                 yield part
+
+
+def _where_others_may_be(statement: object) -> Iterator[ClauseElement]:
+    if isinstance(statement, (Insert, Update, Delete)):
+        yield from compatibility.independent_ctes(statement)
+        clause = statement.select if isinstance(statement, Insert) else statement.whereclause
+        if clause is not None:
+            yield clause
+    elif isinstance(statement, ClauseElement):
+        yield statement
 
 
 def may_undo(statement: object) -> bool:
@@ -147,7 +159,7 @@ def _rows_of(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
 
 
 def _subject_of_table(name: str, target: object) -> Subject:
-    named: object = cast("Alias[Any]", target).element if isinstance(target, Alias) else target
+    named: object = getattr(cast("object", target), "element", None) if isinstance(target, Alias) else target
     table = cast("Table | None", named if isinstance(named, Table) else None)
     members = () if table is None else _listening_to(table)
     if not members:

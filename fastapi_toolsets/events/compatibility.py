@@ -415,6 +415,10 @@ def writes_in_cte(statement: Select[Any]) -> bool:
     return False
 
 
+independent_ctes: Callable[[Insert | Update | Delete], Collection[CTE]] = attrgetter("_independent_ctes")
+"""Returns what a statement was given with ``add_cte()``, for which there is nothing public."""
+
+
 def statement_options(statement: Update | Delete) -> tuple[ExecutableOption, ...]:
     """Return what ``options()`` was given, ``with_loader_criteria`` among it (``Executable._with_options``)."""
     return statement._with_options  # noqa: SLF001
