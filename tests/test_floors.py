@@ -32,6 +32,7 @@ FLOORS = {
     "fastapi_toolsets.events.bulk_inserts": 2,
     "fastapi_toolsets.events.bulk_reading": 2,
     "fastapi_toolsets.events.bulk_sending": 2,
+    "fastapi_toolsets.events.bulk_criteria": 2,
     "fastapi_toolsets.events.bulk_statements": 2,
     "fastapi_toolsets.events.capture": 2,
     "fastapi_toolsets.events.completion": 2,
