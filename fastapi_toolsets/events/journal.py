@@ -147,7 +147,7 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("_position", "bulk", "nested", "past_flush", "root", "told", "touched", "undone", "unsure")
+    __slots__ = ("_position", "bulk", "ended", "nested", "past_flush", "root", "told", "touched", "undone", "unsure")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -155,6 +155,8 @@ class Journal:
         self.told: list[Frame] = []
         """What ``BEFORE_COMMIT`` callbacks have been told: one frame for each time that something new came up."""
         self.nested: dict[Hashable, Frame] = {}
+        self.ended: list[Frame] = []
+        """What savepoints did that were ended because everything is rolled back, from the innermost on."""
         self._position = 0
         self.touched: bool = False  # whether any frame was asked for in the current transaction: quick to see
         self.unsure: bool = False  # whether a change has a value that only the database knows
@@ -164,7 +166,7 @@ class Journal:
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
-        return self.touched and bool(self.root.writes or self.root or self.nested or self.told)
+        return self.touched and bool(self.root.writes or self.root or self.nested or self.told or self.ended)
 
     def take_positions(self, count: int) -> int:
         """Return the first of so many places in the order of events."""
@@ -193,11 +195,24 @@ class Journal:
         """Forget what a savepoint did."""
         self.nested.pop(savepoint, None)
 
+    def end(self, savepoint: Hashable) -> None:
+        """Put aside what a savepoint did that ends with everything: nobody commits it, but somebody may regret it."""
+        frame = self.nested.pop(savepoint, None)
+        if frame:
+            self.ended.append(frame)
+
     def set_aside(self) -> None:
         """Put aside what the root holds, so that what comes next is seen relative to it."""
         if self.root:
             self.told.append(self.root)
             self.root = Frame()
+
+    def regretted(self) -> Frame:
+        """Return what was rolled back: the root's frame with those of the savepoints that have ended with it."""
+        frame = self.whole()
+        while self.ended:
+            frame.release(self.ended.pop())
+        return frame
 
     def whole(self) -> Frame:
         """Return the root's frame, with what was put aside back in it."""
@@ -220,6 +235,8 @@ class Journal:
                 self.told = []
             if self.nested:
                 self.nested.clear()
+            if self.ended:
+                self.ended.clear()
             self.touched = self.bulk = False
         self.unsure = self.past_flush = self.undone = False
 

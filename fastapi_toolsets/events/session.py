@@ -231,7 +231,7 @@ def install() -> None:
         if _installed:
             return
         _installed = True
-        for method in (flush, commit, close, reset, invalidate, connection):
+        for method in (flush, commit, rollback, close, reset, invalidate, connection):
             setattr(SyncEventSession, method.__name__, method)
         for name in _HOOKS:
             # What is committed has to be known before another listener of ``after_commit`` raises.
@@ -267,6 +267,12 @@ def commit(self: SyncEventSession) -> None:
         tracker.settles = False
 
 
+def rollback(self: SyncEventSession) -> None:
+    """Roll back as ``Session.rollback`` does, with all savepoints that are open."""
+    with _ending(self):
+        super(SyncEventSession, self).rollback()
+
+
 def close(self: SyncEventSession) -> None:
     """Close as ``Session.close`` does; what was not committed is forgotten also where that is interrupted."""
     with _settled(self):
@@ -298,9 +304,19 @@ def connection(
 
 
 @contextlib.contextmanager
-def _settled(session: SyncEventSession) -> Generator[None]:
+def _ending(session: SyncEventSession) -> Generator[None]:
+    session._tracker.ends = True
     try:
         yield
+    finally:
+        session._tracker.ends = False
+
+
+@contextlib.contextmanager
+def _settled(session: SyncEventSession) -> Generator[None]:
+    try:
+        with _ending(session):
+            yield
     except BaseException as interruption:
         session._tracker.settle(session, interruption)
         raise

@@ -52,6 +52,7 @@ class Tracker:
         now: The current transaction.
         journal: What it has done.
         settles: Whether whoever has called ``commit()`` settles what an interruption leaves.
+        ends: Whether a method of the session is rolling everything back.
     """
 
     def __init__(self, options: SessionOptions) -> None:
@@ -65,6 +66,7 @@ class Tracker:
         self.dispatch: Telling | None = None
         self._warned_joined = False
         self.settles = False
+        self.ends = False
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
@@ -233,6 +235,8 @@ class Tracker:
             self.now.released = None
             self.journal.release(savepoint, parent)
         else:
+            if _AFTER_ROLLBACK in registry.phases and self._ends_with(root):
+                self.journal.end(savepoint)
             self._drop_savepoint(savepoint)
         if (
             parent is None
@@ -242,6 +246,10 @@ class Tracker:
             and not compatibility.in_flush(session)  # so does that
         ):
             self._prepare_root(session, root)
+
+    def _ends_with(self, root: SessionTransaction | None) -> bool:
+        """Whether a savepoint ends because the root transaction is being rolled back or closed."""
+        return self.ends or (root is not None and compatibility.method_under_way(root) not in (None, PREPARES))
 
     def _drop_savepoint(self, savepoint: SessionTransaction) -> None:
         """Forget what a savepoint did, and those inside it, which SQLAlchemy leaves alone if it is closed by itself."""
@@ -316,6 +324,7 @@ class Tracker:
                     unknown = outcome.is_unknown(compatibility.begun_transactions(root))
                     report_unfinished(journal.whole())
                 if _AFTER_ROLLBACK in registry.phases and not unknown:
+                    journal.regretted()
                     self._tell(session, _AFTER_ROLLBACK, [], interruption)
             journal.clear()
         if self.capture.flushes:

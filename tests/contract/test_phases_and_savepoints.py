@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from fastapi_toolsets.events import (
     CallbackOutcome,
@@ -21,7 +21,7 @@ from fastapi_toolsets.events import (
 from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
-from .event_models import LOCAL, created
+from .event_models import LOCAL, created, updated
 from .test_failed_commits import Book, DeferredBase
 from .transaction_models import ORDERS, Base, Order
 
@@ -333,3 +333,44 @@ async def test_nobody_votes_on_what_the_server_has_rolled_back(
     assert told == []
     assert recorder.take() == [created(Order, 1)]
     assert await front.committed_rows(ORDERS) == []
+
+
+EXITS: dict[str, Callable[[Session, SessionTransaction], None]] = {
+    "rollback": lambda session, _: session.rollback(),
+    "close": lambda session, _: session.close(),
+    "reset": lambda session, _: session.reset(),
+    "invalidate": lambda session, _: session.invalidate(),
+    "the root's rollback": lambda _, root: root.rollback(),
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+@scenario(Base.metadata, databases=LOCAL)
+async def test_savepoints_that_are_open_when_everything_is_rolled_back(
+    front: FrontEnd, recorder: EventRecorder, name: str
+) -> None:
+    """P2: what was done in them is regretted with the rest, net; what a savepoint's own rollback took back is not."""
+    await front.add(Order(id=9))
+    await front.commit()
+    recorder.listen(Order, phase=Phase.AFTER_ROLLBACK)
+
+    def work(session: Session) -> None:
+        root = session.begin()
+        session.add(Order(id=1))
+        session.get_one(Order, 9).status = "one"
+        own = session.begin_nested()
+        session.add(Order(id=4))
+        session.flush()
+        own.rollback()
+        session.begin_nested()
+        session.add(Order(id=2))
+        session.get_one(Order, 9).status = "two"
+        session.begin_nested()
+        session.add(Order(id=3))
+        session.delete(session.get_one(Order, 1))
+        session.flush()
+        EXITS[name](session, root)
+
+    await front.new_session().run_sync(work)
+    assert recorder.take() == [updated(Order, 9, status=("new", "two")), created(Order, 2), created(Order, 3)]
+    assert await front.committed_rows(ORDERS) == [(9, "new")]
