@@ -129,6 +129,7 @@ class Capture:
         updated: list[InstanceState[Any]] = []
         deleted: list[InstanceState[Any]] = []
         objects: list[object]
+        reread = self._olds.reread
         for state in states:
             is_delete, list_only = fate[state]
             if list_only:
@@ -136,7 +137,7 @@ class Capture:
                     self._keep_switched(plan, state)
             elif is_delete:
                 deleted.append(state)
-                if state.committed_state:
+                if state.committed_state or (reread and state in reread):
                     self._show_last_row(plan, state)
             elif state.key is None:
                 created.append(state)
@@ -214,9 +215,12 @@ class Capture:
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
         olds, loaded = self._olds.of.get(state, NO_VALUES), state.dict
+        is_read = state in self._olds.reread
+        if is_read:
+            loaded.update(olds)
         for key, old in state.committed_state.items():
             if key in plan.columns:
-                last = olds.get(key, old) if old is NO_VALUE else old
+                last = olds.get(key, old) if old is NO_VALUE or is_read else old
                 if last is not NO_VALUE:
                     loaded[key] = state.committed_state[key] = last
 

@@ -90,10 +90,11 @@ class OldValues:
     Attributes:
         of: By the state of the object and the key of the attribute. Most old values are not here but in
             ``InstanceState.committed_state``, until the flush is over.
+        reread: The states of deleted objects that may not show their rows: they do after the flush, as they were read.
         held: Objects that only the flush would hold otherwise, which loads them anew where they have gone meanwhile.
     """
 
-    __slots__ = ("_journal", "_related_unknown", "_reread", "held", "of")
+    __slots__ = ("_journal", "_related_unknown", "held", "of", "reread")
 
     def __init__(self, journal: Journal) -> None:
         """Know what ``journal`` says of earlier flushes."""
@@ -101,13 +102,13 @@ class OldValues:
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
         self.held: list[object] = []
         self._related_unknown: list[tuple[InstanceState[Any], str]] = []
-        self._reread: set[InstanceState[Any]] = set()
+        self.reread: set[InstanceState[Any]] = set()
 
     def clear(self) -> None:
         """Forget all of it."""
         self.of.clear()
         self.held.clear()
-        self._reread.clear()
+        self.reread.clear()
 
     def read(
         self, session: Session, modified: States, deleted: States, new: States, heard: Collection[Mapper[Any]]
@@ -164,7 +165,7 @@ class OldValues:
                 plan, reach, _ = plans.routes[state.manager.mapper]
             if plan is not None and self._journal.past_flush:
                 # Somebody else may have written the row.
-                self._reread.add(state)
+                self.reread.add(state)
                 to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(plan.columns)
             elif plan is not None and (
                 state.committed_state or state.expired_attributes or state.callables or plan.deferred
@@ -320,9 +321,8 @@ class OldValues:
                 continue
             committed, loaded = state.committed_state, state.dict
             self.of.setdefault(state, {}).update((key, row[key]) for key in keys)
-            if state in self._reread:
-                populate(state, {key: row[key] for key in keys})  # what was assigned is never written
-                continue
+            if state in self.reread:
+                continue  # a version that others have written must not become the one that the DELETE asks for
             populate(state, {key: row[key] for key in keys if key not in loaded and key not in committed})
 
     def _load_related(self, session: Session, related: list[tuple[InstanceState[Any], str]]) -> None:

@@ -26,6 +26,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm.exc import StaleDataError
 from sqlalchemy.types import String, TypeDecorator
 
 from fastapi_toolsets.errors import BulkWriteError
@@ -86,9 +87,12 @@ class Box(Place):
     __mapper_args__ = {"polymorphic_identity": "box"}  # noqa: RUF012 - SQLAlchemy reads it
 
 
-class Todo(EdgeBase):
-    __tablename__ = "edge_todos"
+class Versioned(EdgeBase):
+    __tablename__ = "edge_versioned"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str]
+    version: Mapped[int] = mapped_column()
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - SQLAlchemy reads it
 
 
 class Visit(EdgeBase):
@@ -357,6 +361,22 @@ async def test_delete_after_a_raw_update(front: FrontEnd, recorder: EventRecorde
     await front.delete(parcel)
     await front.commit()
     assert (recorder.take(), shown) == ([deleted(Parcel, 1)], [(9, None)])
+
+
+@scenario(EdgeBase.metadata)
+async def test_version_that_others_have_written_is_no_version_of_the_session(
+    front: FrontEnd, recorder: EventRecorder
+) -> None:
+    """E11: reading the last row of an object does not take away the error that its version is another's."""
+    await store(front, Versioned(id=1, text="a"))
+    recorder.listen(Versioned)
+    versioned = await front.get_one(Versioned, 1)
+    await front.execute(text("UPDATE edge_versioned SET version = 5"))
+    await front.delete(versioned)
+    with pytest.raises(StaleDataError):
+        await front.commit()
+    await front.rollback()
+    assert recorder.take() == []
 
 
 @scenario(Base.metadata, databases=LOCAL)
