@@ -143,6 +143,7 @@ class Interpreter:
                 await self._quietly(self._adapter.rollback)
             else:
                 self._steps.is_comparable = False  # what is loaded works on, what is not asks for a rollback first
+                self._swallowed = True
         elif isinstance(error, InvalidRequestError) and "context manager" in str(error):
             while self._open:
                 await self._quietly(lambda: self._open.pop().end(well=True))

@@ -143,3 +143,9 @@ def test_flush_after_a_commit_that_failed(worlds: Worlds) -> None:
     dangling = (Op("add", 3, 0, 1), Op("savepoint", 2), Op("commit"))
     program = Program((*dangling, Op("expire"), Op("flush")), autoflush=False, on_error="innermost", seeded=False)
     assert worlds.disagreements(program) == []
+
+
+def test_deleted_object_whose_row_a_statement_has_written(worlds: Worlds) -> None:
+    """E11: an UPDATE by primary key leaves the session's object as it is; the last row is the one that it has made."""
+    program = Program((Op("load", 1), Op("bulk_update_by_key", 1), Op("delete"), Op("commit")), autoflush=False)
+    assert worlds.disagreements(program) == []
