@@ -99,7 +99,7 @@ class Tracker:
         if (
             root is not None
             and compatibility.method_under_way(root) is PREPARES
-            and session.get_nested_transaction() is None
+            and not (session.get_nested_transaction() and open_savepoint(session))
             and not any(compatibility.unflushed_states(session))
         ):
             self._prepare_root(session, root)
