@@ -73,7 +73,7 @@ class Capture:
         self.flushes = False  # last: as long as it is set, somebody clears
 
     def before_flush(
-        self, session: Session, modified: States, deleted: States, new: States, heard: Collection[Mapper[Any]] = ()
+        self, session: Session, modified: States, deleted: States, new: States, assigning: Collection[Mapper[Any]] = ()
     ) -> None:
         """Keep or load the old values that will be gone after the flush of these states.
 
@@ -82,7 +82,7 @@ class Capture:
             modified: The persistent states with changes.
             deleted: Those to be deleted.
             new: Those to be inserted.
-            heard: The mappers that have listeners of their own, which may assign more to the objects.
+            assigning: The mappers whose ``before_update`` listeners may assign more to the objects.
         """
         if self.flushes:
             if self.written:  # it was flushed, but whoever wrote it into the journal was interrupted
@@ -94,9 +94,9 @@ class Capture:
             (modified and not olds_are_at_hand(modified))
             or (deleted and (self._journal.past_flush or not rows_are_at_hand(deleted)))
             or (new and not stands_alone(new))
-            or heard
+            or assigning
         ):
-            self._olds.read(session, modified, deleted, new, heard)
+            self._olds.read(session, modified, deleted, new, assigning)
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _DELETED = Kind.DELETED
 
 
-def complete(session: Session, journal: Journal) -> None:
+def complete(session: Session, journal: Journal, told: Frame | None = None) -> None:
     """Load what callbacks will read and the flushes left unloaded, one SELECT for each mapper and 500 rows.
 
     Where other statements than those of flushes may have written the same rows, everything is read again, and rows that
@@ -35,6 +35,7 @@ def complete(session: Session, journal: Journal) -> None:
     Args:
         session: The session, still in its transaction, with nothing left to flush.
         journal: What the transaction did, everything released into its root frame.
+        told: What ``BEFORE_COMMIT`` callbacks were told of, to be completed instead: one of them may have expired it.
 
     Raises:
         CommitAbortedError: Something was interrupted, or a bulk statement has failed halfway, and nobody knows what it
@@ -42,7 +43,8 @@ def complete(session: Session, journal: Journal) -> None:
     """
     if journal.nested or journal.root.unknown:
         raise _unknown(journal)
-    written = journal.root.writes
+    frame = told or journal.root
+    written = frame.writes
     if written and not (journal.past_flush or journal.bulk):
         for writes in written:
             if (
@@ -53,14 +55,14 @@ def complete(session: Session, journal: Journal) -> None:
                 break  # some row needs a record of its own
         else:
             return
-    if journal.undone and journal.root.gone:
-        _take_back_deletions(session, journal.root)
+    if journal.undone and frame.gone:
+        _take_back_deletions(session, frame)
     everything = journal.past_flush or journal.unsure
-    records: Iterable[Record] = journal.root.rows.values()
+    records: Iterable[Record] = frame.rows.values()
     if journal.bulk:
-        complete_rows(session, journal)
+        complete_rows(session, frame)
         records = [record for record in records if not isinstance(record, RowRecord)]
-    told = [
+    unshown = [
         record
         for record in records
         # The object may not show the row as it is: something expired, deferred, changed after expunging, or forgotten
@@ -75,9 +77,11 @@ def complete(session: Session, journal: Journal) -> None:
         )
         and _is_told(record)
     ]
-    if told:
-        for record in _complete(session, told, reload=journal.past_flush):
-            del journal.root.rows[record.key]
+    if unshown:
+        missing = _complete(session, unshown, reload=journal.past_flush)
+        if told is None:  # of what was told before, what has come since may have deleted a row
+            for record in missing:
+                del frame.rows[record.key]
 
 
 def _take_back_deletions(session: Session, frame: Frame) -> None:

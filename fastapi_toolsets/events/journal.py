@@ -48,6 +48,11 @@ class Frame:
         return bool(self.writes or self._rows or self._gone or self.on_commit or self.unknown)
 
     @property
+    def has_undone(self) -> bool:
+        """Whether it has made rows and deleted them again: nothing to tell, but to be known."""
+        return bool(self._nothing)
+
+    @property
     def rows(self) -> dict[IdentityKey, Record]:
         """The rows that are there and were created or updated, by the key that each has now."""
         if self.writes:
@@ -187,7 +192,7 @@ class Journal:
     def release(self, savepoint: Hashable, parent: Hashable | None) -> None:
         """Hand what a savepoint did to the enclosing level."""
         frame = self.nested.get(savepoint)
-        if frame:
+        if frame or (frame is not None and frame.has_undone):
             self.frame(parent).release(frame)
         self.drop(savepoint)  # only now: what is left in here keeps the transaction from being committed
 
@@ -210,6 +215,8 @@ class Journal:
     def regretted(self) -> Frame:
         """Return what was rolled back: the root's frame with those of the savepoints that have ended with it."""
         frame = self.whole()
+        for savepoint in [*self.nested][::-1]:  # which the root's own ``close()`` leaves open
+            self.end(savepoint)
         while self.ended:
             frame.release(self.ended.pop())
         return frame

@@ -111,7 +111,7 @@ class OldValues:
         self.reread.clear()
 
     def read(
-        self, session: Session, modified: States, deleted: States, new: States, heard: Collection[Mapper[Any]]
+        self, session: Session, modified: States, deleted: States, new: States, assigning: Collection[Mapper[Any]]
     ) -> None:
         """Keep or load the old values that will be gone after the flush that begins.
 
@@ -120,10 +120,10 @@ class OldValues:
             modified: The persistent states with changes that the flush writes.
             deleted: Those that it deletes.
             new: Those that it inserts.
-            heard: The mappers that have listeners of their own.
+            assigning: The mappers whose ``before_update`` listeners may assign more.
         """
         to_load: ToLoad = {}
-        self._read_modified([*modified], to_load, heard)  # loading may change who is modified
+        self._read_modified([*modified], to_load, assigning)  # loading may change who is modified
         for state in [*new]:
             reach = plans.routes[state.manager.mapper][1]
             if reach:
@@ -133,7 +133,9 @@ class OldValues:
         if to_load or self._related_unknown:
             self._load_all(session, to_load)
 
-    def _read_modified(self, states: list[InstanceState[Any]], to_load: ToLoad, heard: Collection[Mapper[Any]]) -> None:
+    def _read_modified(
+        self, states: list[InstanceState[Any]], to_load: ToLoad, assigning: Collection[Mapper[Any]]
+    ) -> None:
         manager: object = None
         plan, reach, has_orphans = IDLE
         for state in states:
@@ -142,18 +144,18 @@ class OldValues:
                 plan, reach, has_orphans = plans.routes[state.manager.mapper]
             if plan is not None:
                 if plan.follows_updates:
-                    self._read_updated(state, plan, to_load, is_heard=plan.mapper in heard)
+                    self._read_updated(state, plan, to_load, is_assigned=plan.mapper in assigning)
                 if has_orphans and compatibility.is_orphan(state):
                     _want_last_row(state, plan, to_load)
             if reach:
                 self._reach(state, reach, to_load, is_delete=False)
 
-    def _read_updated(self, state: InstanceState[Any], plan: Plan, to_load: ToLoad, *, is_heard: bool) -> None:
+    def _read_updated(self, state: InstanceState[Any], plan: Plan, to_load: ToLoad, *, is_assigned: bool) -> None:
         if self._needs_more(state, plan):
             unknown = self._keep(state, plan)
             if unknown:
                 to_load.setdefault(plan.mapper, {})[state] = unknown
-        if is_heard:
+        if is_assigned:
             self._keep_everything(state, plan, to_load)
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:

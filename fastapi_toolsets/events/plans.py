@@ -70,7 +70,10 @@ class _Routes(dict["Mapper[Any]", Route]):
         reach = tuple(
             Reach(prop)
             for prop in mapper.relationships
-            if prop.direction is RelationshipDirection.ONETOMANY
+            if (
+                prop.direction is RelationshipDirection.ONETOMANY
+                or (prop.direction is RelationshipDirection.MANYTOONE and prop.cascade.delete_orphan)
+            )
             and not prop.viewonly
             and any(by_mapper[member] is not None for member in prop.mapper.self_and_descendants)
         )

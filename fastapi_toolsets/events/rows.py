@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import InstanceState, Session
 
-    from .journal import Journal
+    from .journal import Frame
     from .plan import Plan
     from .records import Change, IdentityKey
 
@@ -121,16 +121,16 @@ class RowRecord(Record):
                 yield key, None if old is NO_VALUE else old, values[key]
 
 
-def complete_rows(session: Session, journal: Journal) -> None:
+def complete_rows(session: Session, frame: Frame) -> None:
     """Read what callbacks will be told of the rows that bulk statements wrote, 500 rows a SELECT.
 
     A row that is there no more (a cascade or a trigger of the database took it) is forgotten.
 
     Args:
         session: The session, still in its transaction, with nothing left to flush.
-        journal: What the transaction did, everything released into its root frame.
+        frame: What the transaction did.
     """
-    rows = journal.root.rows
+    rows = frame.rows
     by_plan: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
     for record in rows.values():
         if isinstance(record, RowRecord) and _is_told(record):

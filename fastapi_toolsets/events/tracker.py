@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Result
     from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import InstanceState, ORMExecuteState, Session, SessionTransaction
+    from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session, SessionTransaction
 
     from .host import Telling
     from .types import SessionOptions
@@ -85,11 +85,13 @@ class Tracker:
         if self.bulk.is_saving:
             return
         modified, deleted, new = compatibility.unflushed_states(session)
-        heard = mappers_heard(modified, deleted, new)
-        for mapper in heard:
+        assigning: list[Mapper[Any]] = []
+        for mapper in mappers_heard(modified, deleted, new):
             # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
             session.connection(bind_arguments={"mapper": mapper.base_mapper})
-        self.capture.before_flush(session, modified, deleted, new, heard)
+            if mapper.dispatch.before_update:
+                assigning.append(mapper)
+        self.capture.before_flush(session, modified, deleted, new, assigning)
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
@@ -294,6 +296,8 @@ class Tracker:
                 RolledBackCommitWarning,
             )
             return
+        for told in journal.told:
+            complete(session, journal, told)
         complete(session, journal)
         now.prepared = root
 

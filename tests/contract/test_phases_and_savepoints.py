@@ -18,7 +18,7 @@ from fastapi_toolsets.events import (
     add_observer,
     remove_observer,
 )
-from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
+from fastapi_toolsets.models import Changes, Event, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
 from .event_models import LOCAL, created, updated
@@ -341,6 +341,7 @@ EXITS: dict[str, Callable[[Session, SessionTransaction], None]] = {
     "reset": lambda session, _: session.reset(),
     "invalidate": lambda session, _: session.invalidate(),
     "the root's rollback": lambda _, root: root.rollback(),
+    "the root's close": lambda _, root: root.close(),
 }
 
 
@@ -374,3 +375,33 @@ async def test_savepoints_that_are_open_when_everything_is_rolled_back(
     await front.new_session().run_sync(work)
     assert recorder.take() == [updated(Order, 9, status=("new", "two")), created(Order, 2), created(Order, 3)]
     assert await front.committed_rows(ORDERS) == [(9, "new")]
+
+
+@pytest.mark.parametrize("expire_on_commit", [False, True])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_callback_that_expires_what_is_told(
+    front: FrontEnd, recorder: EventRecorder, *, expire_on_commit: bool
+) -> None:
+    """N1, E11, E12, P1: it is read again before the COMMIT, and nothing after it."""
+    session = front.new_session(expire_on_commit=expire_on_commit)
+
+    @listens_for(Order, phase=Phase.BEFORE_COMMIT)
+    def expire(
+        order: Order, event_type: ModelEvent, changes: Changes | None, *, session: EventSession | SyncEventSession
+    ) -> None:
+        session.expire_all()
+
+    shown: list[tuple[int, str, object]] = []
+
+    @listens_for(Order)
+    def show(order: Order, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        shown.append((order.id, order.status, event.after and event.after["status"]))
+
+    recorder.listen(Order)
+    orders = [Order(id=1), Order(id=2)]
+    await session.add_all(orders)
+    with front.statements(boundaries=True) as statements:
+        await session.commit()
+    assert statements[-1] == "COMMIT"
+    assert shown == [(1, "new", "new"), (2, "new", "new")]
+    assert recorder.take() == [created(Order, 1), created(Order, 2)]

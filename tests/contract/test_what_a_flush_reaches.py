@@ -196,6 +196,70 @@ async def test_session_goes_on_where_old_values_cannot_be_read(front: FrontEnd, 
     assert recorder.take() == [updated(Owner, 1, name=("old", "new"))]
 
 
+class Profile(Base):
+    __tablename__ = "reach_profiles"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    note: Mapped[str | None] = mapped_column(deferred=True)
+
+
+class Member(Base):
+    """Its profile goes with it, and when it gets another one."""
+
+    __tablename__ = "reach_members"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    profile_id: Mapped[int | None] = mapped_column(ForeignKey("reach_profiles.id"))
+    profile: Mapped[Profile | None] = relationship(cascade="all, delete-orphan", single_parent=True)
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+@scenario(Base.metadata)
+async def test_orphan_of_a_many_to_one_relationship(
+    front: FrontEnd, recorder: EventRecorder, *, replaced: bool
+) -> None:
+    """E6, E11: its last row is all there, deferred columns, too."""
+    await store(front, Member(id=1, profile=Profile(id=1, note="first")))
+    recorder.listen(Profile)
+    shown: list[str | None] = []
+
+    @listens_for(Profile, ModelEvent.DELETE)
+    def show(profile: Profile, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append(profile.note)
+
+    member = await front.get_one(Member, 1)
+
+    def leave(_session: Session) -> None:
+        member.profile = Profile(id=2) if replaced else None
+
+    await front.run_sync(leave)
+    await front.commit()
+    assert recorder.take() == [*([created(Profile, 2)] if replaced else []), deleted(Profile, 1)]
+    assert shown == ["first"]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("before_update", ["SELECT", "UPDATE"]), ("after_update", ["UPDATE"])])
+@scenario(Base.metadata)
+async def test_only_what_may_be_assigned_is_read(
+    front: FrontEnd, recorder: EventRecorder, name: str, expected: list[str]
+) -> None:
+    """E12: of listeners of a mapper those of ``before_update`` alone can still change what is written."""
+    await store(front, Owner(id=1, name="old", secret="hidden"))  # noqa: S106 - no password
+    recorder.listen(Owner)
+    owner = await front.get_one(Owner, 1)
+    owner.name = "new"
+
+    def listen(_mapper: object, _connection: object, _owner: object) -> None: ...
+
+    event.listen(Owner, name, listen)
+    try:
+        with front.statements() as statements:
+            await front.flush()
+    finally:
+        event.remove(Owner, name, listen)
+    assert [statement.split()[0] for statement in statements] == expected
+    await front.commit()
+    assert recorder.take() == [updated(Owner, 1, name=("old", "new"))]
+
+
 @contextmanager
 def before_each_update(listener: Callable[[Owner], object]) -> Generator[None]:
     def listen(_mapper: object, _connection: object, owner: Owner) -> None:
@@ -341,6 +405,13 @@ async def test_row_that_is_deleted_twice(front: FrontEnd, recorder: EventRecorde
     async with front.begin_nested():
         await front.delete(made)
     await front.add(Word(code="d"))
+    inside = Word(code="e")
+    async with front.begin_nested():
+        await front.add(inside)
+        await front.flush()
+        await front.delete(inside)
+        await front.flush()
+    await front.delete(inside)
     await front.commit()
     assert recorder.take() == [created(Word, "d")]
     again = Word(code="c")  # of the next transaction
