@@ -265,7 +265,11 @@ class Capture:
             old, new = olds.get(key, NO_VALUE), loaded.get(key, PENDING)
             if new is PENDING:
                 changes += (key, old, PENDING)
-            elif old is not NO_VALUE and not same(plan, key, old, new):
+            elif old is NO_VALUE:
+                if key not in olds:
+                    continue
+                changes += (key, old, plan.copied(key, new))  # an earlier flush has recorded what it was
+            elif not same(plan, key, old, new):
                 changes += (key, old, plan.copied(key, new))
             else:
                 continue

@@ -297,7 +297,11 @@ class OldValues:
                 continue
             if record.kind is not _UPDATED:
                 unknown.clear()
-            unknown.difference_update(change[0] for change in record.changes)
+            for key, _, _ in record.changes:
+                if key in unknown:
+                    unknown.remove(key)
+                    kept = kept or {}
+                    kept.setdefault(key, NO_VALUE)  # what it becomes is a change again, to be put behind that one
         return kept
 
     def _load_all(self, session: Session, to_load: ToLoad) -> None:

@@ -454,3 +454,33 @@ async def test_expunged_in_a_savepoint_that_is_rolled_back(
 def test_event_session_is_the_listeners_target() -> None:
     """The library itself listens to no ``before_flush``: whoever does comes before it."""
     assert not SyncEventSession().dispatch.before_flush
+
+
+class Versioned(Base):
+    __tablename__ = "reach_versioned"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    words: Mapped[str]
+    version: Mapped[int] = mapped_column()
+    touched: Mapped[int] = mapped_column(default=0, onupdate=text("touched + 1"))
+    __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+@pytest.mark.parametrize("expired", [None, ["version"], ["touched"], ["words"]])
+@pytest.mark.parametrize("inside", [False, True])
+@scenario(Base.metadata)
+async def test_what_the_database_made_of_a_row_in_two_flushes(
+    front: FrontEnd, recorder: EventRecorder, *, expired: list[str] | None, inside: bool
+) -> None:
+    """E1, E3, E4: from the first old value to the last new one, whatever was expired in between."""
+    await store(front, Versioned(id=1, words="a"))
+    recorder.listen(Versioned)
+    row = await front.get_one(Versioned, 1)
+    row.words = "b"
+    await front.flush()
+    await front.expire(row, expired)
+    row.words = "c"
+    if inside:
+        async with front.begin_nested():
+            await front.flush()
+    await front.commit()
+    assert recorder.take() == [updated(Versioned, 1, words=("a", "c"), version=(1, 3), touched=(0, 2))]

@@ -149,3 +149,11 @@ def test_deleted_object_whose_row_a_statement_has_written(worlds: Worlds) -> Non
     """E11: an UPDATE by primary key leaves the session's object as it is; the last row is the one that it has made."""
     program = Program((Op("load", 1), Op("bulk_update_by_key", 1), Op("delete"), Op("commit")), autoflush=False)
     assert worlds.disagreements(program) == []
+
+
+def test_version_that_was_expired_between_two_flushes(worlds: Worlds) -> None:
+    """E1, E4, P2: the last version is told, committed or rolled back, though nobody had loaded the one before it."""
+    twice = (Op("change", 0, 0, 1), Op("flush"), Op("expire"), Op("change"), Op("flush"))
+    for end in ((), (Op("commit"),)):
+        program = Program((Op("add"), Op("commit"), *twice, *end), autoflush=False, seeded=False, phases=True)
+        assert worlds.disagreements(program) == []
