@@ -212,14 +212,13 @@ class Journal:
             self.told.append(self.root)
             self.root = Frame()
 
-    def regretted(self) -> Frame:
-        """Return what was rolled back: the root's frame with those of the savepoints that have ended with it."""
+    def take_ended(self) -> None:
+        """Take what savepoints did that have ended with everything into the root's frame, to be regretted with it."""
         frame = self.whole()
         for savepoint in [*self.nested][::-1]:  # which the root's own ``close()`` leaves open
             self.end(savepoint)
         while self.ended:
             frame.release(self.ended.pop())
-        return frame
 
     def whole(self) -> Frame:
         """Return the root's frame, with what was put aside back in it."""

@@ -328,7 +328,7 @@ class Tracker:
                     unknown = outcome.is_unknown(compatibility.begun_transactions(root))
                     report_unfinished(journal.whole())
                 if _AFTER_ROLLBACK in registry.phases and not unknown:
-                    journal.regretted()
+                    journal.take_ended()
                     self._tell(session, _AFTER_ROLLBACK, [], interruption)
             journal.clear()
         if self.capture.flushes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import cast
 
-from sqlalchemy import Table, select
+from sqlalchemy import Table, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column
 
 from ..databases import TYPES
@@ -45,6 +45,18 @@ def deleted(model: type[object], identity: object) -> RecordedEvent:
 def updated(model: type[object], identity: object, /, **changes: tuple[object, object]) -> RecordedEvent:
     """What a recorder writes down for an UPDATE, given ``attribute=(old, new)``."""
     return ("update", model.__name__, identity, {key: {"old": old, "new": new} for key, (old, new) in changes.items()})
+
+
+@contextmanager
+def listening_to(
+    target: object, name: str, listener: Callable[..., object], *, insert: bool = False
+) -> Generator[None]:
+    """Have a listener of SQLAlchemy's own for the time of a block, before all others with ``insert``."""
+    event.listen(target, name, listener, insert=insert)
+    try:
+        yield
+    finally:
+        event.remove(target, name, listener)
 
 
 def table_of(model: type[DeclarativeBase]) -> Table:

@@ -21,7 +21,7 @@ from fastapi_toolsets.events import (
 from fastapi_toolsets.models import Changes, Event, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
-from .event_models import LOCAL, created, updated
+from .event_models import LOCAL, created, listening_to, updated
 from .test_failed_commits import Book, DeferredBase
 from .transaction_models import ORDERS, Base, Order
 
@@ -80,17 +80,6 @@ async def test_savepoints_of_a_callback_before_the_commit(
     assert await front.committed_rows(ORDERS) == [(key, "new") for key in (1, 2, 11, 12)]
 
 
-@contextmanager
-def listening_before_commit(front: FrontEnd, listener: Callable[[Session], None], *, first: bool) -> Generator[None]:
-    """Call a listener of SQLAlchemy's own before or after the library's."""
-    target = SyncEventSession if first else front.sync_session
-    event.listen(target, "before_commit", listener, insert=first)
-    try:
-        yield
-    finally:
-        event.remove(target, "before_commit", listener)
-
-
 @pytest.mark.parametrize("votes", [False, True])
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("pending", [False, True])
@@ -120,7 +109,8 @@ async def test_savepoint_of_a_before_commit_listener(
     await front.flush()
     if pending:
         await front.add(Order(id=2))
-    with listening_before_commit(front, write, first=first):
+    target = SyncEventSession if first else front.sync_session
+    with listening_to(target, "before_commit", write, insert=first):
         await front.commit()
     keys = [1, *([2] if pending else []), *([] if act == "roll back" else [3])]
     assert recorder.take() == [created(Order, key) for key in keys] * (2 if votes else 1)
@@ -267,7 +257,8 @@ async def test_before_commit_listeners_find_what_is_pending(
         pending.extend(order.id for order in session.new if isinstance(order, Order))
 
     await front.add(Order(id=1))
-    with listening_before_commit(front, look, first=first):
+    target = SyncEventSession if first else front.sync_session
+    with listening_to(target, "before_commit", look, insert=first):
         await front.commit()
     assert pending == [1]
     assert recorder.take() == [created(Order, 1)]
@@ -302,13 +293,9 @@ async def test_after_commit_listener_that_raises(front: FrontEnd, recorder: Even
         raise LookupError(session)
 
     target = Session if of_class else front.sync_session
-    event.listen(target, "after_commit", fail, insert=of_class)
-    try:
-        await front.add(Order(id=1))
-        with pytest.raises(LookupError):
-            await front.commit()
-    finally:
-        event.remove(target, "after_commit", fail)
+    await front.add(Order(id=1))
+    with listening_to(target, "after_commit", fail, insert=of_class), pytest.raises(LookupError):
+        await front.commit()
     await front.close()
     assert recorder.take() == [created(Order, 1)]
     assert await front.committed_rows(ORDERS) == [(1, "new")]

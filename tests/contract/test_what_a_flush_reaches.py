@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Connection, ForeignKey, event, text
+from sqlalchemy import Connection, ForeignKey, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
@@ -14,7 +13,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, liste
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import store
-from .event_models import LOCAL, created, deleted, updated
+from .event_models import LOCAL, created, deleted, listening_to, updated
 
 
 class Base(DeclarativeBase):
@@ -106,18 +105,7 @@ def tell_a_secret(owner: Owner) -> None:
     owner.secret = "told"  # noqa: S105 - no password
 
 
-@contextmanager
-def before_each_flush(
-    target: Session | type[Session], listener: Callable[[Session, object, object], None]
-) -> Generator[None]:
-    event.listen(target, "before_flush", listener)
-    try:
-        yield
-    finally:
-        event.remove(target, "before_flush", listener)
-
-
-@pytest.mark.parametrize(
+each_change = pytest.mark.parametrize(
     ("change", "changes"),
     [
         (count_up, {"count": (0, 1)}),
@@ -126,6 +114,9 @@ def before_each_flush(
         (tell_a_secret, {"secret": ("hidden", "told")}),
     ],
 )
+
+
+@each_change
 @pytest.mark.parametrize("of_class", [False, True])
 @scenario(Base.metadata)
 async def test_what_a_before_flush_listener_assigns(
@@ -147,7 +138,7 @@ async def test_what_a_before_flush_listener_assigns(
 
     thing = await front.get_one(Thing, 1)
     thing.revision = 5
-    with before_each_flush(Session if of_class else front.sync_session, touch):
+    with listening_to(Session if of_class else front.sync_session, "before_flush", touch):
         await front.commit()
     assert recorder.take() == ([updated(Owner, 1, **changes)] if changes else [])
 
@@ -169,7 +160,7 @@ async def test_object_that_a_before_flush_listener_deletes(front: FrontEnd, reco
         session.delete(owner)
 
     await front.add(Thing(id=1))
-    with before_each_flush(front.sync_session, remove):
+    with listening_to(front.sync_session, "before_flush", remove):
         await front.commit()
     assert (recorder.take(), shown) == ([deleted(Owner, 1)], [("old", "hidden")])
 
@@ -186,10 +177,8 @@ async def test_session_goes_on_where_old_values_cannot_be_read(front: FrontEnd, 
     def fail(connection: Connection, *_: object) -> None:
         raise ConnectionError(connection)
 
-    event.listen(front.sync_engine, "before_cursor_execute", fail)
-    with pytest.raises(ConnectionError):
+    with listening_to(front.sync_engine, "before_cursor_execute", fail), pytest.raises(ConnectionError):
         await front.flush()
-    event.remove(front.sync_engine, "before_cursor_execute", fail)
     session = front.sync_session
     assert session.is_active
     await front.commit()
@@ -249,38 +238,14 @@ async def test_only_what_may_be_assigned_is_read(
 
     def listen(_mapper: object, _connection: object, _owner: object) -> None: ...
 
-    event.listen(Owner, name, listen)
-    try:
-        with front.statements() as statements:
-            await front.flush()
-    finally:
-        event.remove(Owner, name, listen)
+    with listening_to(Owner, name, listen), front.statements() as statements:
+        await front.flush()
     assert [statement.split()[0] for statement in statements] == expected
     await front.commit()
     assert recorder.take() == [updated(Owner, 1, name=("old", "new"))]
 
 
-@contextmanager
-def before_each_update(listener: Callable[[Owner], object]) -> Generator[None]:
-    def listen(_mapper: object, _connection: object, owner: Owner) -> None:
-        listener(owner)
-
-    event.listen(Owner, "before_update", listen)
-    try:
-        yield
-    finally:
-        event.remove(Owner, "before_update", listen)
-
-
-@pytest.mark.parametrize(
-    ("change", "changes"),
-    [
-        (count_up, {"count": (0, 1)}),
-        (rename, {"name": ("old", "new")}),
-        (rename_to_the_same, {}),
-        (tell_a_secret, {"secret": ("hidden", "told")}),
-    ],
-)
+@each_change
 @pytest.mark.parametrize("expired", [False, True])
 @scenario(Base.metadata)
 async def test_what_a_before_update_listener_assigns(
@@ -298,7 +263,11 @@ async def test_what_a_before_update_listener_assigns(
     if expired:
         await front.expire(owner, ["name", "count"])
     owner.note = "why"
-    with before_each_update(change):
+
+    def assign(_mapper: object, _connection: object, updated_owner: Owner) -> None:
+        change(updated_owner)
+
+    with listening_to(Owner, "before_update", assign):
         await front.commit()
     assert recorder.take() == [updated(Owner, 1, **{"note": (None, "why"), **changes})]
 
