@@ -11,7 +11,7 @@ from ..errors import CascadeLimitError, CommitAbortedError
 from . import compatibility
 from .crossing import find_crossing, run_to_end
 from .delivery import generation, listeners_of, make_changes, make_event, names_of, restore, take_snapshot
-from .muting import is_muted
+from .muting import is_muted, muted_callbacks
 from .records import EVENT_TYPES, Kind, Record
 from .registry import Listener
 
@@ -100,7 +100,7 @@ class Round:
                 await result
 
     def _call(self, record: Record, listener: Listener) -> object:
-        if is_muted(listener):
+        if is_muted(listener, muted_callbacks()):
             return None
         if record is not self._told:
             self._told = record

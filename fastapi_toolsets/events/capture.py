@@ -101,6 +101,8 @@ class Capture:
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
         self._now.wrote = True
+        if self._olds.unshown:
+            self._olds.show()
         found: list[Writes] = []
         for mapper, states in compatibility.flushed_states(flush_context).items():
             plan = plans.by_mapper[mapper]
@@ -302,8 +304,6 @@ class Capture:
             elif writes.kind is not _DELETED:
                 writes.keys = [*map(_key_of, writes.states)]
             writes.position = journal.take_positions(len(writes.states))
-            if writes.kind is _CREATED and writes.plan.unset_is_null:
-                _fill_unset(writes, self._switched)
         frame = journal.frame(self.savepoint)
         if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
             records = self._records(session, frame, written)
@@ -365,16 +365,6 @@ def _read_again(session: Session, records: list[Record]) -> None:
             populate(record.state, row)
             changes = [(key, old, plan.copied(key, row.get(key, new))) for key, old, new in record.changes]
             record.changes = tuple(change for change in changes if not same(plan, *change))
-
-
-def _fill_unset(writes: Writes, switched: Mapping[IdentityKey, object]) -> None:
-    """Show what an INSERT left out as the NULL that it became, so that a later change knows its old value."""
-    null = writes.plan.unset_is_null
-    for state, instance in zip(writes.states, writes.objects, strict=True):
-        loaded = instance_dict(instance)
-        unset = null.difference(loaded)
-        if unset and state.key not in switched:
-            loaded.update(dict.fromkeys(unset - state.expired_attributes))
 
 
 def _switch_row(record: Record, before: Mapping[str, Any]) -> None:

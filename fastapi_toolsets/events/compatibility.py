@@ -149,6 +149,16 @@ def forget_task(task: asyncio.Task[Any]) -> None:
     cast("Any", task)._log_destroy_pending = False  # noqa: SLF001
 
 
+def mark_awaited(waits_for: object, *, is_awaited: bool) -> None:
+    """Say of what a task's coroutine has yielded whether the task is to take it as awaited; Python 3.11 only.
+
+    A future has ``_asyncio_future_blocking`` from where it is awaited until the task is given it: that is the loop's
+    first step, and until then nobody else could await it.
+    """
+    if asyncio.isfuture(waits_for):
+        cast("Any", waits_for)._asyncio_future_blocking = is_awaited  # noqa: SLF001
+
+
 # The first five are called in every commit. An ``attrgetter`` is one step of the interpreter, a function takes ten.
 
 flushed_states: Callable[[UOWTransaction], Mapping[Mapper[Any], Collection[InstanceState[Any]]]] = attrgetter("mappers")

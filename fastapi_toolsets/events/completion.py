@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm.attributes import instance_dict
 
 from ..errors import CommitAbortedError
-from .loading import detached_copy, populate, read_rows, read_values, unloaded_columns
+from .loading import detached_copy, populate, read_rows, read_values, readable_columns, unloaded_columns
 from .plan import NO_VALUE, copy_value, state_of
 from .records import PENDING, Kind, merge_changes, same
 from .rows import RowRecord, complete_rows
@@ -157,13 +157,16 @@ def _load_writes(session: Session, writes: Writes) -> bool:
             instance_dict(writes.objects[found]).update(zip(names, values))  # noqa: B905 - to say that they are as many takes long
             unloaded.difference_update(names)
             state.expired = False
-    if writes.ends:
-        _resolve_writes(writes)
-    return True
+    return not writes.ends or _resolve_writes(writes)
 
 
-def _resolve_writes(writes: Writes) -> None:
-    """Fill in the new values that were loaded, and leave out what has not changed after all."""
+def _resolve_writes(writes: Writes) -> bool:
+    """Fill in the new values that were loaded, and leave out what has not changed after all.
+
+    Returns:
+        Whether all of them were there. Where reading an attribute has flushed, SQLAlchemy takes what that flush has
+        expired for loaded, and loads the rest.
+    """
     plan, objects, ends, changes = writes.plan, writes.objects, writes.ends, [*writes.changes]
     comparisons, copies = plan.comparisons, not plan.compares_only
     unchanged: list[int] = []
@@ -175,7 +178,9 @@ def _resolve_writes(writes: Writes) -> None:
                 row += 1
             key, old = changes[at], changes[at + 1]
             known = instance_dict(objects[row]).get(key, PENDING)
-            if known is PENDING or old is known or comparisons[key](old, known) is True:
+            if known is PENDING:
+                return False
+            if old is known or comparisons[key](old, known) is True:
                 unchanged.append(number)
             else:
                 changes[at + 2] = plan.copied(key, known) if copies else known
@@ -185,14 +190,15 @@ def _resolve_writes(writes: Writes) -> None:
     writes.changes = changes
     if unchanged:
         writes.leave_out(unchanged)
+    return True
 
 
 def keep_rows(session: Session, records: list[Record]) -> None:
     """Keep the rows that one flush wrote, for those who hear of a rollback: after it nothing can be asked any more."""
     _complete(session, [record for record in records if record.kind is not Kind.DELETED], reload=False)
     for record in records:
-        loaded = record.state.dict
-        record.row = {key: copy_value(loaded[key]) for key in record.plan.columns if key in loaded}
+        readable = readable_columns(record.state, record.plan)
+        record.row = {key: copy_value(value) for key, value in readable.items()}
 
 
 def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Record]:
@@ -206,8 +212,16 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Rec
             continue
         if record.state.key is None:  # it has no attributes that are expired any more
             keys = [key for key in record.plan.columns if reload or key not in record.state.dict]
+        elif reload:
+            keys = list(record.plan.columns)
         else:
-            keys = list(record.plan.columns) if reload else unloaded_columns(record.state, record.plan)
+            keys = unloaded_columns(record.state, record.plan)
+            loaded = record.state.dict
+            keys += [  # see _resolve_writes
+                key
+                for key, _, new in record.changes
+                if new is PENDING and key in record.plan.columns and key not in loaded and key not in keys
+            ]
         if keys:
             wanted.setdefault(record.plan, []).append((record, keys))
     for plan, pairs in wanted.items():

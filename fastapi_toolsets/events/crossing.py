@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import math
 import os
 import sys
 import threading
@@ -95,9 +96,9 @@ def find_crossing(backend: Backend | None) -> Crossing:
         return _BRIDGE
     # A thread with a loop of the library's is no worker thread, and never becomes one.
     if not hasattr(_local, "runner") and _in_worker_thread():
-        return _WORKER_THREAD
+        return _WorkerThread()
     chosen = backend or _default_backend
-    if chosen == "trio" or _loop_runs_here():
+    if chosen == "trio" or _loop_runs_here() or getattr(_local, "is_used", False):
         return _HelperThread(chosen)
     return _OWN_LOOP
 
@@ -175,28 +176,29 @@ class _WorkerThread:
     """Runs on the loop that this AnyIO worker thread belongs to, shielded from the host task's cancellation."""
 
     in_bridge = False
+    _ends: float = math.inf  # the grace, once the host task was cancelled: one for all that is run
 
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - only a task is cancelled
         """Run the function; see :class:`Crossing`."""
-        anyio.from_thread.run(_shielded, function, grace)
+        anyio.from_thread.run(self._run_shielded, function, grace)
 
+    async def _run_shielded(self, function: AsyncFunction, grace: float) -> None:
+        async def limit(scope: anyio.CancelScope) -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self._ends = min(self._ends, anyio.current_time() + grace)
+                scope.deadline = self._ends
 
-async def _shielded(function: AsyncFunction, grace: float) -> None:
-    async def limit(scope: anyio.CancelScope) -> None:
         try:
-            await anyio.sleep_forever()
-        finally:
-            scope.deadline = anyio.current_time() + grace
-
-    try:
-        async with anyio.create_task_group() as group:
-            with anyio.CancelScope(shield=True) as scope:
-                group.start_soon(limit, scope)
-                await function()
-            group.cancel_scope.cancel()
-    except anyio.get_cancelled_exc_class():
-        # The host task gets its cancellation where it waits for this thread; the thread's commit has succeeded.
-        return
+            async with anyio.create_task_group() as group:
+                with anyio.CancelScope(deadline=self._ends, shield=True) as scope:
+                    group.start_soon(limit, scope)
+                    await function()
+                group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            # The host task gets its cancellation where it waits for this thread; the thread's commit has succeeded.
+            return
 
 
 class _OwnLoop:
@@ -211,6 +213,13 @@ class _OwnLoop:
             # The factory keeps the runner from making its loop the thread's current one.
             runner = _local.runner = asyncio.Runner(loop_factory=make_loop)
             _local.end = _EndOfThread(runner)
+        try:
+            _local.is_used = True  # a signal handler may commit now, before the loop runs
+            self._run_on(runner, function, grace)
+        finally:
+            _local.is_used = False
+
+    def _run_on(self, runner: asyncio.Runner, function: AsyncFunction, grace: float) -> None:
         context = contextvars.copy_context()
         loop = runner.get_loop()
         kept = loop if isinstance(loop, KeptLoop) else None
@@ -351,7 +360,6 @@ _of_parent_process: list[object] = []
 # The bridge from which this process was forked: its loop runs in the parent only.
 _inherited_bridge: object = None
 _BRIDGE = _Bridge()
-_WORKER_THREAD = _WorkerThread()
 _OWN_LOOP = _OwnLoop()
 
 

@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .failures import log_fields
-from .loading import detached_copy, populate
-from .muting import everything_muted
+from .loading import detached_copy, populate, readable_columns
+from .muting import are_all_muted
 from .plan import NO_VALUE, copy_value, state_of
 from .plans import plans
 from .records import EVENT_TYPES, Batch, Kind, Members, Record, Writes, show_last_row
@@ -233,8 +233,10 @@ def make_event(record: Record) -> Event:
 
 
 def observe(delivery: Record | Hook | None) -> None:
-    """Let recorders take note of a committed event that is about to be told, unless the context mutes everything."""
-    if not isinstance(delivery, Record) or delivery.batch.phase is not _AFTER_COMMIT or everything_muted():
+    """Let recorders take note of a committed event that is about to be told, unless everything was muted for it."""
+    if not isinstance(delivery, Record) or delivery.batch.phase is not _AFTER_COMMIT:
+        return
+    if are_all_muted(delivery.batch.muted):
         return
     model = delivery.plan.mapper.class_
     recorders = [recorder for recorder in registry.recorders if recorder.follows(model)]
@@ -270,8 +272,7 @@ def take_snapshot(record: Record) -> None:
         state = record.state
         if record.kind is _DELETED and state.committed_state:
             show_last_row(record.plan, state)
-        loaded = state.dict
-        record.snapshot = {key: loaded[key] for key in record.plan.columns if key in loaded}
+        record.snapshot = readable_columns(state, record.plan)
 
 
 def restore(record: Record) -> None:
@@ -285,8 +286,10 @@ def restore(record: Record) -> None:
             state.expired_attributes.difference_update(snapshot)
         return
     if snapshot is not None:
-        loaded = state.dict
-        missing = {key: value for key, value in snapshot.items() if key not in loaded}
+        loaded, expired = state.dict, state.expired_attributes
+        missing = {
+            key: value for key, value in snapshot.items() if key not in loaded and (value is not None or key in expired)
+        }
         if missing:
             populate(state, missing)
 

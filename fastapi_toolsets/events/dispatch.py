@@ -346,6 +346,8 @@ class Dispatch(Queue):
                     raise
                 if await self._caught_on_loop(listener, error):
                     return
+            if self._listener is not listener:
+                return  # it has outlived its grace, and the session is the caller's again
             if in_transaction():
                 await self._tidy_on_loop(listener)
             self._advance()

@@ -76,6 +76,7 @@ class _Begun(Coroutine[Any, Any, None]):
         """Run the coroutine until it waits or ends; raise what it raises."""
         # A ``for`` takes no exception to come to the end, as send() does.
         for waits_for in self._coroutine.__await__():
+            compatibility.mark_awaited(waits_for, is_awaited=False)
             self._waits_for = waits_for
             self.is_over = False
             return
@@ -85,7 +86,10 @@ class _Begun(Coroutine[Any, Any, None]):
         if self.is_over:
             raise StopIteration
         waits_for, self._waits_for = self._waits_for, None
-        return self._coroutine.send(value) if waits_for is None else waits_for
+        if waits_for is None:
+            return self._coroutine.send(value)
+        compatibility.mark_awaited(waits_for, is_awaited=True)
+        return waits_for
 
     def throw(self, error: Any, /, *rest: Any) -> Any:  # noqa: ANN401 - as declared for coroutines
         """Raise an error where the coroutine waits; before the loop's first step that can only be a cancellation."""
@@ -93,6 +97,7 @@ class _Begun(Coroutine[Any, Any, None]):
             raise error
         waits_for, self._waits_for = self._waits_for, None
         if asyncio.isfuture(waits_for) and isinstance(error, asyncio.CancelledError) and waits_for.cancel(*error.args):
+            compatibility.mark_awaited(waits_for, is_awaited=True)
             return waits_for  # it tells the task, as if that had waited for it already
         return self._coroutine.throw(error, *rest)
 

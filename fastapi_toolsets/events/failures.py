@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 from ..errors import CascadeLimitError
@@ -34,7 +35,8 @@ class Failures:
         elif policy == "log":
             _log(failure, phase)
         else:
-            return policy(failure)
+            handled = policy(failure)
+            return handled if isawaitable(handled) else None
         return None
 
     def log_kept(self) -> None:

@@ -57,6 +57,18 @@ def unloaded_columns(state: InstanceState[Any], plan: Plan) -> list[str]:
     ]
 
 
+def readable_columns(state: InstanceState[Any], plan: Plan) -> dict[str, Any]:
+    """Return what the column attributes of an object show that can be read without loading anything.
+
+    What an INSERT left out is not loaded, and reads as ``None``.
+    """
+    loaded, columns = state.dict, plan.columns
+    readable = {key: loaded[key] for key in columns if key in loaded}
+    if len(readable) < len(columns):
+        readable.update(dict.fromkeys(columns.keys() - readable.keys() - set(unloaded_columns(state, plan))))
+    return readable
+
+
 def populate(state: InstanceState[Any], values: Mapping[str, object]) -> None:
     """Give an object values as if SQLAlchemy had loaded them."""
     instance = state.obj()

@@ -30,30 +30,36 @@ def muted(*callbacks: AnyCallback) -> Generator[None]:
     Where all callbacks are muted, :func:`capture_events` records nothing either: nothing is delivered.
     """
     before = _muted.get()
-    token = _muted.set(_EVERYTHING if not callbacks or before is _EVERYTHING else (*before, *callbacks))
-    try:
+    with _muting(_EVERYTHING if not callbacks or before is _EVERYTHING else (*before, *callbacks)):
         yield
-    finally:
-        _muted.reset(token)
 
 
 @contextlib.contextmanager
 def only_recorded() -> Generator[None]:
     """Call no callbacks for what is committed in this block, and let recorders hear of it nevertheless."""
     before = _muted.get()
-    token = _muted.set(_EVERYTHING if before is _EVERYTHING else (*before, _EVERY_CALLBACK))
+    with _muting(_EVERYTHING if before is _EVERYTHING else (*before, _EVERY_CALLBACK)):
+        yield
+
+
+@contextlib.contextmanager
+def _muting(callbacks: tuple[object, ...]) -> Generator[None]:
+    before = _muted.get()
+    token = _muted.set(callbacks)
     try:
         yield
     finally:
-        _muted.reset(token)
+        try:
+            _muted.reset(token)
+        except ValueError:  # a sync generator, which FastAPI ends in another context than it was begun in
+            _muted.set(before)
 
 
-def everything_muted() -> bool:
-    """Whether the current context delivers nothing, so that recorders do not hear of it."""
-    return _muted.get() is _EVERYTHING
+def are_all_muted(callbacks: tuple[object, ...]) -> bool:
+    """Whether a context that has muted these delivers nothing, so that recorders do not hear of it."""
+    return callbacks is _EVERYTHING
 
 
-def is_muted(listener: Listener) -> bool:
-    """Whether the current context has muted the listener."""
-    callbacks = _muted.get()
+def is_muted(listener: Listener, callbacks: tuple[object, ...]) -> bool:
+    """Whether a context that has muted these does not call the listener."""
     return _EVERY_CALLBACK in callbacks or listener.callback in callbacks

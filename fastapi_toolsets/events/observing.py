@@ -9,7 +9,7 @@ from .before_commit import Round
 from .crossing import find_crossing, was_cancelled
 from .delivery import is_only_recorded, listeners_of, subject_of, unfolded
 from .dispatch import Dispatch
-from .muting import is_muted
+from .muting import is_muted, muted_callbacks
 from .observation import CallbackOutcome, ObservedCallback, ObservedDispatch, Observers
 from .types import Phase
 
@@ -100,7 +100,7 @@ class ObservingRound(Round):
 
     def _call(self, record: Record, listener: Listener) -> object:
         """Call the callback; return an awaitable if it is async, and wait here for what a sync one has returned."""
-        if is_muted(listener):
+        if is_muted(listener, muted_callbacks()):
             return None
         call = observed(record, listener)
         if listener.is_async:

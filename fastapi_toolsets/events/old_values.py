@@ -15,7 +15,7 @@ from .plans import IDLE, plans
 from .records import Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Mapper, Session
 
@@ -91,16 +91,20 @@ class OldValues:
         of: By the state of the object and the key of the attribute. Most old values are not here but in
             ``InstanceState.committed_state``, until the flush is over.
         reread: The states of deleted objects that may not show their rows: they do after the flush, as they were read.
+        unshown: The foreign keys that were read of objects that had not loaded them. They are given to them after the
+            flush, which writes what it sets without its having been loaded, whatever it was.
         held: Objects that only the flush would hold otherwise, which loads them anew where they have gone meanwhile.
     """
 
-    __slots__ = ("_journal", "_related_unknown", "held", "of", "reread")
+    __slots__ = ("_journal", "_related_unknown", "_synchronized", "held", "of", "reread", "unshown")
 
     def __init__(self, journal: Journal) -> None:
         """Know what ``journal`` says of earlier flushes."""
         self._journal = journal
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
         self.held: list[object] = []
+        self.unshown: list[tuple[InstanceState[Any], dict[str, Any]]] = []
+        self._synchronized: dict[InstanceState[Any], frozenset[str]] = {}
         self._related_unknown: list[tuple[InstanceState[Any], str]] = []
         self.reread: set[InstanceState[Any]] = set()
 
@@ -109,6 +113,15 @@ class OldValues:
         self.of.clear()
         self.held.clear()
         self.reread.clear()
+        self.unshown.clear()
+        self._synchronized.clear()
+
+    def show(self) -> None:
+        """Give the objects what was read of them, as far as the flush has left it as it was."""
+        for state, values in self.unshown:
+            known = state.committed_state.keys() | state.dict.keys()
+            populate(state, {key: value for key, value in values.items() if key not in known})
+        self.unshown.clear()
 
     def read(
         self, session: Session, modified: States, deleted: States, new: States, assigning: Collection[Mapper[Any]]
@@ -131,7 +144,7 @@ class OldValues:
         if deleted:
             self._read_deleted([*deleted], to_load)
         if to_load or self._related_unknown:
-            self._load_all(session, to_load)
+            self._load_all(session, to_load, {*deleted}, assigning)
 
     def _read_modified(
         self, states: list[InstanceState[Any]], to_load: ToLoad, assigning: Collection[Mapper[Any]]
@@ -191,16 +204,24 @@ class OldValues:
                 if child is None or plan is None:
                     continue
                 self.held.append(member)
-                missing = {name for name in relation.foreign_keys(child.manager.mapper) if name not in child.dict}
-                for name in plan.volatile:  # an UPDATE of the foreign key sets them, too
-                    if name not in child.dict:
-                        missing.add(name)
-                    elif name not in child.committed_state:
-                        self.of.setdefault(child, {}).setdefault(name, plan.copied(name, child.dict[name]))
-                if relation.orphans or missing:
-                    missing.update(unloaded_columns(child, plan))
+                missing = self._reach_member(child, plan, relation)
                 if missing:
                     to_load.setdefault(plan.mapper, {}).setdefault(child, set()).update(missing)
+
+    def _reach_member(self, child: InstanceState[Any], plan: Plan, relation: Reach) -> set[str]:
+        """Keep what an UPDATE of a member's foreign key sets by itself; return what of the row is not known."""
+        names = relation.foreign_keys(child.manager.mapper)
+        missing = {name for name in names if name not in child.dict}
+        if missing:
+            self._synchronized[child] = self._synchronized.get(child, frozenset()).union(names)
+        for name in plan.volatile:
+            if name not in child.dict:
+                missing.add(name)
+            elif name not in child.committed_state:
+                self.of.setdefault(child, {}).setdefault(name, plan.copied(name, child.dict[name]))
+        if relation.orphans or missing:
+            missing.update(unloaded_columns(child, plan))
+        return missing
 
     def _needs_more(self, state: InstanceState[Any], plan: Plan) -> bool:
         """Keep what an UPDATE sets by itself, where all of it is loaded; return whether there is more to look at.
@@ -304,15 +325,37 @@ class OldValues:
                     kept.setdefault(key, NO_VALUE)  # what it becomes is a change again, to be put behind that one
         return kept
 
-    def _load_all(self, session: Session, to_load: ToLoad) -> None:
+    def _load_all(
+        self,
+        session: Session,
+        to_load: ToLoad,
+        deleted: Collection[InstanceState[Any]],
+        assigning: Collection[Mapper[Any]],
+    ) -> None:
         for mapper, wanted in to_load.items():
-            self._load(session, mapper, wanted)
+            for state, values in self._load(session, mapper, wanted):
+                if state in deleted:
+                    populate(state, values)  # or the flush would load them one by one
+                elif mapper not in assigning:  # or they would assign to what a plain session has not loaded
+                    self._give(state, values)
         if self._related_unknown:
             related, self._related_unknown = self._related_unknown, []
             self._load_related(session, related)
 
-    def _load(self, session: Session, mapper: Mapper[Any], wanted: dict[InstanceState[Any], set[str]]) -> None:
-        """Read the rows as they are before the flush; give the objects what they had not loaded."""
+    def _give(self, state: InstanceState[Any], values: dict[str, Any]) -> None:
+        """Give an object what it had not loaded, but for what the unit of work may set itself."""
+        plan = plans.by_mapper[state.manager.mapper]
+        later = self._synchronized.get(state, frozenset())
+        if plan is not None:
+            later = later.union(*(plan.foreign_keys[key] for key in plan.foreign_keys.keys() & state.committed_state))
+        populate(state, {key: value for key, value in values.items() if key not in later})
+        if not later.isdisjoint(values):
+            self.unshown.append((state, {key: value for key, value in values.items() if key in later}))
+
+    def _load(
+        self, session: Session, mapper: Mapper[Any], wanted: dict[InstanceState[Any], set[str]]
+    ) -> Iterator[tuple[InstanceState[Any], dict[str, Any]]]:
+        """Read the rows as they are before the flush; return of each object what it had not loaded."""
         plan = plans.by_mapper[mapper]
         if plan is None:
             return
@@ -329,7 +372,7 @@ class OldValues:
             self.of.setdefault(state, {}).update((key, row[key]) for key in keys)
             if state in self.reread:
                 continue  # a version that others have written must not become the one that the DELETE asks for
-            populate(state, {key: row[key] for key in keys if key not in loaded and key not in committed})
+            yield state, {key: row[key] for key in keys if key not in loaded and key not in committed}
 
     def _load_related(self, session: Session, related: list[tuple[InstanceState[Any], str]]) -> None:
         """Find the objects that watched relationships led to when nobody had loaded them, by the old foreign keys."""

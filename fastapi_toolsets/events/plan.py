@@ -111,7 +111,6 @@ class Plan:
         volatile: Watched column attributes that an UPDATE sets by itself.
         volatile_keys: The same as a set.
         misread: Those of the volatile ones whose value SQLAlchemy gets wrong when one statement updates several rows.
-        unset_is_null: Column attributes that are NULL in the database when an INSERT leaves them out.
         follows_updates: Whether updates are recorded: somebody listens to them, or wants all values before.
         observed: Whether a recorder hears of the mapper's events, listened to or not.
         wants_event: Whether anybody wants the immutable event, with all values before and after.
@@ -149,7 +148,6 @@ class Plan:
         properties = [prop for prop in mapper.column_attrs if isinstance(prop, ColumnProperty)]
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
-        self.unset_is_null: frozenset[str] = frozenset(prop.key for prop in properties if _unset_is_null(prop))
         self.primary_key: tuple[str, ...] = tuple(
             mapper.get_property_by_column(column).key for column in mapper.primary_key
         )
@@ -267,16 +265,6 @@ def _canonical(mapper: Mapper[Any], name: str) -> str:
     while name in mapper.synonyms:
         name = mapper.synonyms[name].name
     return name
-
-
-def _unset_is_null(prop: ColumnProperty[Any]) -> bool:
-    for column in prop.columns:
-        if not isinstance(column, Column) or column.primary_key or prop.deferred:
-            return False
-        made = (column.default, column.server_default, column.computed, column.identity)
-        if any(value is not None for value in made):
-            return False
-    return True
 
 
 def _set_by_update(prop: ColumnProperty[Any], mapper: Mapper[Any]) -> bool:

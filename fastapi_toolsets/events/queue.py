@@ -43,6 +43,8 @@ class Queue:
     _listeners: tuple[Listener, ...] = ()
     _index = -1
     _listener: Listener | None = None
+    # What was muted where the transaction ended that the event belongs to.
+    _muted: tuple[object, ...] = ()
     # Whether nobody else hears of the rows that are being told, nor anything but what a flush wrote.
     _alone = False
     _batch: Batch | None = None
@@ -57,7 +59,6 @@ class Queue:
         """
         self._options = options
         self._waiting: deque[Delivery] = deque()
-        self._mutes = bool(muted_callbacks())
 
     def add(self, phase: Phase, before: Batch | None, frame: Frame) -> None:
         """Queue what a transaction that ends now has to tell: the first committer's or a callback's.
@@ -67,7 +68,8 @@ class Queue:
             before: The batch of an earlier phase of the same transaction, where there was one.
             frame: What the transaction did.
         """
-        batch = Batch(generation.get() if self._batch is None else self._batch.generation + 1, phase, before)
+        number = generation.get() if self._batch is None else self._batch.generation + 1
+        batch = Batch(number, phase, before, muted_callbacks())
         found = deliveries(batch, frame)
         if found:
             self._add(batch, found)
@@ -146,11 +148,12 @@ class Queue:
 
     def _advance(self, *, tell: bool = True) -> None:
         """Move on to the callback that is due next, or to name it only, where nothing is told any more."""
-        index, listeners, mutes = self._index + 1, self._listeners, self._mutes
+        index, listeners = self._index + 1, self._listeners
         while True:
+            muted = self._muted
             while index < len(listeners):
                 listener = listeners[index]
-                if not (mutes and is_muted(listener)):
+                if not (muted and is_muted(listener, muted)):
                     self._index, self._listener = index, listener
                     return
                 index += 1
@@ -175,14 +178,14 @@ class Queue:
         if type(delivery) is Writes:
             delivery.tell_next()
         if batch is not self._batch:
-            self._batch = batch
+            self._batch, self._muted = batch, batch.muted
             if tell:
                 generation.set(batch.generation + 1)
         self._listeners = listeners = listeners_of(delivery)
         self._alone = False
         if tell and registry.recorders:
             observe(self._single())
-        elif type(delivery) is Writes and len(listeners) == 1 and not self._mutes:
+        elif type(delivery) is Writes and len(listeners) == 1 and not batch.muted:
             self._alone = not (listeners[0].wants_session or listeners[0].wants_event)
         if not listeners and is_only_recorded(delivery):
             batch.position -= 1

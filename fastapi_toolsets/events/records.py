@@ -98,15 +98,23 @@ class Batch:
         generation: How many commits of callbacks in a row have led to this one.
         phase: The phase.
         position: The place of the event that is being told.
+        muted: What was muted where the transaction ended.
     """
 
-    __slots__ = ("_before", "_identifier", "generation", "phase", "position")
+    __slots__ = ("_before", "_identifier", "generation", "muted", "phase", "position")
 
-    def __init__(self, generation: int, phase: Phase = Phase.AFTER_COMMIT, before: Batch | None = None) -> None:
+    def __init__(
+        self,
+        generation: int,
+        phase: Phase = Phase.AFTER_COMMIT,
+        before: Batch | None = None,
+        muted: tuple[object, ...] = (),
+    ) -> None:
         """Begin a batch, with the id of an earlier batch of the same transaction where there was one."""
         self.generation: int = generation
         self.phase: Phase = phase
         self.position: int = -1
+        self.muted: tuple[object, ...] = muted
         self._before: Batch | None = before
         self._identifier: UUID | None = None
 
@@ -329,8 +337,11 @@ def show_last_row(plan: Plan, state: InstanceState[Any]) -> None:
     """Give a deleted object the values again that its row had last, where something was assigned to it since."""
     loaded = state.dict
     for key, old in state.committed_state.items():
-        if key in plan.columns and old is not NO_VALUE:
-            loaded[key] = old
+        if key in plan.columns:
+            if old is not NO_VALUE:
+                loaded[key] = old
+            else:
+                loaded.pop(key, None)  # its INSERT had left it out: it reads as None
 
 
 def merge_changes(plan: Plan, first: tuple[Change, ...], then: tuple[Change, ...]) -> tuple[Change, ...]:

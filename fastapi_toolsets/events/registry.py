@@ -84,7 +84,8 @@ def callback_name(callback: AnyCallback) -> str:
     while isinstance(callback, partial):
         callback = callback.func
     named = callback if hasattr(callback, "__qualname__") else type(callback)
-    return f"{named.__module__}.{named.__qualname__}"
+    module = getattr(named, "__module__", None)  # what methods made in C may lack
+    return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
 
 
 def is_async_callable(callback: AnyCallback) -> bool:
@@ -307,8 +308,9 @@ def remove_listener(target: type, callback: AnyCallback) -> None:
         callback: The function that it decorated.
 
     Raises:
-        ListenerError: The callback does not listen to that class.
+        ListenerError: The callback does not listen to that class, or it is none.
     """
+    check_target(target, "remove_listener()")
     registry.remove(target, callback)
 
 
@@ -374,7 +376,9 @@ def _checked_keywords(callback: object, target: type) -> frozenset[str]:
         raise ListenerError(msg)
     name = callback_name(callback)
     function: object = callback
+    bound: set[str] = set()
     while isinstance(function, partial):
+        bound |= function.keywords.keys()
         function = function.func
     for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004
         if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
@@ -387,7 +391,7 @@ def _checked_keywords(callback: object, target: type) -> frozenset[str]:
     keywords = frozenset(
         parameter.name
         for parameter in signature.parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _FILLED_IN
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _FILLED_IN and parameter.name not in bound
     )
     try:
         signature.bind(None, None, None, **dict.fromkeys(keywords))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fastapi_toolsets.errors import ListenerError, ToolsetsError
-from fastapi_toolsets.events.muting import everything_muted, is_muted, muted, muted_callbacks, only_recorded
+from fastapi_toolsets.events.muting import are_all_muted, is_muted, muted, muted_callbacks, only_recorded
 from fastapi_toolsets.events.registry import (
     ALL_EVENTS,
     Listener,
@@ -166,7 +166,7 @@ def test_muting_for_observers() -> None:
     listener = Listener(a, ALL_EVENTS, frozenset())
 
     def state() -> tuple[bool, bool, bool]:
-        return bool(muted_callbacks()), is_muted(listener), everything_muted()
+        return bool(muted_callbacks()), is_muted(listener, muted_callbacks()), are_all_muted(muted_callbacks())
 
     with only_recorded():
         assert state() == (True, True, False)
@@ -259,7 +259,7 @@ def test_muting_is_the_contexts_own() -> None:
     first, second = (Listener(callback, ALL_EVENTS, frozenset()) for callback in (a, b))
 
     def state() -> tuple[bool, bool, bool]:
-        return bool(muted_callbacks()), is_muted(first), is_muted(second)
+        return bool(muted_callbacks()), is_muted(first, muted_callbacks()), is_muted(second, muted_callbacks())
 
     before = copy_context()
     with muted(a):
