@@ -336,15 +336,20 @@ def set_loaded(state: InstanceState[Any], instance: object, values: Mapping[str,
     state._commit(loaded, values)  # noqa: SLF001
 
 
+_ADOPT_VALUES = {"sqlalchemy.ext.mutable", "sqlalchemy.orm.descriptor_props"}
+"""The modules of SQLAlchemy's whose listeners make mutable values and composites of what was loaded."""
+
+
 def announce_refresh(state: InstanceState[Any], names: Iterable[str]) -> None:
-    """Tell the class's ``refresh`` listeners that attributes were loaded, so that mutable types adopt the new values.
+    """Tell SQLAlchemy's own ``refresh`` listeners that attributes were loaded, so that mutable types adopt the values.
 
     ``InstanceState.manager.dispatch``: SQLAlchemy's own loading fires the same event. Without it a ``MutableDict``
-    loaded by the library would be a plain dict whose changes nobody sees.
+    loaded by the library would be a plain dict whose changes nobody sees. Those of others may want the query that has
+    loaded them, which there is not.
     """
-    refresh = state.manager.dispatch.refresh
-    if refresh:
-        refresh(state, None, names)
+    for listener in state.manager.dispatch.refresh:
+        if listener.__module__ in _ADOPT_VALUES:
+            listener(state, None, names)
 
 
 @contextlib.contextmanager

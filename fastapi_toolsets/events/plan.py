@@ -145,7 +145,7 @@ class Plan:
         self.follows_updates: bool = self.wants_event or any(
             ModelEvent.UPDATE in listener.events for listener in listeners
         )
-        properties = [prop for prop in mapper.column_attrs if isinstance(prop, ColumnProperty)]
+        properties = [prop for prop in mapper.column_attrs if isinstance(prop, ColumnProperty) and _is_of_row(prop)]
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
         self.primary_key: tuple[str, ...] = tuple(
@@ -210,6 +210,16 @@ class Plan:
         }
 
 
+def _is_of_row(prop: ColumnProperty[Any]) -> bool:
+    """Whether the row alone gives a column attribute its value, and nobody has said that reading it takes asking.
+
+    Not so an SQL expression that is deferred, which may fail or want a parameter, and what each query says for itself.
+    """
+    if all(isinstance(column, Column) for column in prop.columns):
+        return True
+    return not prop.deferred and ("query_expression", True) not in prop.strategy_key
+
+
 def _plain(listeners: tuple[Listener, ...]) -> Listener | None:
     if len(listeners) == 1 and not (listeners[0].wants_session or listeners[0].wants_event):
         return listeners[0]
@@ -236,12 +246,22 @@ def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:
     known.update(prop.key for prop in mapper_composites(mapper))
     checked = tuple(str(name) for name in given)
     for name in checked:
-        if name not in known:
+        if name not in known and not _may_come(mapper, name):
             nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
             hint = f"did you mean {nearest[0]!r}?" if nearest else "the mapper has no attributes"
             msg = f"{where} names {name!r}, which is no mapped attribute of {class_.__qualname__}: {hint}"
             raise WatchedFieldsError(msg)
     return checked
+
+
+def _may_come(mapper: Mapper[Any], name: str) -> bool:
+    """Whether a mapper that is configured later may give this one the name, by its relationship's ``backref``."""
+    return any(
+        isinstance(backref := relationship.backref, str | tuple) and name in (backref, backref[0])
+        for other in mapper.registry.mappers
+        if not other.configured
+        for relationship in other.relationships
+    )
 
 
 def mapper_composites(mapper: Mapper[Any]) -> list[CompositeProperty[Any]]:
