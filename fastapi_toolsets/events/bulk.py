@@ -309,7 +309,7 @@ def _before_update_of_rows(
 ) -> list[RowRecord]:
     """Flush what is pending, and read the rows of an UPDATE of a list of rows."""
     session = execution.session
-    if session.autoflush:
+    if session.autoflush and not compatibility.in_flush(session):
         session.flush()
     rows = cast("list[dict[str, Any]]", execution.parameters)
     return _before_update(session, mapper, told, _identities(mapper, rows))

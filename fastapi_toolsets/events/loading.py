@@ -167,7 +167,7 @@ def writing_connection(session: Session, mapper: Mapper[Any]) -> Connection:
     """Return the connection on which the session writes the mapper's rows, in its transaction."""
     # The clause tells a routing ``get_bind`` to take the connection that writes: the rows are not elsewhere yet.
     with compatibility.usable_in_begin_block(session):
-        return session.connection(bind_arguments=OwnArguments(mapper=mapper, clause=update(mapper.class_)))
+        return session.connection(bind_arguments=OwnArguments(mapper=mapper, clause=update(mapper.tables[0])))
 
 
 def read_objects(

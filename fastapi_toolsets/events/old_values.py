@@ -27,6 +27,11 @@ _UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESUL
 _UPDATED = Kind.UPDATED
 NO_VALUES: Mapping[str, Any] = {}
 
+# As ``UOWTransaction.get_attribute_history`` asks for the members of what is deleted: by the key that the row has, and
+# whatever its relationship's ``lazy`` says.
+_AS_THE_FLUSH_ASKS = PassiveFlag.PASSIVE_OFF | PassiveFlag.LOAD_AGAINST_COMMITTED | PassiveFlag.NO_RAISE
+_LOADED_AND_PENDING = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
+
 States: TypeAlias = "Collection[InstanceState[Any]]"
 ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
 
@@ -196,8 +201,7 @@ class OldValues:
                 continue
             # Of a deleted object SQLAlchemy is about to load the members anyway.
             loads = is_delete and relation.loads_on_delete
-            passive = PassiveFlag.PASSIVE_OFF if loads else PassiveFlag.PASSIVE_NO_INITIALIZE
-            history = state.get_history(relation.key, passive)
+            history = state.get_history(relation.key, _AS_THE_FLUSH_ASKS if loads else _LOADED_AND_PENDING)
             for member in (*history.added, *history.deleted, *(history.unchanged if is_delete else ())):
                 child = state_of(member) if member is not None else None
                 plan = plans.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
@@ -215,10 +219,11 @@ class OldValues:
         if missing:
             self._synchronized[child] = self._synchronized.get(child, frozenset()).union(names)
         for name in plan.volatile:
-            if name not in child.dict:
+            old = child.committed_state.get(name, child.dict.get(name, NO_VALUE))
+            if old is NO_VALUE:
                 missing.add(name)
-            elif name not in child.committed_state:
-                self.of.setdefault(child, {}).setdefault(name, plan.copied(name, child.dict[name]))
+            else:
+                self.of.setdefault(child, {}).setdefault(name, plan.copied(name, old))
         if relation.orphans or missing:
             missing.update(unloaded_columns(child, plan))
         return missing
@@ -242,10 +247,10 @@ class OldValues:
         copies = not plan.compares_only
         kept: dict[str, Any] = {}
         for key in plan.volatile:
-            if key not in committed:
-                if key not in loaded:
-                    return True
-                kept[key] = plan.copied(key, loaded[key]) if copies else loaded[key]
+            old = committed[key] if key in committed else loaded.get(key, NO_VALUE)
+            if old is NO_VALUE:
+                return True
+            kept[key] = plan.copied(key, old) if copies else old
         if kept:
             self.of[state] = kept
         return False
@@ -289,12 +294,12 @@ class OldValues:
         """Keep what an UPDATE sets by itself, what watched relationships were, and find foreign keys not loaded."""
         committed, loaded = state.committed_state, state.dict
         for key in plan.volatile:
-            if key in committed:
-                continue
-            if key in loaded:
-                kept[key] = plan.copied(key, loaded[key])
-            else:
+            # Assigned what it has already, it is set all the same, and the flush forgets what was committed.
+            old = committed[key] if key in committed else loaded.get(key, NO_VALUE)
+            if old is NO_VALUE:
                 unknown.add(key)
+            else:
+                kept[key] = plan.copied(key, old)
         for key, names in plan.foreign_keys.items():
             if key in committed:
                 wanted = names if key in plan.relationships else plan.watched_columns.keys() & names

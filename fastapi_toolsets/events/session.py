@@ -247,7 +247,8 @@ def flush(self: SyncEventSession, objects: Sequence[Any] | None = None) -> None:
     try:
         super(SyncEventSession, self).flush(objects)
     except BaseException:
-        if not self.is_active:  # rolled back, in whichever of SQLAlchemy's steps it failed
+        # Rolled back, in whichever of SQLAlchemy's steps it failed, and not refused inside another one.
+        if not self.is_active and not compatibility.in_flush(self):
             tracker.capture.clear()
         raise
     if tracker.now.follows:
