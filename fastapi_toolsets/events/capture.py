@@ -70,6 +70,7 @@ class Capture:
         self._misread = False
         self.written = []
         self._switched.clear()
+        self.savepoint = None
         self.flushes = False  # last: as long as it is set, somebody clears
 
     def before_flush(
@@ -315,6 +316,7 @@ class Capture:
             if frame.writes is not written:  # it is where whoever has written it there was interrupted
                 frame.write(written)
             self.written = []
+            self.savepoint = None
             self.flushes = False
 
     def _records(self, session: Session, frame: Frame, written: list[Writes]) -> list[Record]:

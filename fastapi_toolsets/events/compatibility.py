@@ -340,6 +340,15 @@ _ADOPT_VALUES = {"sqlalchemy.ext.mutable", "sqlalchemy.orm.descriptor_props"}
 """The modules of SQLAlchemy's whose listeners make mutable values and composites of what was loaded."""
 
 
+def has_mutable_values(mapper: Mapper[Any]) -> bool:
+    """Whether a class has values that tell it when they change (``sqlalchemy.ext.mutable``), whatever their types.
+
+    The same listeners: the extension says nowhere what it follows. Would it listen otherwise, the values of a mutable
+    type over a plain one, such as a text, would not be copied.
+    """
+    return any(listener.__module__ == "sqlalchemy.ext.mutable" for listener in mapper.class_manager.dispatch.refresh)
+
+
 def announce_refresh(state: InstanceState[Any], names: Iterable[str]) -> None:
     """Tell SQLAlchemy's own ``refresh`` listeners that attributes were loaded, so that mutable types adopt the values.
 

@@ -220,7 +220,7 @@ def make_event(record: Record) -> Event:
     changes = make_changes(record) if event_type is ModelEvent.UPDATE else None
     return Event(
         model=record.plan.mapper.class_,
-        identity=tuple(record.key[1]),
+        identity=tuple((record.origin if event_type is ModelEvent.DELETE else record.key)[1]),
         type=event_type,
         changes=None
         if changes is None

@@ -8,7 +8,7 @@ import difflib
 import operator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from uuid import UUID
 
 from sqlalchemy import Column, event, inspect, types
@@ -17,6 +17,7 @@ from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import UnmappedClassError
 
 from ..errors import WatchedFieldsError
+from . import compatibility
 from .registry import Listener, registry
 from .types import ONE_VALUE_PER_STATEMENT, ModelEvent, Phase
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.orm import InstanceState
+    from sqlalchemy.orm import InstanceState, MapperProperty, RelationshipProperty
 
 NO_VALUE = LoaderCallableStatus.NO_VALUE
 ATOMS = frozenset((str, bytes, int, float, bool, Decimal, date, datetime, time, timedelta, UUID, type(None)))
@@ -68,8 +69,10 @@ class ColumnAttribute:
         self.equal: Callable[[Any, Any], bool] = column_type.compare_values
         if type(column_type).compare_values is cast("Any", types.TypeEngine).compare_values:
             self.equal = operator.eq  # which is all that the method does, and takes half the time
-        self.copies: bool = type(column_type).__module__.startswith("sqlalchemy.") is False or not isinstance(
-            column_type, _ATOMIC_TYPES
+        self.copies: bool = (
+            not type(column_type).__module__.startswith("sqlalchemy.")
+            or not isinstance(column_type, _ATOMIC_TYPES)
+            or compatibility.has_mutable_values(prop.parent)
         )
 
 
@@ -110,7 +113,7 @@ class Plan:
         deferred: Column attributes that loading an object leaves out.
         volatile: Watched column attributes that an UPDATE sets by itself.
         volatile_keys: The same as a set.
-        misread: Those of the volatile ones whose value SQLAlchemy gets wrong when one statement updates several rows.
+        misread: Those that an UPDATE sets and that SQLAlchemy gets wrong when one statement updates several rows.
         follows_updates: Whether updates are recorded: somebody listens to them, or wants all values before.
         observed: Whether a recorder hears of the mapper's events, listened to or not.
         wants_event: Whether anybody wants the immutable event, with all values before and after.
@@ -145,7 +148,7 @@ class Plan:
         self.follows_updates: bool = self.wants_event or any(
             ModelEvent.UPDATE in listener.events for listener in listeners
         )
-        properties = [prop for prop in mapper.column_attrs if isinstance(prop, ColumnProperty) and _is_of_row(prop)]
+        properties = [prop for prop in mapper.column_attrs if _is_of_row(prop)]
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
         self.primary_key: tuple[str, ...] = tuple(
@@ -157,7 +160,7 @@ class Plan:
             prop.key for prop in properties if prop.key in self.watched_columns and _set_by_update(prop, mapper)
         )
         self.misread: tuple[str, ...] = tuple(
-            prop.key for prop in properties if prop.key in self.volatile and _is_misread(prop)
+            prop.key for prop in properties if _set_by_update(prop, mapper) and _is_misread(prop)
         )
         self.self_references: tuple[tuple[str, str], ...] = _self_references(mapper)
         self.foreign_keys: dict[str, tuple[str, ...]] = {
@@ -210,11 +213,13 @@ class Plan:
         }
 
 
-def _is_of_row(prop: ColumnProperty[Any]) -> bool:
+def _is_of_row(prop: MapperProperty[Any]) -> TypeGuard[ColumnProperty[Any]]:
     """Whether the row alone gives a column attribute its value, and nobody has said that reading it takes asking.
 
     Not so an SQL expression that is deferred, which may fail or want a parameter, and what each query says for itself.
     """
+    if not isinstance(prop, ColumnProperty):
+        return False
     if all(isinstance(column, Column) for column in prop.columns):
         return True
     return not prop.deferred and ("query_expression", True) not in prop.strategy_key
@@ -242,11 +247,17 @@ def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:
         example = f'("{names}",)' if isinstance(names, str) else '("status",)'
         msg = f"{where} is {names!r}: make it a tuple of attribute names such as {example}"
         raise WatchedFieldsError(msg)
-    known = {*mapper.column_attrs.keys(), *mapper.relationships.keys(), *mapper.synonyms.keys()}
+    known = {*mapper.relationships.keys(), *mapper.synonyms.keys()}
+    known.update(prop.key for prop in mapper.column_attrs if _is_of_row(prop))
     known.update(prop.key for prop in mapper_composites(mapper))
     checked = tuple(str(name) for name in given)
     for name in checked:
         if name not in known and not _may_come(mapper, name):
+            if name in mapper.column_attrs:
+                msg = (
+                    f"{where} names {name!r}, an SQL expression that only queries make: name the columns that it is of"
+                )
+                raise WatchedFieldsError(msg)
             nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
             hint = f"did you mean {nearest[0]!r}?" if nearest else "the mapper has no attributes"
             msg = f"{where} names {name!r}, which is no mapped attribute of {class_.__qualname__}: {hint}"
@@ -257,11 +268,21 @@ def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:
 def _may_come(mapper: Mapper[Any], name: str) -> bool:
     """Whether a mapper that is configured later may give this one the name, by its relationship's ``backref``."""
     return any(
-        isinstance(backref := relationship.backref, str | tuple) and name in (backref, backref[0])
-        for other in mapper.registry.mappers
+        name
+        == (relationship.backref if isinstance(relationship.backref, str) else (relationship.backref or (None,))[0])
+        and _may_lead_to(relationship, mapper)
+        for other in compatibility.all_mappers()
         if not other.configured
         for relationship in other.relationships
     )
+
+
+def _may_lead_to(relationship: RelationshipProperty[Any], mapper: Mapper[Any]) -> bool:
+    """Whether the class that a relationship names, perhaps in words, may be the mapper's."""
+    named: object = relationship.argument
+    if isinstance(named, str):
+        return named.rpartition(".")[2] == mapper.class_.__name__
+    return not isinstance(named, type) or named is mapper.class_
 
 
 def mapper_composites(mapper: Mapper[Any]) -> list[CompositeProperty[Any]]:

@@ -104,6 +104,7 @@ class SyncEventSession(Session):
         """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
         self._tracker.before_expiry()
         super().expire(instance, attribute_names)
+        self._tracker.prepare_again(self)
 
     def refresh(
         self,
@@ -119,6 +120,7 @@ class SyncEventSession(Session):
         """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""
         self._tracker.before_use()
         super().expire_all()
+        self._tracker.prepare_again(self)
 
     def bulk_save_objects(
         self,
@@ -141,6 +143,7 @@ class SyncEventSession(Session):
         bulk = self._tracker.bulk
         with bulk.saving(self):
             bulk.save_objects(self, objects, write, return_defaults=return_defaults)
+        self._tracker.prepare_again(self)
 
     def bulk_insert_mappings(
         self,
@@ -161,6 +164,7 @@ class SyncEventSession(Session):
         bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
         with bulk.saving(self):
             bulk.insert_mappings(self, written, mappings, write, return_defaults=return_defaults)
+        self._tracker.prepare_again(self)
 
     def bulk_update_mappings(self, mapper: type[Any] | Mapper[Any], mappings: Iterable[dict[str, Any]]) -> None:
         """Update rows as ``Session.bulk_update_mappings`` does; models with ``__bulk_events__`` make events.
@@ -175,6 +179,7 @@ class SyncEventSession(Session):
         bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
         with bulk.saving(self):
             bulk.update_mappings(self, written, mappings, write)
+        self._tracker.prepare_again(self)
 
     def on_commit(self, callback: Callable[..., object], /, *arguments: object) -> None:
         """Call ``callback(*arguments)`` once the current transaction has committed, after the events of that commit.

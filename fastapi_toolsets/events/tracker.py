@@ -67,6 +67,7 @@ class Tracker:
         self._warned_joined = False
         self.settles = False
         self.ends = False
+        self._found_open: SessionTransaction | None = None  # the next transaction, if a listener has begun it already
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
@@ -113,9 +114,23 @@ class Tracker:
             return None
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
-            if result is None and self.now.lent is not None:  # or it would seem to be somebody else's
-                return execution.invoke_statement()
-            return result
+            # Left to SQLAlchemy it would seem to be somebody else's, or come after what is prepared here.
+            if result is None and (self.now.lent is not None or self.now.committing):
+                result = execution.invoke_statement()
+        self.prepare_again(execution.session)
+        return result
+
+    def prepare_again(self, session: Session) -> None:
+        """Prepare what another ``before_commit`` listener has written or expired since it was done for the commit."""
+        root = session.get_transaction() if self.now.committing else None
+        if (
+            root is not None
+            and compatibility.method_under_way(root) is PREPARES
+            and not compatibility.in_flush(session)
+            and not (session.get_nested_transaction() and open_savepoint(session))
+            and compatibility.is_clean(session)
+        ):
+            self._prepare_root(session, root)
 
     def lend(self, session: Session, connection: Connection) -> None:
         """Follow what is sent on a connection that the session hands out, until the transaction ends."""
@@ -379,6 +394,7 @@ class Tracker:
             self.dispatch = dispatch
             self.journal.clear()
             self.now.begin_again()
+            self._found_open = session.get_transaction()
             if compatibility.begin_block(session) is None:
                 dispatch.run(phase)
             else:
@@ -391,7 +407,7 @@ class Tracker:
             dispatch.report_untold()
             raise
         finally:
-            self.dispatch = None
+            self.dispatch = self._found_open = None
             if dispatch.states:
                 compatibility.expire(session, dispatch.states)
 
@@ -411,6 +427,8 @@ class Tracker:
 
     def tidy(self, session: Session, callback: str) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
+        if self._found_open is not None and session.get_transaction() is self._found_open:
+            return  # which is the caller's
         if self.now.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
             warn(
