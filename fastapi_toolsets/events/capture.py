@@ -11,6 +11,7 @@ from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
 from .completion import keep_rows
+from .delivery import take_snapshot
 from .loading import populate, read_rows
 from .old_values import NO_VALUES, OldValues, olds_are_at_hand, rows_are_at_hand, stands_alone
 from .ordering import in_order, insert_order, sort_by_key
@@ -51,7 +52,7 @@ class Capture:
         savepoint: The savepoint that it was written in, if any.
     """
 
-    __slots__ = ("_journal", "_misread", "_now", "_olds", "_switched", "flushes", "savepoint", "written")
+    __slots__ = ("_journal", "_loses", "_misread", "_now", "_olds", "_switched", "flushes", "savepoint", "written")
 
     def __init__(self, journal: Journal, now: Transaction) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that it wrote."""
@@ -61,13 +62,14 @@ class Capture:
         self.written: list[Writes] = []
         self.flushes: bool = False
         self._misread = False  # whether objects may show other rows' values
+        self._loses = False  # whether deleted objects may yet lose what their rows had
         self.savepoint: Hashable | None = None
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
         self._olds.clear()
-        self._misread = False
+        self._misread = self._loses = False
         self.written = []
         self._switched.clear()
         self.savepoint = None
@@ -161,6 +163,7 @@ class Capture:
         if deleted:
             if len(deleted) > 1:
                 sort_by_key(deleted)
+            self._loses = self._loses or plan.has_mutable
             objects = [state.obj() for state in deleted]
             found.append(Writes(_DELETED, plan, deleted, objects, [state.key for state in deleted]))
 
@@ -306,7 +309,7 @@ class Capture:
                 writes.keys = [*map(_key_of, writes.states)]
             writes.position = journal.take_positions(len(writes.states))
         frame = journal.frame(self.savepoint)
-        if self._misread or self._switched or _AFTER_ROLLBACK in registry.phases:
+        if self._misread or self._switched or self._loses or _AFTER_ROLLBACK in registry.phases:
             records = self._records(session, frame, written)
             frame.unknown.append("a flush")
             self.clear()
@@ -332,6 +335,8 @@ class Capture:
                 switched[record.key] = {key: loaded[key] for key in record.plan.columns if key in loaded}
             if record.kind is _UPDATED and record.plan.misread:
                 misread.append(record)
+            elif record.kind is _DELETED and record.plan.has_mutable:
+                take_snapshot(record)
         if len(misread) > 1:
             _read_again(session, misread)
         if _AFTER_ROLLBACK in registry.phases:

@@ -272,7 +272,10 @@ def take_snapshot(record: Record) -> None:
         state = record.state
         if record.kind is _DELETED and state.committed_state:
             show_last_row(record.plan, state)
-        record.snapshot = readable_columns(state, record.plan)
+        readable = readable_columns(state, record.plan)
+        if record.plan.has_mutable:
+            readable = {key: record.plan.copied(key, value) for key, value in readable.items()}
+        record.snapshot = readable
 
 
 def restore(record: Record) -> None:
@@ -282,7 +285,7 @@ def restore(record: Record) -> None:
         if snapshot is None:
             show_last_row(record.plan, state)
         elif state.committed_state or state.expired_attributes:  # by a cascade
-            state.dict.update(snapshot)
+            state.dict.update((key, record.plan.copied(key, value)) for key, value in snapshot.items())
             state.expired_attributes.difference_update(snapshot)
         return
     if snapshot is not None:

@@ -49,12 +49,15 @@ def are_lost(connections: Iterable[tuple[Connection, Transaction, bool, bool]]) 
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
+    asked: list[Connection] = []
     for connection, _, _, _ in connections:
         dialect = connection.dialect
         # asyncpg keeps no status that could be asked for.
         may_be = _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")
-        if may_be and _is_lost(connection):
-            return True
+        if may_be and connection not in asked:  # SQLAlchemy knows each by itself and by its engine
+            asked.append(connection)
+            if _is_lost(connection):
+                return True
     return False
 
 

@@ -110,6 +110,7 @@ class Plan:
         reported: The keys of ``watched_columns`` that may appear in ``changes``.
         composites: The composites that may appear in ``changes``.
         relationships: The watched relationships, by key; true for a collection.
+        has_mutable: Whether any of their values tell it when they change in place.
         deferred: Column attributes that loading an object leaves out.
         volatile: Watched column attributes that an UPDATE sets by itself.
         volatile_keys: The same as a set.
@@ -150,6 +151,7 @@ class Plan:
         )
         properties = [prop for prop in mapper.column_attrs if _is_of_row(prop)]
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
+        self.has_mutable: bool = compatibility.has_mutable_values(mapper)
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
         self.primary_key: tuple[str, ...] = tuple(
             mapper.get_property_by_column(column).key for column in mapper.primary_key

@@ -339,7 +339,7 @@ def show_last_row(plan: Plan, state: InstanceState[Any]) -> None:
     for key, old in state.committed_state.items():
         if key in plan.columns:
             if old is not NO_VALUE:
-                loaded[key] = old
+                loaded[key] = plan.copied(key, old)
             else:
                 loaded.pop(key, None)  # its INSERT had left it out: it reads as None
 

@@ -173,6 +173,7 @@ class Tracker:
             return  # rolled back, whatever the server called it
         if root is None or (now.borrows and not self._counts(root)):
             journal.clear()
+            now.joined = root is not None
             return
         now.committed = root
         if session.expire_on_commit:
@@ -198,7 +199,9 @@ class Tracker:
         self.before_use()
         if self.journal.touched:
             for frame in (*self.journal.told, *self.journal.frames()):
-                for record in frame.gone.values():
+                for record in reversed(frame.gone.values()):
+                    if record.snapshot is not None:
+                        break  # so have those before it
                     take_snapshot(record)
 
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
@@ -318,10 +321,11 @@ class Tracker:
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
-        if self.options.dispatch_on_joined_commit or not any(
+        return self.options.dispatch_on_joined_commit or not any(
             connection.in_transaction() for connection, _, _, _ in compatibility.connections_of(root).values()
-        ):
-            return True
+        )
+
+    def _warn_joined(self) -> None:
         if not self._warned_joined:
             self._warned_joined = True
             warn(
@@ -331,7 +335,6 @@ class Tracker:
                 "session factory",
                 JoinedTransactionWarning,
             )
-        return False
 
     def _forget(self, session: Session, interruption: BaseException | None = None) -> None:
         """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
@@ -348,7 +351,10 @@ class Tracker:
             journal.clear()
         if self.capture.flushes:
             self.capture.clear()
+        joined = self.now.joined
         self.now.begin_again()
+        if joined:
+            self._warn_joined()  # last: made an error, it leaves a session that can be used
 
     def _deliver(self, session: Session, root: SessionTransaction, interruption: BaseException | None = None) -> None:
         states: list[InstanceState[Any]] = []

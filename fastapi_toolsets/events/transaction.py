@@ -30,6 +30,7 @@ class Transaction:
         released: The savepoint that was released and has not ended yet.
         committing: Whether its own commit has begun, and the library's ``before_commit`` listener was told of it.
         prepared: The transaction itself, once all that callbacks will read is there.
+        joined: Whether its COMMIT was none, since it has joined somebody's transaction.
         borrows: Whether any connection is not the session's own, so that it may have joined somebody's transaction.
         lost: Whether the server has rolled it back although nobody asked it to.
         committed: The transaction itself, once its COMMIT has succeeded.
@@ -42,8 +43,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "borrows", "committed", "committing", "expires", "follows", "lent", "lost", "prepared", "released", "telling",
-        "told", "wrote",
+        "borrows", "committed", "committing", "expires", "follows", "joined", "lent", "lost", "prepared", "released",
+        "telling", "told", "wrote",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -61,6 +62,7 @@ class Transaction:
         self.told: Batch | None = None
         self.committing: bool = False
         self.lost: bool = False
+        self.joined: bool = False
         self.borrows: bool = True  # until somebody has looked
         self.expires: bool = False
         self.telling: bool = False
