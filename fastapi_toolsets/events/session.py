@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
@@ -220,9 +219,9 @@ def _is_number(value: object, kind: type) -> bool:
     return isinstance(value, (int, kind)) and not isinstance(value, bool)
 
 
-# What is below is installed with the first model listener of the process: until then an event session costs exactly
-# what a plain session costs. It is on our own class, so that other sessions never pay, except for the one look per
-# flush that notices a model whose listeners a plain session passes by.
+# What is below begins to work with the first model listener of the process: until then an event session costs what a
+# plain session costs. It is on our own class, so that other sessions never pay, except for the one look per flush that
+# notices a model whose listeners a plain session passes by.
 
 _SUBTRANSACTION, _BEFORE_COMMIT = SessionTransactionOrigin.SUBTRANSACTION, Phase.BEFORE_COMMIT
 _installing = threading.Lock()
@@ -238,11 +237,7 @@ def install() -> None:
         _installed = True
         for method in (flush, commit, rollback, close, reset, invalidate, connection):
             setattr(SyncEventSession, method.__name__, method)
-        for name in _HOOKS:
-            # What is committed has to be known before another listener of ``after_commit`` raises.
-            first = name == "after_commit"
-            event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"), insert=first)
-        event.listen(Session, "after_flush", _after_flush)
+        event.listen(SyncEventSession, "do_orm_execute", _do_orm_execute)  # to each statement it would cost too much
         outcome.install()
 
 
@@ -328,17 +323,9 @@ def _settled(session: SyncEventSession) -> Generator[None]:
         raise
 
 
-_HOOKS = (
-    "do_orm_execute",
-    "before_commit",
-    "after_commit",
-    "after_rollback",
-    "after_transaction_create",
-    "after_transaction_end",
-)
-
-
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
+    if not _installed:
+        return
     if isinstance(session, SyncEventSession):
         session._tracker.capture.after_flush(session, flush_context)
     else:
@@ -351,22 +338,29 @@ def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
 
 
 def _before_commit(session: SyncEventSession) -> None:
+    if not _installed:
+        return
     tracker = session._tracker
     if tracker.now.follows or _BEFORE_COMMIT in registry.phases:
         tracker.before_commit(session)
 
 
 def _after_commit(session: SyncEventSession) -> None:
+    if not _installed:
+        return
     tracker = session._tracker
     if tracker.journal.touched:
         tracker.after_commit(session)
 
 
 def _after_rollback(session: SyncEventSession) -> None:
-    session._tracker.after_rollback(session)
+    if _installed:
+        session._tracker.after_rollback(session)
 
 
 def _after_transaction_create(session: SyncEventSession, transaction: SessionTransaction) -> None:
+    if not _installed:
+        return
     tracker = session._tracker
     if tracker.dispatch is not None:
         tracker.before_use()
@@ -382,7 +376,7 @@ def _after_transaction_create(session: SyncEventSession, transaction: SessionTra
 
 
 def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:
-    if transaction.origin is not _SUBTRANSACTION:  # not the one that a flush is
+    if _installed and transaction.origin is not _SUBTRANSACTION:  # not the one that a flush is
         session._tracker.after_transaction_end(session, transaction)
 
 
@@ -394,4 +388,13 @@ def _settle(session: Session, interruption: BaseException) -> None:
 compatibility.ClosingTransaction.settle = _settle
 
 
+# SQLAlchemy goes through the listeners of a class as they are, and fails where one is added meanwhile, in one of them or
+# in another thread. So these are there from the beginning.
+event.listen(Session, "after_flush", _after_flush)
+event.listen(SyncEventSession, "before_commit", _before_commit)
+# What is committed has to be known before another listener raises.
+event.listen(SyncEventSession, "after_commit", _after_commit, insert=True)
+event.listen(SyncEventSession, "after_rollback", _after_rollback)
+event.listen(SyncEventSession, "after_transaction_create", _after_transaction_create)
+event.listen(SyncEventSession, "after_transaction_end", _after_transaction_end)
 registry.subscribe(install)

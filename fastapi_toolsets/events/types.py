@@ -54,7 +54,8 @@ class Event:
 
     Attributes:
         model: The mapped class of the row.
-        identity: The primary key values, in the order of the mapper's primary key columns.
+        identity: The primary key values, in the order of the mapper's primary key columns; of a deleted row those that
+            it had before the transaction.
         type: What happened to the row.
         changes: For an UPDATE what changed, else ``None``.
         before: The column values at the start of the transaction, by attribute name; ``None`` for a CREATE.

@@ -199,7 +199,7 @@ def _net(before: Row | None, after: Row | None, last_row: Values) -> Told | None
         return None
     if after is None:
         assert before is not None
-        return Told("delete", before.model, _identity(last_row), None, last_row, before.values, None)
+        return Told("delete", before.model, _identity(before.values), None, last_row, before.values, None)
     if before is None:
         return Told("create", after.model, _identity(after.values), None, after.values, None, after.values)
     names = WATCHED.get(after.model, tuple(after.values))
@@ -248,7 +248,9 @@ def _misplaced(expected: Sequence[Expected], told: Sequence[Told]) -> list[str]:
             problems.append(f"order: {item.told.key} was first written in flush {item.places}, told after {reached}")
         reached = place or reached
     rows = {(item.told.model, item.told.identity): item for item in order if item.told.type != "delete"}
-    gone = {(item.told.model, item.told.identity): item for item in order if item.told.type == "delete"}
+    gone = {  # a child's last row refers to its parent's
+        (item.told.model, _identity(item.told.row or {})): item for item in order if item.told.type == "delete"
+    }
     for position, child in enumerate(order):
         parent = _parent(child, gone if child.told.type == "delete" else rows)
         if parent is not None and order.index(parent) > position:
