@@ -388,8 +388,8 @@ def _settle(session: Session, interruption: BaseException) -> None:
 compatibility.ClosingTransaction.settle = _settle
 
 
-# SQLAlchemy goes through the listeners of a class as they are, and fails where one is added meanwhile, in one of them or
-# in another thread. So these are there from the beginning.
+# SQLAlchemy goes through the listeners of a class as they are, and fails where one is added meanwhile, in one of
+# them or in another thread. So these are there from the beginning.
 event.listen(Session, "after_flush", _after_flush)
 event.listen(SyncEventSession, "before_commit", _before_commit)
 # What is committed has to be known before another listener raises.

@@ -115,17 +115,18 @@ class Tracker:
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
             # Left to SQLAlchemy it would seem to be somebody else's, or come after what is prepared here.
-            if result is None and (self.now.lent is not None or self.now.committing):
+            if result is None and (self.now.lent is not None or _commits(execution.session)):
                 result = execution.invoke_statement()
         self.prepare_again(execution.session)
         return result
 
     def prepare_again(self, session: Session) -> None:
         """Prepare what another ``before_commit`` listener has written or expired since it was done for the commit."""
-        root = session.get_transaction() if self.now.committing else None
+        root = session.get_transaction()
         if (
             root is not None
-            and compatibility.method_under_way(root) is PREPARES
+            and _commits(session)
+            and self.now.follows
             and not compatibility.in_flush(session)
             and not (session.get_nested_transaction() and open_savepoint(session))
             and compatibility.is_clean(session)
@@ -446,3 +447,9 @@ class Tracker:
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := open_savepoint(session) or session.get_transaction()) is not None:
             transaction.close()
+
+
+def _commits(session: Session) -> bool:
+    """Whether the session's root transaction is preparing its commit."""
+    root = session.get_transaction()
+    return root is not None and compatibility.method_under_way(root) is PREPARES
