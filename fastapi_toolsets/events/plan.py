@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeGuard, cast
 from uuid import UUID
 
-from sqlalchemy import Column, event, inspect, types
+from sqlalchemy import Column, ColumnClause, event, inspect, types
 from sqlalchemy.orm import ColumnProperty, CompositeProperty, LoaderCallableStatus, Mapper, RelationshipDirection
 from sqlalchemy.orm.attributes import instance_state
 from sqlalchemy.orm.exc import UnmappedClassError
@@ -218,12 +218,14 @@ class Plan:
 def _is_of_row(prop: MapperProperty[Any]) -> TypeGuard[ColumnProperty[Any]]:
     """Whether the row alone gives a column attribute its value, and nobody has said that reading it takes asking.
 
-    Not so an SQL expression that is deferred, which may fail or want a parameter, and what each query says for itself.
+    Not so an SQL expression that is deferred, which may fail or want a parameter, what each query says for itself, and
+    the discriminator of a union of tables.
     """
     if not isinstance(prop, ColumnProperty):
         return False
-    if all(isinstance(column, Column) for column in prop.columns):
-        return True
+    columns = [column for column in prop.columns if isinstance(column, ColumnClause)]
+    if columns:
+        return all(map(prop.parent.persist_selectable.c.contains_column, columns))
     return not prop.deferred and ("query_expression", True) not in prop.strategy_key
 
 
