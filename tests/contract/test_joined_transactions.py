@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+from sqlalchemy import select
+
 from fastapi_toolsets.errors import JoinedTransactionWarning
 from fastapi_toolsets.models import ModelEvent, listens_for
 
@@ -51,6 +54,22 @@ async def test_joined_commit_delivers_nothing(front: FrontEnd, recorder: EventRe
         assert "dispatch_on_joined_commit=True" in warning
         assert recorder.take() == []
     assert await front.committed_rows(ORDERS) == []
+
+
+@clause
+async def test_session_goes_on_where_the_warning_is_an_error(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T5: as in a test suite that takes every warning for one."""
+    recorder.listen(Order)
+    async with outer_transaction(front) as connection:
+        session = front.new_session(bind=connection)
+        await session.add(Order(id=1))
+        with warnings.catch_warnings(action="error"), pytest.raises(JoinedTransactionWarning):
+            await session.commit()
+        await session.add(Order(id=2))
+        await session.commit()
+        assert list(await session.scalars(select(Order.id).order_by(Order.id))) == [1, 2]
+        await session.close()
+    assert recorder.take() == []
 
 
 @clause

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import pytest
@@ -143,6 +144,24 @@ async def test_session_is_freed_as_a_plain_one_is(front: FrontEnd, recorder: Eve
         freed[class_.__name__] = reference() is None
         gc.enable()
     assert freed == {"Session": True, "SyncEventSession": True}
+
+
+@pytest.mark.parametrize("end", [committed, rollback, close])
+@scenario(Base.metadata, databases=["sqlite"])
+async def test_savepoints_are_let_go_of_with_their_transaction(
+    front: FrontEnd, recorder: EventRecorder, end: Callable[[FrontEnd, SessionAdapter], Awaitable[None]]
+) -> None:
+    """T9: however that ended, and whether anything else is flushed later or not."""
+    recorder.listen(Order)
+    references: list[weakref.ref[object]] = []
+    async with front.begin_nested():
+        await front.add(Order(id=1))
+        await front.flush()
+        session = front.sync_session
+        references += [weakref.ref(part) for part in (session.get_nested_transaction(), session.get_transaction())]
+    await end(front, front)
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
 
 
 @scenario(Base.metadata, databases=["sqlite"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -117,3 +119,51 @@ def test_what_on_commit_cannot_call() -> None:
             "on_commit() was given 'notify', which cannot be called: give it a function and its arguments"
         )
         assert not session.in_transaction()
+
+
+FIRST_LISTENER = """
+import sys
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from fastapi_toolsets.models import SyncEventSession, listens_for
+
+class Base(DeclarativeBase): ...
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+def begin_to_listen(*_):
+    if not listening:
+        listening.append(listens_for(Order)(lambda order, event_type, changes: told.append(order.id)))
+
+name, session_class = sys.argv[1], {"event": SyncEventSession, "plain": Session}[sys.argv[2]]
+engine, listening, told = create_engine("sqlite://"), [], []
+Base.metadata.create_all(engine)
+event.listen(session_class, name, begin_to_listen)
+with session_class(engine) as session:
+    session.add(Order(id=1))
+    session.commit()
+with SyncEventSession(engine) as session:
+    session.add(Order(id=2))
+    session.commit()
+assert told[-1:] == [2], told
+"""
+"""Registers the first listener of the process inside one of SQLAlchemy's events."""
+
+
+@pytest.mark.parametrize(
+    ("name", "session_class"),
+    [
+        ("before_commit", "event"),
+        ("after_commit", "event"),
+        ("after_transaction_end", "event"),
+        ("after_flush", "event"),
+        ("after_flush", "plain"),
+    ],
+)
+def test_the_first_listener_is_registered_inside_an_event(name: str, session_class: str) -> None:
+    """N5, T8: whichever it is, it neither disturbs the session whose event it is nor is it too late for the next."""
+    command = [sys.executable, "-W", "ignore::UserWarning", "-c", FIRST_LISTENER, name, session_class]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
