@@ -338,16 +338,12 @@ def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
 
 
 def _before_commit(session: SyncEventSession) -> None:
-    if not _installed:
-        return
     tracker = session._tracker
     if tracker.now.follows or _BEFORE_COMMIT in registry.phases:
         tracker.before_commit(session)
 
 
 def _after_commit(session: SyncEventSession) -> None:
-    if not _installed:
-        return
     tracker = session._tracker
     if tracker.journal.touched:
         tracker.after_commit(session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Connection, ForeignKey, text
+from sqlalchemy import Connection, ForeignKey, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
@@ -87,6 +87,20 @@ class Word(Base):
     __tablename__ = "reach_words"
     code: Mapped[str] = mapped_column(primary_key=True)
     meaning: Mapped[str | None]
+
+
+class Shelf(Base):
+    __tablename__ = "reach_shelves"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    books: Mapped[list[Book]] = relationship(back_populates="shelf")
+
+
+class Book(Base):
+    __tablename__ = "reach_books"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    shelf_id: Mapped[int | None] = mapped_column(ForeignKey("reach_shelves.id"))
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
+    shelf: Mapped[Shelf | None] = relationship(back_populates="books")
 
 
 def count_up(owner: Owner) -> None:
@@ -453,3 +467,18 @@ async def test_what_the_database_made_of_a_row_in_two_flushes(
             await front.flush()
     await front.commit()
     assert recorder.take() == [updated(Versioned, 1, words=("a", "c"), version=(1, 3), touched=(0, 2))]
+
+
+@pytest.mark.parametrize("end", ["expire", "refresh"])
+@scenario(Base.metadata)
+async def test_members_of_collections_that_are_not_loaded(front: FrontEnd, recorder: EventRecorder, end: str) -> None:
+    """E3, E4, E6: moved by their own side, then read or expired again, they are written by the collection's."""
+    await store(front, *(Shelf(id=key) for key in (1, 2)), Book(id=1, shelf_id=1))
+    recorder.listen(Book)
+    book, shelf = await front.get_one(Book, 1), await front.get_one(Shelf, 2)
+    await front.run_sync(lambda _: book.shelf)
+    book.shelf = shelf
+    await getattr(front, end)(book)
+    await front.commit()
+    ((shelf_id, revision),) = await front.committed_rows(select(Book.shelf_id, Book.revision))
+    assert recorder.take() == [updated(Book, 1, shelf_id=(1, shelf_id), revision=(0, revision))]
