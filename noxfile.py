@@ -45,12 +45,23 @@ LARGE = (
 """What counts many rows, or shows what readers are told: it runs with the oldest and the newest, on all databases."""
 
 
+ONCE_WITH_EACH_PYTHON = (
+    "tests/faults/test_interrupted_at_every_call.py",
+    "tests/faults/test_interrupted_programs.py",
+)
+"""What goes through the interpreter call by call: the cells on all databases have it, and one of the Python between."""
+
+BETWEEN = f"{PYTHONS[1]} sqlalchemy~=2.1.0"
+
+
 def _pairwise(cell: str) -> list[str]:
     """Return what makes pytest leave out what a pairwise run has elsewhere."""
     if os.environ.get("PAIRWISE", "") in ("", "0"):
         return []
     on_all_databases = cell in ON_ALL_DATABASES
     elsewhere = (*ONCE, *(() if cell == "minimum" else COMMANDS), *(() if on_all_databases else LARGE))
+    if not on_all_databases and cell != BETWEEN:
+        elsewhere += ONCE_WITH_EACH_PYTHON
     ignored = [f"--ignore={path}" for path in elsewhere]
     return ignored if on_all_databases else [*ignored, "-k", "not (postgresql or mariadb or mysql)"]
 
