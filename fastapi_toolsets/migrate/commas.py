@@ -8,6 +8,7 @@ from typing import TypeVar
 import libcst as cst
 
 ItemT = TypeVar("ItemT", cst.Arg, cst.ImportAlias, cst.BaseElement)
+WhitespaceT = TypeVar("WhitespaceT", bound=cst.BaseParenthesizableWhitespace)
 
 
 def without(items: Sequence[ItemT], indexes: Collection[int]) -> list[ItemT]:
@@ -39,14 +40,16 @@ def inserted(
     last = items[-1]
     joined = separator
     if isinstance(last.comma, cst.Comma):
-        after = last.comma.whitespace_after
+        ending, after = last.comma, last.comma.whitespace_after
         if isinstance(after, cst.ParenthesizedWhitespace) and isinstance(
             joined.whitespace_after, cst.ParenthesizedWhitespace
         ):
             joined = joined.with_changes(
                 whitespace_after=joined.whitespace_after.with_changes(first_line=after.first_line)
             )
-        new = new.with_changes(comma=_without_comment(last.comma))
+            line = _without_comment(after).first_line
+            ending = ending.with_changes(whitespace_after=after.with_changes(first_line=line))
+        new = new.with_changes(comma=ending)
     else:
         new = _ending_as(new, last)
     if isinstance(last, cst.Arg):
@@ -59,9 +62,10 @@ def inserted(
 def _separator(items: Sequence[ItemT], opening: cst.BaseParenthesizableWhitespace | None) -> cst.Comma:
     for item in items[:-1]:
         if isinstance(item.comma, cst.Comma):
-            return _without_comment(item.comma)
+            after = item.comma.whitespace_after
+            return item.comma.with_changes(whitespace_after=_without_comment(after))
     if isinstance(opening, cst.ParenthesizedWhitespace):
-        return _without_comment(cst.Comma(whitespace_after=opening))
+        return cst.Comma(whitespace_after=_without_comment(opening))
     return cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
 
 
@@ -69,7 +73,7 @@ def _ending_as(item: ItemT, last: ItemT) -> ItemT:
     """Return an item laid out as the last one was, with the comment of its own."""
     comma = last.comma
     if isinstance(comma, cst.Comma) and isinstance(comma.whitespace_after, cst.ParenthesizedWhitespace):
-        line = comma.whitespace_after.first_line.with_changes(whitespace=cst.SimpleWhitespace(""), comment=None)
+        line = _without_comment(comma.whitespace_after).first_line
         own = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else None
         if isinstance(own, cst.ParenthesizedWhitespace):
             line = own.first_line
@@ -79,9 +83,8 @@ def _ending_as(item: ItemT, last: ItemT) -> ItemT:
     return item.with_changes(comma=comma)
 
 
-def _without_comment(comma: cst.Comma) -> cst.Comma:
-    after = comma.whitespace_after
-    if not isinstance(after, cst.ParenthesizedWhitespace):
-        return comma
-    line = after.first_line.with_changes(whitespace=cst.SimpleWhitespace(""), comment=None)
-    return comma.with_changes(whitespace_after=after.with_changes(first_line=line, empty_lines=()))
+def _without_comment(space: WhitespaceT) -> WhitespaceT:
+    if not isinstance(space, cst.ParenthesizedWhitespace):
+        return space
+    line = space.first_line.with_changes(whitespace=cst.SimpleWhitespace(""), comment=None)
+    return space.with_changes(first_line=line, empty_lines=())

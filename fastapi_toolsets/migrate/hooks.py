@@ -18,10 +18,11 @@ _EXTRA_PARAMETERS = {"on_create": 0, "on_delete": 0, "on_update": 1, "on_event":
 def hooks_of(class_: ast.ClassDef) -> Iterator[Hook]:
     """Yield the callbacks that a class defines: methods, and whatever else is assigned to such a name."""
     seen: set[str] = set()
+    in_class = _names_of_the_class(class_)
     for statement in class_.body:
         if isinstance(statement, Function):
             if statement.name in HOOKS:
-                method = _method(statement)
+                method = _method(statement, in_class)
                 yield replace(method, stays="it is defined twice") if statement.name in seen else method
                 seen.add(statement.name)
             continue
@@ -43,19 +44,25 @@ def is_override(decorator: ast.expr) -> bool:
 
 
 def _names_defined_in(statement: ast.stmt) -> Iterator[str]:
-    for node in ast.walk(statement):
-        match node:
-            case ast.Name(id=name, ctx=ast.Store()) | ast.alias(asname=str(name)) | ast.alias(name=name, asname=None):
-                pass
-            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
-                pass
-            case _:
-                continue
-        if name in HOOKS:
-            yield name
+    return (name for node in ast.walk(statement) if (name := _name_defined_by(node)) in HOOKS)
 
 
-def _method(method: Function) -> Hook:
+def _name_defined_by(node: ast.AST) -> str:
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.alias(asname=str(name)) | ast.alias(name=name, asname=None):
+            return name
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case _:
+            return ""
+
+
+def _names_of_the_class(class_: ast.ClassDef) -> frozenset[str]:
+    """Return what has a meaning of its own in a class's body, which is lost outside it."""
+    return frozenset(map(_name_defined_by, _own_nodes(class_)))
+
+
+def _method(method: Function, in_class: frozenset[str]) -> Hook:
     parameters = _parameters(method)
     own = list(_own_nodes(method))
     everything = [node for statement in method.body for node in ast.walk(statement)]
@@ -65,7 +72,7 @@ def _method(method: Function) -> Hook:
         name=method.name,
         line=min([method.lineno, *(decorator.lineno for decorator in method.decorator_list)]),
         is_async=isinstance(method, ast.AsyncFunctionDef),
-        stays=_reason_to_stay(method, parameters, everything, own),
+        stays=_reason_to_stay(method, parameters, everything, own) or _reason_outside_the_body(method, in_class),
         parameters=parameters or (),
         super_calls=tuple(_super_calls(method, parameters or (), own)),
         identifiers=frozenset(identifiers | set(parameters or ())),
@@ -87,9 +94,9 @@ def _parameters(method: Function) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _own_nodes(method: Function) -> Iterator[ast.AST]:
-    """Walk a method's body without the functions and classes inside it."""
-    waiting: list[ast.AST] = list(method.body)
+def _own_nodes(definition: Function | ast.ClassDef) -> Iterator[ast.AST]:
+    """Walk the body of a function or class without what is inside the functions and classes in it."""
+    waiting: list[ast.AST] = list(definition.body)
     while waiting:
         node = waiting.pop()
         yield node
@@ -115,6 +122,13 @@ def _reason_to_stay(
     ):
         return "its body only works in the class"
     return None
+
+
+def _reason_outside_the_body(method: Function, in_class: frozenset[str]) -> str | None:
+    """Look at annotations and defaults: they are the only part of a method that sees the names of its class."""
+    outside = [method.args, *([] if method.returns is None else [method.returns])]
+    names = {node.id for part in outside for node in ast.walk(part) if isinstance(node, ast.Name)}
+    return "its annotations or defaults are names of the class" if names & in_class else None
 
 
 def _is_bound_to_the_class(node: ast.AST, self_name: str) -> bool:

@@ -139,7 +139,10 @@ class _Reader(ast.NodeVisitor):
         if chain is None:
             return False
         role, owner = self._roles.get(node, (Role.OTHER, 0))
-        self._identifiers.update(chain.split("."))
+        first, *_ = names = chain.split(".")
+        self._identifiers.update(names)
+        if first in HOOKS and self.facts.scopes[self._scope].is_class:  # as in `handlers = [on_create]`
+            self.facts.hook_uses.append(HookUse(first, self._line, through_self=True, owner=self._owner))
         self.facts.references.append(Reference(chain, self._scope, self._line, role, owner))
         return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import tokenize
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from .listeners import InClass, Listeners
 
 MARK = "fastapi-toolsets migrate v3:"
 """What a comment that is left for a person says after ``TODO``."""
+
+_BETWEEN_STATEMENTS = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
 
 def rewrite(source: bytes, edit: FileEdit) -> bytes:
@@ -71,10 +74,15 @@ def todo_lines(source: bytes) -> list[tuple[int, str]]:
 
 def _with_todos(source: bytes, todos: Sequence[Todo]) -> bytes:
     """Put a comment above each line that is left for a person, unless one is there."""
-    lines = source.splitlines(keepends=True)
+    if not todos:
+        return source
+    mark = codecs.BOM_UTF8 if source.startswith(codecs.BOM_UTF8) else b""
+    lines = source[len(mark) :].splitlines(keepends=True)
     encoding, _ = tokenize.detect_encoding(BytesIO(source).readline)
-    for todo in reversed(todos):
-        index = todo.line - 1
+    starts = _starts_of_statements(lines, encoding)
+    by_line = {starts.get(todo.line, todo.line): todo for todo in reversed(todos)}
+    for number, todo in sorted(by_line.items(), reverse=True):
+        index = number - 1
         if _is_marked(lines, index):
             continue
         line = lines[index]
@@ -82,7 +90,22 @@ def _with_todos(source: bytes, todos: Sequence[Todo]) -> bytes:
         end = next((each for each in (b"\r\n", b"\n", b"\r") if lines[0].endswith(each)), b"\n")
         comment = f"# TODO: {MARK} {todo.message}".encode(encoding.removesuffix("-sig"), "backslashreplace")
         lines.insert(index, indent + comment + end)
-    return b"".join(lines)
+    return mark + b"".join(lines)
+
+
+def _starts_of_statements(lines: Sequence[bytes], encoding: str) -> dict[int, int]:
+    """Return where the statement began that a line goes on with: above such a line a comment may be in a string."""
+    texts = (line.decode(encoding).rstrip("\r\n") + "\n" for line in lines)
+    starts: dict[int, int] = {}
+    first: int | None = None
+    for token in tokenize.generate_tokens(lambda: next(texts, "")):
+        if token.type in _BETWEEN_STATEMENTS:
+            continue
+        first = first or token.start[0]
+        starts |= dict.fromkeys(range(first + 1, token.end[0] + 1), first)
+        if token.type == tokenize.NEWLINE:
+            first = None
+    return starts
 
 
 def _is_marked(lines: Sequence[bytes], index: int) -> bool:

@@ -363,6 +363,113 @@ CASES = [
         """,
     ),
     Case(
+        "what needs the names of its class stays and is called",
+        """
+        from fastapi_toolsets.models import WatchedFieldsMixin
+
+
+        class Order(WatchedFieldsMixin):
+            Changes = dict
+
+            def on_update(self, changes: Changes):
+                tell(changes)
+
+
+        class Book(WatchedFieldsMixin):
+            nothing = {}
+
+            def on_update(self, changes: dict = nothing):
+                tell(changes)
+
+
+        class Shelf(WatchedFieldsMixin):
+            from typing import NoReturn
+
+            async def on_delete(self) -> "None | list[NoReturn]":
+                tell(self)
+
+            async def on_create(self) -> None | NoReturn:
+                tell(self)
+
+
+        class Reader(WatchedFieldsMixin):
+            async def on_create(self):
+                tell(self)
+
+            async def on_delete(self):
+                tell(self)
+
+            callbacks = [on_create, on_delete.__name__]
+        """,
+        """
+        from fastapi_toolsets.models import ModelEvent, listens_for
+
+
+        class Order:
+            Changes = dict
+
+            def on_update(self, changes: Changes):
+                tell(changes)
+
+
+        @listens_for(Order, [ModelEvent.UPDATE])
+        def on_order_updated(order: Order, event_type: ModelEvent, changes: dict) -> object:
+            return order.on_update(changes)
+
+
+        class Book:
+            nothing = {}
+
+            def on_update(self, changes: dict = nothing):
+                tell(changes)
+
+
+        @listens_for(Book, [ModelEvent.UPDATE])
+        def on_book_updated(book: Book, event_type: ModelEvent, changes: dict) -> object:
+            return book.on_update(changes)
+
+
+        class Shelf:
+            from typing import NoReturn
+
+            async def on_delete(self) -> "None | list[NoReturn]":
+                tell(self)
+
+            async def on_create(self) -> None | NoReturn:
+                tell(self)
+
+
+        @listens_for(Shelf, [ModelEvent.CREATE])
+        async def on_shelf_created(shelf: Shelf, event_type: ModelEvent, changes: None) -> None:
+            await shelf.on_create()
+
+
+        @listens_for(Shelf, [ModelEvent.DELETE])
+        async def on_shelf_deleted(shelf: Shelf, event_type: ModelEvent, changes: None) -> None:
+            await shelf.on_delete()
+
+
+        class Reader:
+            async def on_create(self):
+                tell(self)
+
+            async def on_delete(self):
+                tell(self)
+
+            callbacks = [on_create, on_delete.__name__]
+
+
+        @listens_for(Reader, [ModelEvent.CREATE])
+        async def on_reader_created(reader: Reader, event_type: ModelEvent, changes: None) -> None:
+            await reader.on_create()
+
+
+        @listens_for(Reader, [ModelEvent.DELETE])
+        async def on_reader_deleted(reader: Reader, event_type: ModelEvent, changes: None) -> None:
+            await reader.on_delete()
+        """,
+    ),
+    Case(
         "what other code calls stays, but FastAPI's on_event is nobody's callback",
         """
         from fastapi_toolsets.models import WatchedFieldsMixin

@@ -60,6 +60,15 @@ def test_todo_in_a_file_with_another_encoding(tmp_path: Path) -> None:
     assert path.read_bytes().decode("latin-1") == source.replace("\tl =", f"{comment}\tl =")
 
 
+def test_todo_above_the_first_line_of_a_file_with_a_byte_order_mark(tmp_path: Path) -> None:
+    mark, source = b"\xef\xbb\xbf", b"from fastapi_toolsets.models import watch; names = [watch]\n"
+    path = write(tmp_path / "app.py", mark + source)
+    migrate([str(path)]).write()
+    again = migrate([str(path)])
+    comment = b"# TODO: fastapi-toolsets migrate v3: watch does not exist in version 3\n"
+    assert (path.read_bytes(), again.changed) == (mark + comment + source, ())
+
+
 def test_mode_stays(tmp_path: Path) -> None:
     path = write(tmp_path / "app.py")
     path.chmod(0o754)

@@ -113,6 +113,36 @@ def test_left_to_a_person(name: str, tmp_path: Path) -> None:
     assert after == expected
 
 
+def test_comments_stand_above_the_statement_that_a_line_goes_on_with(tmp_path: Path) -> None:
+    """In a string they would be part of its value, and after a backslash they are a syntax error."""
+    before = """\
+        from fastapi_toolsets.models import watch
+        text = '''
+        a'''; first = [watch]
+        number = 1 + \\
+            2; second = [watch]
+        if number == 3: third = [watch]
+        else: fourth = [watch]
+        """
+    todo = f"{MARK}watch does not exist in version 3"
+    after = f"""\
+        from fastapi_toolsets.models import watch
+        {todo}
+        text = '''
+        a'''; first = [watch]
+        {todo}
+        number = 1 + \\
+            2; second = [watch]
+        {todo}
+        if number == 3: third = [watch]
+        {todo}
+        else: fourth = [watch]
+        """
+    write_project(tmp_path, {"app.py": before})
+    assert migrate_project(tmp_path) == [f"app.py:{line}: watch does not exist in version 3" for line in (3, 5, 6, 7)]
+    assert read_project(tmp_path)["app.py"] == textwrap.dedent(after)
+
+
 def test_a_family_is_left_together(tmp_path: Path) -> None:
     """A callback in a file that may not be changed keeps all that share it as they are."""
     write_project(

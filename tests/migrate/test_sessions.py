@@ -58,6 +58,32 @@ CASES = {
         Third = orm.sessionmaker(class_=SyncEventSession)
         """,
     ),
+    "comments before the closing bracket": (
+        """
+        from sqlalchemy.orm import sessionmaker
+
+        First = sessionmaker(
+            engine,  # the one
+            # and nothing else
+        )
+        Second = sessionmaker(engine, # the other
+            # at first
+        )
+        """,
+        """
+        from fastapi_toolsets.models import SyncEventSession
+        from sqlalchemy.orm import sessionmaker
+
+        First = sessionmaker(
+            engine,  # the one
+            class_=SyncEventSession,
+            # and nothing else
+        )
+        Second = sessionmaker(engine, class_=SyncEventSession, # the other
+            # at first
+        )
+        """,
+    ),
     "classes that were named, sessions without a factory, and imports that nothing needs any more": (
         """
         from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
