@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from time import perf_counter
 
@@ -42,70 +43,83 @@ def instrument_prometheus(
         What removes the metrics again, from the registry too.
 
     Raises:
-        ObserverError: The registry has these metrics already.
+        ObserverError: The registry has these metrics already, or the buckets are none. Nothing is registered then.
     """
     try:
-        metrics = MetricsObserver(registry, buckets)
+        metrics = MetricsObserver(buckets)
+    except ValueError as error:
+        msg = f"buckets was given {buckets!r}: {error}. Give it upper bounds in seconds, ascending"
+        raise ObserverError(msg) from error
+    try:
+        metrics.register(registry)
     except ValueError as error:
         msg = (
             f"{registry!r} cannot take the metrics: {error}. If it has them already, call remove() on what the first "
             "instrument_prometheus() returned, or give each its own registry"
         )
         raise ObserverError(msg) from error
-    return Instrumentation(metrics, metrics.unregister)
+    return Instrumentation(metrics, lambda: metrics.unregister(registry))
 
 
 class MetricsObserver:
     """Keeps the metrics; :func:`instrument_prometheus` puts it to work."""
 
-    def __init__(self, registry: CollectorRegistry, buckets: Sequence[float]) -> None:
-        """Register the metrics."""
-        self._registry = registry
+    def __init__(self, buckets: Sequence[float]) -> None:
+        """Make the metrics."""
         self._callbacks = Counter(
             "fastapi_toolsets_callbacks",
             "Callbacks by how they ended; not_called are those that were due and never will be called.",
             (*_CALLBACK, "outcome"),
-            registry=registry,
+            registry=None,
         )
         self._duration = Histogram(
             "fastapi_toolsets_callback_duration_seconds",
             "How long a callback took, what it awaited included.",
             _CALLBACK,
-            registry=registry,
+            registry=None,
             buckets=buckets,
         )
         self._in_progress = Gauge(
             "fastapi_toolsets_callbacks_in_progress",
             "Callbacks that run at the moment.",
             _CALLBACK,
-            registry=registry,
+            registry=None,
             multiprocess_mode="livesum",
         )
         self._dispatch_duration = Histogram(
             "fastapi_toolsets_dispatch_duration_seconds",
             "How long a commit or rollback with something to tell waited for its callbacks.",
             ("phase",),
-            registry=registry,
+            registry=None,
             buckets=buckets,
         )
         self._dispatches_in_progress = Gauge(
             "fastapi_toolsets_dispatches_in_progress",
             "Commits and rollbacks that wait for their callbacks at the moment.",
             ("phase",),
-            registry=registry,
+            registry=None,
             multiprocess_mode="livesum",
         )
-
-    def unregister(self) -> None:
-        """Take the metrics out of the registry."""
-        for metric in (
+        self._metrics = (
             self._callbacks,
             self._duration,
             self._in_progress,
             self._dispatch_duration,
             self._dispatches_in_progress,
-        ):
-            self._registry.unregister(metric)
+        )
+
+    def register(self, registry: CollectorRegistry) -> None:
+        """Give the registry all of the metrics, or none where it has one of that name already."""
+        with contextlib.ExitStack() as taken_back:
+            for metric in self._metrics:
+                registry.register(metric)
+                taken_back.callback(registry.unregister, metric)
+            taken_back.pop_all()
+
+    def unregister(self, registry: CollectorRegistry) -> None:
+        """Take the metrics out of the registry."""
+        for metric in self._metrics:
+            registry.unregister(metric)
 
     def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
         """Time a dispatch."""

@@ -6,7 +6,7 @@ import asyncio
 
 import anyio
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fastapi_toolsets.errors import CascadeLimitError, ObserverError
@@ -180,6 +180,29 @@ async def test_buckets(front: FrontEnd) -> None:
             "fastapi_toolsets_callback_duration_seconds": ["0.1", "1.0", "+Inf"],
             "fastapi_toolsets_dispatch_duration_seconds": ["0.1", "1.0", "+Inf"],
         }
+
+
+@pytest.mark.parametrize(
+    ("buckets", "why"), [((2.0, 1.0), "Buckets not in sorted order"), ((), "Must have at least two buckets")]
+)
+def test_wrong_buckets_leave_nothing_behind(buckets: tuple[float, ...], why: str) -> None:
+    """The error names them, and the right ones may be given next."""
+    registry = CollectorRegistry()
+    with pytest.raises(ObserverError) as caught:
+        instrument_prometheus(registry, buckets=buckets)
+    assert str(caught.value) == f"buckets was given {buckets!r}: {why}. Give it upper bounds in seconds, ascending"
+    assert list(registry.collect()) == []
+    instrument_prometheus(registry, buckets=(1.0, 2.0)).remove()
+
+
+def test_a_name_that_is_taken_leaves_nothing_behind() -> None:
+    """Also where it is the last of the five."""
+    registry = CollectorRegistry()
+    taken = Gauge("fastapi_toolsets_dispatches_in_progress", "Of somebody else.", registry=registry)
+    with pytest.raises(ObserverError):
+        instrument_prometheus(registry)
+    registry.unregister(taken)
+    instrument_prometheus(registry).remove()
 
 
 @scenario(Base.metadata, databases=LOCAL)
