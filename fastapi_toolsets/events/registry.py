@@ -350,7 +350,7 @@ def check_callable(callback: object) -> None:
 def _checked_events(events: object) -> frozenset[ModelEvent]:
     if isinstance(events, ModelEvent):
         return frozenset((events,))
-    if isinstance(events, (list, tuple, set, frozenset)) and events:
+    if isinstance(events, Collection) and not isinstance(events, type) and events:  # ModelEvent itself is a collection
         members = cast("Collection[object]", events)
         found = [member for member in members if isinstance(member, ModelEvent)]
         if len(found) == len(members):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from typing import Any, cast
 
@@ -50,6 +51,8 @@ SHAPES: list[tuple[tuple[object, ...], list[str]]] = [
     (((ModelEvent.UPDATE, ModelEvent.UPDATE),), ["update"]),
     (({ModelEvent.CREATE, ModelEvent.UPDATE},), ["create", "update"]),
     ((frozenset(ModelEvent),), ["create", "update", "delete"]),
+    (({ModelEvent.CREATE: "made", ModelEvent.DELETE: "gone"}.keys(),), ["create", "delete"]),
+    ((deque([ModelEvent.UPDATE]),), ["update"]),
 ]
 
 
