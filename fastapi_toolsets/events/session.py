@@ -213,6 +213,10 @@ def _check_options(options: SessionOptions) -> None:
     if not _is_number(limit, int) or limit < 0:
         msg = f"cascade_limit was given {limit!r}: give it a number of commits, 0 or more"
         raise SessionOptionError(msg)
+    joined: object = options.dispatch_on_joined_commit
+    if not isinstance(joined, bool):
+        msg = f"dispatch_on_joined_commit was given {joined!r}: give it True or False"
+        raise SessionOptionError(msg)
 
 
 def _is_number(value: object, kind: type) -> bool:

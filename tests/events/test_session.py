@@ -57,6 +57,11 @@ def message_of(error: type[Exception], session_class: Any, *arguments: object, *
         ({"cascade_limit": -1}, "cascade_limit was given -1: give it a number of commits, 0 or more"),
         ({"cascade_limit": 1.5}, "cascade_limit was given 1.5: give it a number of commits, 0 or more"),
         ({"cascade_limit": False}, "cascade_limit was given False: give it a number of commits, 0 or more"),
+        (
+            {"dispatch_on_joined_commit": "no"},
+            "dispatch_on_joined_commit was given 'no': give it True or False",
+        ),
+        ({"dispatch_on_joined_commit": 1}, "dispatch_on_joined_commit was given 1: give it True or False"),
         ({"callback_backend": "curio"}, "the callback backend was given as 'curio': give it 'asyncio' or 'trio'"),
     ],
     ids=str,
