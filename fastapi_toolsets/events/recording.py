@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, overload
 
 from .muting import muted, only_recorded
 from .registry import check_target, registry
-from .types import ModelEvent
+from .types import ModelEvent, reduced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
     from uuid import UUID
 
-    from .types import Event
+    from .types import Event, Reduced
 
 # The recorders of this task or thread that want to hear of nothing else.
 _own: ContextVar[tuple[EventRecorder, ...]] = ContextVar("fastapi_toolsets_own_recorders", default=())
@@ -28,7 +28,8 @@ class RecordedEvent:
     """An event that was delivered, or one that a test expects: :func:`created`, :func:`updated`, :func:`deleted`.
 
     Two are equal where model, type, identity and changes are. What an expectation leaves out (``None``) is not
-    compared, and neither are ``before``, ``after`` and ``transaction_id``. It is immutable.
+    compared, and neither are ``before``, ``after`` and ``transaction_id``. It is immutable, and can be pickled and
+    deep-copied where the values in it can.
 
     Attributes:
         model: The mapped class of the row.
@@ -60,6 +61,10 @@ class RecordedEvent:
 
     def __hash__(self) -> int:
         return hash((self.model, self.type))
+
+    def __reduce__(self) -> Reduced:
+        """Let ``pickle`` and ``copy`` make it again."""
+        return reduced(self)
 
     def __repr__(self) -> str:
         """Write it as the call that makes it, so that what was delivered can be copied into a test."""

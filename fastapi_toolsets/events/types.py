@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Protocol, TypeAlias, TypedDict, TypeVar, overload
 
 if TYPE_CHECKING:
     from uuid import UUID
+
+    from _typeshed import DataclassInstance
 
 ModelT_contra = TypeVar("ModelT_contra", contravariant=True)
 Parameters = ParamSpec("Parameters")
@@ -51,6 +54,7 @@ class Event:
     """Everything there is to say about one row's part in one transaction.
 
     Handed to callbacks that declare a keyword-only parameter ``event``. It is immutable: the mappings are read-only.
+    It can be pickled and deep-copied where the values in it can.
 
     Attributes:
         model: The mapped class of the row.
@@ -72,6 +76,43 @@ class Event:
     after: Mapping[str, Any] | None
     transaction_id: UUID
     position: int
+
+    def __reduce__(self) -> Reduced:
+        """Let ``pickle`` and ``copy`` make it again."""
+        return reduced(self)
+
+
+Reduced: TypeAlias = tuple[Callable[..., object], tuple[object, ...]]
+"""What ``pickle`` and ``copy`` ask an object for: a function and its arguments, which make the object again."""
+
+
+def reduced(event: DataclassInstance) -> Reduced:
+    """Return how to make an event again: read-only mappings can be neither pickled nor deep-copied, dicts can."""
+    values = {field.name: getattr(event, field.name) for field in fields(event)}
+    changes, before, after = (values.pop(name) for name in ("changes", "before", "after"))
+    plain_changes = None if changes is None else {key: dict(change) for key, change in changes.items()}
+    plain_rows = (None if row is None else dict(row) for row in (before, after))
+    return _made_again, (type(event), values, plain_changes, *plain_rows)
+
+
+def _made_again(
+    event_class: Callable[..., object],
+    values: dict[str, Any],
+    changes: dict[str, dict[str, Any]] | None,
+    before: dict[str, Any] | None,
+    after: dict[str, Any] | None,
+) -> object:
+    """Make an event of what :func:`reduced` has returned."""
+    return event_class(
+        **values,
+        changes=None if changes is None else _read_only({key: _read_only(each) for key, each in changes.items()}),
+        before=_read_only(before),
+        after=_read_only(after),
+    )
+
+
+def _read_only(values: dict[str, Any] | None) -> Mapping[str, Any] | None:
+    return None if values is None else MappingProxyType(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import pickle
@@ -254,3 +255,42 @@ async def test_what_can_be_done_with_an_event(front: FrontEnd) -> None:
     await front.commit()
     after = dict(cast("Mapping[str, object]", events[0].after))
     assert pickle.loads(pickle.dumps(after)) == after  # noqa: S301 - its own
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_an_event_can_be_pickled_and_copied(front: FrontEnd) -> None:
+    """N1: of each kind, whole; what comes out is as immutable, and shares no mapping with it."""
+    events = collecting(Order)
+    order = Order(id=1, status="new")
+    await front.add(order)
+    await front.commit()
+    order.status = "paid"
+    await front.commit()
+    await front.delete(order)
+    await front.commit()
+    for made_again in (pickle.loads(pickle.dumps(events)), copy.deepcopy(events), [*map(copy.copy, events)]):  # noqa: S301 - its own
+        assert made_again == events
+        event: Any = made_again[1]
+        for mapping in (event.changes, event.before, event.after, event.changes["status"]):
+            with pytest.raises(TypeError):
+                mapping["status"] = "other"
+    assert copy.deepcopy(events)[1].after is not events[1].after
+
+
+def test_a_copied_event_has_copies_of_its_values() -> None:
+    """N1, E5: deeply where ``deepcopy`` is asked, and a value that is a mapping stays what it was."""
+    event = Event(
+        model=Order,
+        identity=(1,),
+        type=ModelEvent.CREATE,
+        changes=None,
+        before=None,
+        after={"status": {"nested": ["list"]}},
+        transaction_id=UUID(int=1),
+        position=0,
+    )
+    copied = copy.deepcopy(event)
+    assert copied == event
+    assert type(cast("Any", copied.after)["status"]) is dict
+    cast("Any", copied.after)["status"]["nested"].append("more")
+    assert told(event)["after"] == {"status": {"nested": ["list"]}}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 import warnings
 from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 from functools import partial
 from typing import Any, cast
 from unittest.mock import ANY
@@ -559,6 +561,30 @@ async def test_recorded_values_are_out_of_reach(front: FrontEnd) -> None:
         cast("Any", event.changes)["status"] = None
     with pytest.raises(TypeError):
         cast("Any", event.changes["status"])["new"] = None
+
+
+@scenario(Base.metadata)
+async def test_recorded_events_can_be_pickled_and_copied(front: FrontEnd) -> None:
+    """N1: whole, with what is not compared, and as immutable; expectations too."""
+    order = Order(id=1)
+    with capture_events() as events:
+        await front.add(order)
+        await front.commit()
+        order.status = "paid"
+        await front.commit()
+        await front.delete(order)
+        await front.commit()
+    recorded = [*events, created(Order), updated(Order, 1), updated(Order, 1, status=("new", "paid"))]
+
+    def told(event: RecordedEvent) -> list[object]:
+        return [getattr(event, field.name) for field in fields(event)]
+
+    for made_again in (pickle.loads(pickle.dumps(recorded)), copy.deepcopy(recorded)):  # noqa: S301 - its own
+        assert [told(event) for event in made_again] == [told(event) for event in recorded]
+        change: Any = made_again[1]
+        for mapping in (change.changes, change.before, change.changes["status"]):
+            with pytest.raises(TypeError):
+                mapping["status"] = None
 
 
 def test_what_is_no_model_is_refused() -> None:
