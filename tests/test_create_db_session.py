@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import Connection, Engine, Enum, ForeignKey, MetaData, event, inspect, select, text
+from sqlalchemy import Connection, Engine, Enum, ForeignKey, MetaData, event, insert, inspect, make_url, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -328,6 +329,27 @@ def test_tables_locked_by_somebody_else_end_in_an_error(case: Case, monkeypatch:
     with forgotten.connect() as connection, pytest.raises(TablesInUseError, match="close every session and connection"):
         case.run(steps)
     forgotten.dispose()
+
+
+@pytest.mark.parametrize("cleanup", [False, True], ids=["dropped", "emptied"])
+@pytest.mark.parametrize(("kind", "driver"), [("async", "sqlite+aiosqlite"), ("sync", "sqlite+pysqlite")])
+def test_sqlite_waits_for_whoever_writes(kind: str, driver: str, *, cleanup: bool, tmp_path: Path) -> None:
+    """For as long as the driver is told to: only then it is an error."""
+    waiting_time = 0.3
+    case = Case(kind, driver, Database("sqlite", make_url(f"sqlite:///{tmp_path / 'app.sqlite'}")))
+    writer = case.database.create_engine(poolclass=NullPool)
+    options = {"connect_args": {"timeout": waiting_time}}
+    began: list[float] = []
+
+    async def steps() -> None:
+        async with case.session(engine_options=options, drop_tables=not cleanup, cleanup=cleanup):
+            connection.execute(insert(Team).values(name="written"))
+            began.append(time.monotonic())
+
+    with writer.connect() as connection, pytest.raises(TablesInUseError):
+        case.run(steps)
+    assert time.monotonic() - began[0] >= waiting_time
+    writer.dispose()
 
 
 @pytest.mark.anyio

@@ -109,6 +109,11 @@ def test_memory_database_is_one_for_all_who_use_the_engine_from_any_thread(url: 
             "nonesuch://h/d",
             r"knows no 'nonesuch'; name one of the databases mariadb, mysql, post",
         ),
+        (
+            create_sync_db_session,
+            "postgresql+nonesuch://h/d?user=u&password=secret",
+            r"cannot use postgresql\+nonesuch://h/d: SQLAlchemy knows no 'postgresql\+nonesuch'; write",
+        ),
         (create_db_session, "secret", r"create_db_session\(\) was given a database URL that cannot be read"),
         (
             create_sync_db_session,

@@ -110,8 +110,8 @@ def is_memory_database(url: URL) -> bool:
 
 
 def shown(url: URL) -> str:
-    """Write a URL for a message, without its password."""
-    return url.render_as_string(hide_password=True)
+    """Write a URL for a message, without its password, and without its query, in which one may stand as well."""
+    return url.set(query={}).render_as_string(hide_password=True)
 
 
 def _advice(url: URL, drivers: Mapping[str, tuple[str, ...]]) -> str:

@@ -104,9 +104,12 @@ def _transaction(connection: Connection, done: str) -> Generator[None]:
                     connection.execute(text(f"SET LOCAL lock_timeout = {int(_LOCK_TIMEOUT_SECONDS * 1000)}"))
                 case "mysql" | "mariadb":
                     connection.execute(text(f"SET SESSION lock_wait_timeout = {ceil(_LOCK_TIMEOUT_SECONDS)}"))
-                case (
-                    _
-                ):  # SQLite's driver has a limit of its own, of five seconds unless the engine's options say otherwise
+                case "sqlite":
+                    # The driver waits, five seconds unless the engine's options say otherwise, for who wants to write
+                    # from the beginning; where a transaction has read before, its first write fails at once.
+                    connection.exec_driver_sql("ROLLBACK")
+                    connection.exec_driver_sql("BEGIN IMMEDIATE")
+                case _:
                     pass
             yield
     except DBAPIError as error:
