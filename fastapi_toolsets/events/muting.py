@@ -26,8 +26,10 @@ muted_callbacks: Callable[[], tuple[object, ...]] = _muted.get
 def muted(*callbacks: AnyCallback) -> Generator[None]:
     """Do not call ``callbacks`` (all callbacks when none is named) for what is committed in this block.
 
-    Holds for the current task or thread and what it starts, not for others. Muted events are not made up for later.
-    Where all callbacks are muted, :func:`capture_events` records nothing either: nothing is delivered.
+    Holds for the current task or thread, and for the tasks and AnyIO worker threads that it starts; not for a
+    ``threading.Thread`` or an executor's thread, which inherit no context variables, nor for others. Muted events are
+    not made up for later. Where all callbacks are muted, :func:`capture_events` records nothing either: nothing is
+    delivered.
     """
     before = _muted.get()
     with _muting(_EVERYTHING if not callbacks or before is _EVERYTHING else (*before, *callbacks)):

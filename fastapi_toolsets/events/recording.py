@@ -166,7 +166,8 @@ class EventRecorder(Sequence[RecordedEvent]):  # noqa: PLW1641 - it changes, and
     def muted(self, *callbacks: Callable[..., object]) -> Generator[None]:
         """Record in this block without calling ``callbacks`` (any callback when none is named).
 
-        Holds for the current task or thread and what it starts. The function of the same name in
+        Holds for the current task or thread, and for the tasks and AnyIO worker threads that it starts: what a
+        ``threading.Thread`` commits is recorded, and its callbacks are called. The function of the same name in
         ``fastapi_toolsets.models``, given no callback, silences recorders as well.
 
         Args:
@@ -229,8 +230,9 @@ def capture_events(
 
     Args:
         *models: Mapped classes, abstract bases or mixins to record the rows of; all models when none is given.
-        run_callbacks: Whether callbacks are called for what the current task or thread, and what it starts, commits in
-            the block. Without them (``False``) a test sees that an e-mail would be sent, and none is.
+        run_callbacks: Whether callbacks are called for what the current task or thread, and the tasks and AnyIO worker
+            threads that it starts, commit in the block. Without them (``False``) a test sees that an e-mail would be
+            sent, and none is. Other threads that it starts call theirs.
         own_context: Whether to record only what the current task or thread commits, and the tasks and AnyIO worker
             threads that it starts, so that tests that run at the same time in one process do not see each other's
             events. By default everything that the process commits is recorded, whichever task or thread does it.

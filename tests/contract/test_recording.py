@@ -520,6 +520,31 @@ async def test_worker_threads_of_a_task_are_followed(front: FrontEnd) -> None:
     assert events == [created(Order, 1)]
 
 
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"])
+async def test_callbacks_are_not_called_in_worker_threads_and_are_in_others(front: FrontEnd) -> None:
+    """N5, C2: a thread of its own has no context variable of who starts it, and so nothing is muted there."""
+    heard: list[int] = []
+
+    @listens_for(Order)
+    def hear(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        heard.append(order.id)
+
+    def commit(key: int) -> None:
+        engine = front.database.create_engine()
+        with SyncEventSession(engine) as session:
+            session.add(Order(id=key))
+            session.commit()
+        engine.dispose()
+
+    with capture_events(run_callbacks=False) as events:
+        await anyio.to_thread.run_sync(commit, 1)
+        thread = threading.Thread(target=commit, args=(2,))
+        thread.start()
+        thread.join()
+    assert events == [created(Order, 1), created(Order, 2)]
+    assert heard == [2]
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_plain_sessions_do_not_warn_because_of_a_recorder(front: FrontEnd) -> None:
     """T8: with a listener they do, recorder or not."""

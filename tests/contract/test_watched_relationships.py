@@ -56,6 +56,12 @@ class Book(LibraryBase):
     keywords: Mapped[set[Keyword]] = relationship(secondary=book_keywords)
 
 
+class BookKeyword(LibraryBase):
+    """An association object on the table of a many-to-many relationship."""
+
+    __table__ = book_keywords
+
+
 class Copy(LibraryBase):
     """Watches nothing by name, so that no relationship is reported."""
 
@@ -313,3 +319,16 @@ async def test_lists_of_members_are_each_callbacks_own(front: FrontEnd, recorder
     await front.commit()
     assert heard == [{"books": {"old": [books[0]], "new": []}}]
     assert authors[0].books == [books[1]]
+
+
+@scenario(LibraryBase.metadata)
+async def test_rows_of_a_secondary_table_make_no_event(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E6, E7: also where a class is mapped to it; the watched collection tells, and the class where it is used."""
+    _, books, keywords = await store_library(front, recorder)
+    recorder.take()
+    books[0].keywords = {keywords[1]}
+    await front.commit()
+    assert recorder.take() == [updated(Book, 1, keywords=([keywords[0]], [keywords[1]]))]
+    await front.add(BookKeyword(book_id=2, keyword_id=1))
+    await front.commit()
+    assert recorder.take() == [created(BookKeyword, (2, 1))]
