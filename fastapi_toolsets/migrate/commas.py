@@ -12,8 +12,13 @@ WhitespaceT = TypeVar("WhitespaceT", bound=cst.BaseParenthesizableWhitespace)
 
 
 def without(items: Sequence[ItemT], indexes: Collection[int]) -> list[ItemT]:
-    """Return the items but for some; what then is the last ends as the last did before."""
-    kept = [item for index, item in enumerate(items) if index not in indexes]
+    """Return the items but for some, with the comments above the others; the last ends as the last did before."""
+    kept: list[ItemT] = []
+    for index, item in enumerate(items):
+        if index not in indexes:
+            kept.append(item)
+        elif kept:
+            kept[-1] = _with_comments_behind(kept[-1], item)
     if kept and len(items) - 1 in indexes:
         kept[-1] = _ending_as(kept[-1], items[-1])
     return kept
@@ -67,6 +72,18 @@ def _separator(items: Sequence[ItemT], opening: cst.BaseParenthesizableWhitespac
     if isinstance(opening, cst.ParenthesizedWhitespace):
         return cst.Comma(whitespace_after=_without_comment(opening))
     return cst.Comma(whitespace_after=cst.SimpleWhitespace(" "))
+
+
+def _with_comments_behind(item: ItemT, gone: ItemT) -> ItemT:
+    """Return an item before the lines of comments that stood between one that goes and the next."""
+    match item.comma, gone.comma:
+        case (
+            cst.Comma(whitespace_after=cst.ParenthesizedWhitespace() as after) as comma,
+            cst.Comma(whitespace_after=cst.ParenthesizedWhitespace(empty_lines=lines)),
+        ):
+            return item.with_changes(comma=comma.with_changes(whitespace_after=after.with_changes(empty_lines=lines)))
+        case _:
+            return item
 
 
 def _ending_as(item: ItemT, last: ItemT) -> ItemT:

@@ -134,6 +134,47 @@ CASES = [
         """,
     ),
     Case(
+        "comments above what stays and what goes",
+        """
+        from fastapi_toolsets.models import (
+            TimestampMixin,
+            # with callbacks
+            WatchedFieldsMixin,
+            # with a key
+            UUIDMixin,
+            # and no more
+        )
+
+
+        class Order(
+            Base,  # of all
+            # with callbacks
+            WatchedFieldsMixin,  # no longer
+            # with a key
+            UUIDMixin
+            # and no more
+        ):
+            pass
+        """,
+        """
+        from fastapi_toolsets.models import (
+            TimestampMixin,
+            # with a key
+            UUIDMixin,
+            # and no more
+        )
+
+
+        class Order(
+            Base,  # of all
+            # with a key
+            UUIDMixin
+            # and no more
+        ):
+            pass
+        """,
+    ),
+    Case(
         "one-line bodies, keywords, and a class of which nothing else is left",
         """
         from fastapi_toolsets.models import WatchedFieldsMixin, watch
