@@ -42,21 +42,14 @@ def inserted(
         return all_items
     if not items:
         return [new]
-    last = items[-1]
-    joined = separator
-    if isinstance(last.comma, cst.Comma):
-        ending, after = last.comma, last.comma.whitespace_after
-        if isinstance(after, cst.ParenthesizedWhitespace) and isinstance(
-            joined.whitespace_after, cst.ParenthesizedWhitespace
-        ):
-            joined = joined.with_changes(
-                whitespace_after=joined.whitespace_after.with_changes(first_line=after.first_line)
-            )
-            line = _without_comment(after).first_line
-            ending = ending.with_changes(whitespace_after=after.with_changes(first_line=line))
-        new = new.with_changes(comma=ending)
-    else:
-        new = _ending_as(new, last)
+    last, joined, behind = items[-1], separator, _space_behind(items[-1])
+    if isinstance(behind, cst.ParenthesizedWhitespace) and isinstance(
+        separator.whitespace_after, cst.ParenthesizedWhitespace
+    ):
+        between = separator.whitespace_after.with_changes(first_line=behind.first_line)
+        joined = separator.with_changes(whitespace_after=between)
+        behind = behind.with_changes(first_line=_without_comment(behind).first_line)
+    new = _ending(new, last.comma, behind)
     if isinstance(last, cst.Arg):
         last = last.with_changes(whitespace_after_arg=cst.SimpleWhitespace(""))
     all_items = list(items[:-1])
@@ -88,16 +81,29 @@ def _with_comments_behind(item: ItemT, gone: ItemT) -> ItemT:
 
 def _ending_as(item: ItemT, last: ItemT) -> ItemT:
     """Return an item laid out as the last one was, with the comment of its own."""
-    comma = last.comma
-    if isinstance(comma, cst.Comma) and isinstance(comma.whitespace_after, cst.ParenthesizedWhitespace):
-        line = _without_comment(comma.whitespace_after).first_line
-        own = item.comma.whitespace_after if isinstance(item.comma, cst.Comma) else None
-        if isinstance(own, cst.ParenthesizedWhitespace):
-            line = own.first_line
-        comma = comma.with_changes(whitespace_after=comma.whitespace_after.with_changes(first_line=line))
-    if isinstance(item, cst.Arg) and isinstance(last, cst.Arg):
-        return item.with_changes(comma=comma, whitespace_after_arg=last.whitespace_after_arg)
+    own, behind = _space_behind(item), _space_behind(last)
+    if isinstance(behind, cst.ParenthesizedWhitespace):
+        line = own if isinstance(own, cst.ParenthesizedWhitespace) else _without_comment(behind)
+        behind = behind.with_changes(first_line=line.first_line)
+    return _ending(item, last.comma, behind)
+
+
+def _ending(
+    item: ItemT, comma: cst.Comma | cst.MaybeSentinel, behind: cst.BaseParenthesizableWhitespace | None
+) -> ItemT:
+    """Return an item that ends with that comma, or with none, and the space behind it."""
+    if isinstance(comma, cst.Comma) and behind is not None:
+        return item.with_changes(comma=comma.with_changes(whitespace_after=behind))
+    if isinstance(item, cst.Arg) and behind is not None:
+        return item.with_changes(comma=comma, whitespace_after_arg=behind)
     return item.with_changes(comma=comma)
+
+
+def _space_behind(item: cst.Arg | cst.ImportAlias | cst.BaseElement) -> cst.BaseParenthesizableWhitespace | None:
+    """Return the space, comments included, behind an item and its comma; in some nodes it is not the item's own."""
+    if isinstance(item.comma, cst.Comma):
+        return item.comma.whitespace_after
+    return item.whitespace_after_arg if isinstance(item, cst.Arg) else None
 
 
 def _without_comment(space: WhitespaceT) -> WhitespaceT:

@@ -69,6 +69,10 @@ CASES = {
         Second = sessionmaker(engine, # the other
             # at first
         )
+        Third = sessionmaker(
+            engine  # the third
+            # at last
+        )
         """,
         """
         from fastapi_toolsets.models import SyncEventSession
@@ -81,6 +85,11 @@ CASES = {
         )
         Second = sessionmaker(engine, class_=SyncEventSession, # the other
             # at first
+        )
+        Third = sessionmaker(
+            engine,  # the third
+            class_=SyncEventSession
+            # at last
         )
         """,
     ),
