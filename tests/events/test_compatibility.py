@@ -662,6 +662,11 @@ def test_mutable_values_hear_of_a_refresh(session: Session) -> None:
     assert list(session.dirty) == [parent]
 
 
+def test_who_has_mutable_values() -> None:
+    """The modules of those listeners: without them values of a mutable type over a plain one would not be copied."""
+    assert [compatibility.has_mutable_values(model.__mapper__) for model in (Parent, Child)] == [True, False]
+
+
 def test_models_without_such_listeners_are_left_alone(session: Session) -> None:
     """Nothing happens where nobody listens."""
     child = Child(id=1, name="n")
