@@ -10,6 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
 
 from ..contract.event_models import LOCAL, updated
+from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 
 
@@ -25,7 +26,8 @@ class Words(types.String):
         return str.split
 
 
-class PlanBase(DeclarativeBase): ...
+class PlanBase(DeclarativeBase):
+    type_annotation_map = TYPES
 
 
 class Message(PlanBase):
@@ -68,7 +70,7 @@ async def test_values_of_own_types_are_copied(front: FrontEnd, recorder: EventRe
     )
 
 
-@scenario(PlanBase.metadata)
+@scenario(PlanBase.metadata, databases=LOCAL)
 async def test_a_column_left_out_of_the_insert(front: FrontEnd, recorder: EventRecorder) -> None:
     """E3, E12: it was never loaded, and somebody else may have written it since."""
     recorder.listen(Message, ModelEvent.UPDATE)
