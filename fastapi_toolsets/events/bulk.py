@@ -20,6 +20,8 @@ from .bulk_statements import (
     check_past_session,
     check_subject,
     inner_writes,
+    inserts_elsewhere,
+    is_unheard,
     refuse,
     subject_of,
     subject_of_mapper,
@@ -73,8 +75,11 @@ class BulkWrites:
 
     @contextmanager
     def sending(self, session: Session, *, undoes: bool = False) -> Generator[None]:
-        """Note that the session itself sends what may write rows past the unit of work."""
-        self.note(session, undoes=undoes)
+        """Note that the session itself sends what may write rows past the unit of work.
+
+        Whether these may be rows that the transaction has recorded is noted once it is known.
+        """
+        self._begin(session, undoes=undoes)
         outer, self.is_executing = self.is_executing, True
         try:
             yield
@@ -93,9 +98,13 @@ class BulkWrites:
 
     def note(self, session: Session, *, undoes: bool) -> None:
         """Note that rows may be written past the unit of work, or what was written before be taken back."""
+        self._begin(session, undoes=undoes)
+        self._journal.past_flush = True
+
+    def _begin(self, session: Session, *, undoes: bool) -> None:
         if self._capture.written:
             self._capture.after_finalized(session, early=True)  # a listener of the flush writes: that comes second
-        self._now.wrote = self._now.follows = self._journal.past_flush = True
+        self._now.wrote = self._now.follows = True
         if undoes:
             self._journal.undone = True
 
@@ -119,11 +128,15 @@ class BulkWrites:
         """
         statement = execution.statement
         events = execution.execution_options.get("events")
+        inserts = inserts_elsewhere(statement)
         for inner in inner_writes(statement):
+            inserts = False
             subject = subject_of(inner)
             if subject.heard:
                 hears = _rows_become(subject, inner)
                 check_past_session(subject, events, hears, self._policy, is_inside=True)
+        if not inserts:
+            self._journal.past_flush = True
         if isinstance(statement, (Insert, Update, Delete)):
             subject = subject_of(statement)
             if subject.heard:
@@ -204,6 +217,8 @@ class BulkWrites:
         return_defaults: bool,
     ) -> None:
         """Write what ``bulk_insert_mappings`` was given with ``write(mappings, return_defaults)``."""
+        if not is_unheard(mapper.tables):
+            self._journal.past_flush = True
         subject = subject_of_mapper("insert", mapper)
         told = to_tell(subject, None, _HEARS["insert"], self._policy)
         if not told:
@@ -228,6 +243,7 @@ class BulkWrites:
         write: Callable[[Iterable[dict[str, Any]]], None],
     ) -> None:
         """Write what ``bulk_update_mappings`` was given with ``write(mappings)``."""
+        self._journal.past_flush = True
         subject = subject_of_mapper("update", mapper)
         told = to_tell(subject, None, _HEARS["update"], self._policy)
         if not told:
@@ -258,6 +274,8 @@ class BulkWrites:
         updates: list[RowRecord] = []
         inserted: list[tuple[Mapper[Any], dict[Mapper[Any], Plan], list[InstanceState[Any]]]] = []
         for (name, mapper), states in groups.items():
+            if name == "update" or not is_unheard(mapper.tables):
+                self._journal.past_flush = True
             subject = subject_of_mapper(name, mapper)
             told = to_tell(subject, None, _HEARS[name], self._policy)
             if told and name == "insert":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from weakref import WeakKeyDictionary
@@ -75,11 +76,16 @@ class Subject:
         return f"{self.name}({mapper.class_.__qualname__})"
 
 
-_READING = ("select", "show", "explain", "pragma", "values")
+_READING = ("select", "show", "explain", "pragma", "values", "savepoint", "release")
+
+_BEFORE_WORDS = re.compile(r"(?:[\s(]|--[^\n]*(?:\n|$)|/\*(?!M?!)(?:(?!/\*).)*?\*/)*", re.DOTALL)
+"""White space, parentheses and comments; not those that MySQL and MariaDB execute, nor one inside another."""
+
+_WRITING_WORDS = re.compile(r"\b(?:insert|update|delete|merge|replace)\b")
 
 
 def may_write(statement: object) -> bool:
-    """Whether a statement may write rows: of one in words only the first word tells.
+    """Whether a statement may write rows: of one in words only the first word tells, after WITH the others, too.
 
     Of a SELECT it is looked at whether it selects from what a CTE has written, not at what is deeper inside.
     """
@@ -87,12 +93,34 @@ def may_write(statement: object) -> bool:
         return compatibility.writes_in_cte(cast("Select[Any]", statement))
     text = _text(statement)
     if text is not None:
+        if text.startswith("with"):
+            return _WRITING_WORDS.search(text) is not None
         return not text.startswith(_READING)
     if isinstance(statement, (FromStatement, TextualSelect)):
         return may_write(statement.element)
     if isinstance(statement, (FunctionElement, Sequence)):  # which SQLAlchemy selects
         return False
     return not (isinstance(statement, Executable) and statement.is_select)
+
+
+def inserts_elsewhere(statement: object) -> bool:
+    """Whether a statement only adds rows to tables that nobody hears of: no row that was recorded is another then.
+
+    An upsert or a REPLACE writes rows that are there, and the database may write others along with them. What is inside
+    the statement is not looked at.
+    """
+    if not isinstance(statement, Insert):
+        return False
+    parts = compatibility.written(statement)
+    if parts.prefixes or compatibility.conflict_update(parts.conflict):
+        return False
+    entity = compatibility.written_entity(statement)
+    return is_unheard((statement.table,) if entity is None else entity.mapper.tables)
+
+
+def is_unheard(tables: Iterable[object]) -> bool:
+    """Whether nobody hears of rows in tables, nor of rows of which a part is in one of them."""
+    return all(isinstance(table, Table) and not _listening_to(table) for table in tables)
 
 
 def inner_writes(statement: object) -> Iterator[DML]:
@@ -126,7 +154,7 @@ def may_undo(statement: object) -> bool:
 def _text(statement: object) -> str | None:
     """Return a statement in words, ``text()`` or what a driver takes, from the first of them on."""
     words = statement.text if isinstance(statement, TextClause) else statement
-    return words.lstrip(" \n\t(").lower() if isinstance(words, str) else None
+    return _BEFORE_WORDS.sub("", words, count=1).lower() if isinstance(words, str) else None
 
 
 def subject_of(statement: DML) -> Subject:

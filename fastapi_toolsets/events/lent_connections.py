@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
 from . import compatibility
-from .bulk_statements import is_secondary, may_undo, may_write, subject_of
+from .bulk_statements import inner_writes, inserts_elsewhere, is_secondary, may_undo, may_write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,6 +51,10 @@ class LentConnections:
             FollowedConnection.leave(connection, self)
         self._connections.clear()
 
+    def is_needed(self) -> bool:
+        """Whether there is a session that can be told."""
+        return self._session() is not None
+
     def sent(self, connection: Connection, statement: object, options: Mapping[str, Any]) -> None:
         """Look at what is about to be sent on one of the connections.
 
@@ -64,7 +68,10 @@ class LentConnections:
             BulkEventsError: The execution option ``events`` is no truth value.
         """
         session = self._session()
-        if session is None or self._bulk.is_executing:
+        if session is None:  # dropped without close()
+            FollowedConnection.leave(connection, self)
+            return
+        if self._bulk.is_executing:
             return
         if compatibility.is_flushing(session) and _is_of_flush(statement, options):
             return
@@ -93,8 +100,8 @@ class FollowedConnection(Connection):
     @classmethod
     def follow(cls, connection: Connection, lent: LentConnections) -> None:
         """Tell ``lent`` what is sent on a connection before it is sent."""
-        if isinstance(connection, cls):  # two sessions share it
-            connection.lent_by.append(lent)
+        if isinstance(connection, cls):  # several sessions share it, of which some were dropped without close()
+            connection.lent_by = [*filter(LentConnections.is_needed, connection.lent_by), lent]
             return
         before = type(connection)
         followed = cast("FollowedConnection", connection)
@@ -188,6 +195,6 @@ def _rolls_back_savepoint(session: Session) -> bool:
 def _may_write_rows(statement: object) -> bool:
     """Whether a statement may write rows that are listened to, by itself or by what the database does along with it."""
     if isinstance(statement, Insert):
-        return bool(subject_of(statement).heard)
+        return not inserts_elsewhere(statement) or any(True for _ in inner_writes(statement))
     savepoints = SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause
     return not isinstance(statement, savepoints) and may_write(statement)

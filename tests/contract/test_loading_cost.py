@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, String, func, inspect, select
+from sqlalchemy import ForeignKey, String, func, insert, inspect, select, text
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -14,11 +16,12 @@ from sqlalchemy.orm import (
     relationship,
 )
 
+from fastapi_toolsets.events.bulk_statements import may_undo, may_write
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .event_models import LOCAL, Base, Order, created, deleted, updated
+from .event_models import LOCAL, Base, Order, created, deleted, table_of, updated
 
 Shown = list[tuple[str, dict[str, Any]]]
 
@@ -225,3 +228,111 @@ async def test_changes_that_nobody_hears_of_cost_nothing(front: FrontEnd, record
         sent_by.append(sent)
     assert sent_by == [sent_by[0]] * 3
     assert recorder.take() == []
+
+
+class Log(FamilyBase):
+    __tablename__ = "logs"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+
+
+LOGS = table_of(Log)
+
+
+async def insert_of_model(front: FrontEnd) -> None:
+    await front.execute(insert(Log), [{"id": 1}, {"id": 2}])
+
+
+async def insert_into_table(front: FrontEnd) -> None:
+    await front.execute(LOGS.insert(), [{"id": 1}])
+
+
+async def insert_or_nothing(front: FrontEnd) -> None:
+    await front.execute(sqlite_insert(Log).values(id=1).on_conflict_do_nothing())
+
+
+async def bulk_insert(front: FrontEnd) -> None:
+    await front.run_sync(lambda session: session.bulk_insert_mappings(inspect(Log), [{"id": 1}]))
+
+
+async def bulk_save(front: FrontEnd) -> None:
+    await front.run_sync(lambda session: session.bulk_save_objects([Log(id=1)]))
+
+
+async def insert_on_connection(front: FrontEnd) -> None:
+    await front.run_sync(lambda session: session.connection().execute(insert(Log), [{"id": 1}]))
+
+
+ELSEWHERE = [insert_of_model, insert_into_table, insert_or_nothing, bulk_insert, bulk_save, insert_on_connection]
+
+
+@pytest.mark.parametrize("write", ELSEWHERE)
+@scenario(FamilyBase.metadata, databases=LOCAL)
+async def test_an_insert_that_nobody_hears_of_is_no_reason_to_read(
+    front: FrontEnd, recorder: EventRecorder, write: Callable[[FrontEnd], Awaitable[None]]
+) -> None:
+    """E12: rows that a statement adds to another table change none that the flushes have written."""
+    recorder.listen(Parent)
+    await front.add_all([Parent(id=key, name="a", stamp="s") for key in (1, 2)])
+    await front.flush()
+    await write(front)
+    with front.statements() as sent:
+        await front.commit()
+    assert sent == []
+    assert recorder.take() == [created(Parent, 1), created(Parent, 2)]
+
+
+async def insert_of_parent(front: FrontEnd) -> None:
+    await front.execute(insert(Parent).execution_options(events=False), [{"id": 3, "name": "b"}])
+
+
+async def upsert(front: FrontEnd) -> None:
+    await front.execute(sqlite_insert(Log).values(id=1).on_conflict_do_update(index_elements=["id"], set_={"id": 2}))
+
+
+async def replace(front: FrontEnd) -> None:
+    await front.execute(insert(Log).prefix_with("OR REPLACE").values(id=1))
+
+
+@pytest.mark.parametrize("write", [insert_of_parent, upsert, replace])
+@scenario(FamilyBase.metadata, databases=LOCAL)
+async def test_an_insert_that_may_change_a_row_is_a_reason_to_read(
+    front: FrontEnd, recorder: EventRecorder, write: Callable[[FrontEnd], Awaitable[None]]
+) -> None:
+    """E11: one into the same table, and one in place of another row, which rows of other tables may follow."""
+    recorder.listen(Parent)
+    await front.add_all([Parent(id=key, name="a", stamp="s") for key in (1, 2)])
+    await front.flush()
+    await write(front)
+    with front.statements() as sent:
+        await front.commit()
+    assert verbs(sent) == ["SELECT"]
+    assert recorder.take() == [created(Parent, 1), created(Parent, 2)]
+
+
+WORDS = [
+    ("/* route=/orders */ SELECT 1", False),
+    ("-- name: first\n/**/ (\n-- another\nSELECT 1) /* UPDATE", False),
+    ("WITH x AS (SELECT 1) SELECT * FROM x", False),
+    ("SAVEPOINT here", False),
+    ("RELEASE SAVEPOINT here", False),
+    ("/* */ UPDATE orders SET status = 'x'", True),
+    ("/* a /* b */ SELECT */ UPDATE orders SET status = 'x'", True),
+    ("/*! UPDATE orders SET status = 'x' */ SELECT 1", True),
+    ("/*M! UPDATE orders SET status = 'x' */ SELECT 1", True),
+    ("-- SELECT", True),
+    ("/* SELECT", True),
+    ("WITH x AS (UPDATE orders SET status = 'x' RETURNING id) SELECT * FROM x", True),
+    ("with x as (select 1) insert into orders select * from x", True),
+]
+
+
+@pytest.mark.parametrize(("words", "writes"), WORDS)
+def test_which_words_may_write(words: str, *, writes: bool) -> None:
+    """E12: comments come before the words of many programs, and reading is no reason to read again."""
+    assert (may_write(text(words)), may_write(words)) == (writes, writes)
+
+
+@pytest.mark.parametrize("words", ["/* x */ ROLLBACK TO here", "rollback to here", "-- x\n (ROLLBACK"])
+def test_which_words_may_take_back(words: str) -> None:
+    """T2: also behind a comment."""
+    assert (may_undo(text(words)), may_write(text(words))) == (True, True)
