@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from . import compatibility
 from .bulk_statements import column_of
-from .loading import chunks, has_identity, read_values
+from .loading import chunks, has_identity, read_values, stored_identities
 from .records import Kind
 from .rows import RowRecord
 
@@ -117,12 +117,13 @@ class Reader:
         """Read and lock the rows with these primary keys."""
         for chunk in chunks(identities):
             found = {record.key[1]: record for record in self.by_criterion(connection, self._has_identity(chunk))}
-            strange = found.keys() - set(chunk)  # the database has another value for a key than it was given
+            if not found.keys() <= set(chunk):  # the database has another value for a key than it was given
+                others = [identity for identity in chunk if identity not in found]
+                stored = stored_identities(connection, self.mapper, others)
+                found.update((identity, found[other]) for identity, other in stored.items() if other in found)
             for identity in chunk:
                 if identity in found:
                     yield found[identity]
-                elif strange:
-                    yield from self.by_criterion(connection, self._has_identity([identity]))
 
     def _has_identity(self, identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
         return has_identity(self.mapper.primary_key, identities)

@@ -46,15 +46,13 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
     frame = told or journal.root
     written = frame.writes
     if written and not (journal.past_flush or journal.bulk):
-        for writes in written:
-            if (
-                writes.kind is not _DELETED
-                and (journal.unsure or not _shows_rows(writes))
-                and not _complete_writes(session, writes)
-            ):
-                break  # some row needs a record of its own
-        else:
-            return
+        incomplete = [
+            writes
+            for writes in written
+            if writes.kind is not _DELETED and (journal.unsure or not _shows_rows(writes)) and _is_heard(writes)
+        ]
+        if not incomplete or _load_writes(session, incomplete):
+            return  # otherwise some row needs a record of its own
     if journal.undone and frame.gone:
         _take_back_deletions(session, frame)
     everything = journal.past_flush or journal.unsure
@@ -112,13 +110,6 @@ def _unknown(journal: Journal) -> CommitAbortedError:
     )
 
 
-def _complete_writes(session: Session, writes: Writes) -> bool:
-    """Complete what the only flush has written; return whether no row needs a record of its own for that."""
-    if not _is_heard(writes.kind, writes.plan):
-        return True
-    return not writes.plan.deferred and _load_writes(session, writes)
-
-
 def _shows_rows(writes: Writes) -> bool:
     """Whether the objects of all rows show what was written, so that there is nothing to load; see above."""
     if writes.plan.deferred:
@@ -129,13 +120,23 @@ def _shows_rows(writes: Writes) -> bool:
     return True
 
 
-def _load_writes(session: Session, writes: Writes) -> bool:
+def _load_writes(session: Session, written: list[Writes]) -> bool:
     """Load what a flush has left unloaded in objects that are as it has left them; return whether all of them are."""
-    plan = writes.plan
+    by_plan: dict[Plan, list[Writes]] = {}
+    for writes in written:
+        by_plan.setdefault(writes.plan, []).append(writes)
+    return all(_load_alike(session, plan, alike) for plan, alike in by_plan.items())
+
+
+def _load_alike(session: Session, plan: Plan, written: list[Writes]) -> bool:
+    """Do it for rows of one mapper, which are in several parts where rows of others come between them."""
+    if plan.deferred:
+        return False
+    states = written[0].states if len(written) == 1 else [state for writes in written for state in writes.states]
     expired: set[str] = set()
     # Numbers, and no tuples of what they stand for: those would be one more for each row for the garbage collector.
     missing: dict[tuple[Any, ...], int] = {}
-    for index, state in enumerate(writes.states):
+    for index, state in enumerate(states):
         if state.modified or state.callables or state.key is None:
             return False
         if state.expired_attributes:
@@ -143,21 +144,22 @@ def _load_writes(session: Session, writes: Writes) -> bool:
                 expired |= state.expired_attributes
             missing[state.key[1]] = index
     names = sorted(expired & plan.columns.keys())
+    objects = written[0].objects if len(written) == 1 else [obj for writes in written for obj in writes.objects]
     announces = plan.mapper.class_manager.dispatch.refresh
     for identity, values in read_values(session, plan.mapper, missing, names) if names else ():
         found = missing.get(identity)
         if found is None:
             continue
-        state = writes.states[found]
+        state = states[found]
         unloaded = state.expired_attributes
         if announces or not unloaded.issuperset(names):
             row = zip(names, values, strict=True)
             populate(state, {key: value for key, value in row if key in unloaded})
         else:
-            instance_dict(writes.objects[found]).update(zip(names, values))  # noqa: B905 - to say that they are as many takes long
+            instance_dict(objects[found]).update(zip(names, values))  # noqa: B905 - to say that they are as many takes long
             unloaded.difference_update(names)
             state.expired = False
-    return not writes.ends or _resolve_writes(writes)
+    return all(_resolve_writes(writes) for writes in written if writes.ends)
 
 
 def _resolve_writes(writes: Writes) -> bool:
@@ -204,11 +206,11 @@ def keep_rows(session: Session, records: list[Record]) -> None:
 def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Record]:
     """Load what is unloaded, or everything; return those whose rows turn out not to be there."""
     wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
+    changed: dict[Plan, list[Record]] = {}
     missing: list[Record] = []
     for record in told:
         if record.state.modified:
-            if not _show_committed(session, record, reload=reload):
-                missing.append(record)
+            changed.setdefault(record.plan, []).append(record)
             continue
         if record.state.key is None:  # it has no attributes that are expired any more
             keys = [key for key in record.plan.columns if reload or key not in record.state.dict]
@@ -226,6 +228,8 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Rec
             wanted.setdefault(record.plan, []).append((record, keys))
     for plan, pairs in wanted.items():
         missing += _load_new(session, plan, pairs, reload=reload)
+    for plan, records in changed.items():
+        missing += _show_committed(session, plan, records, reload=reload)
     for record in told:
         if record.changes:
             _resolve_pending(record)
@@ -246,25 +250,34 @@ def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]
     return missing if reload and len(rows) + len(missing) == len(pairs) else []
 
 
-def _show_committed(session: Session, record: Record, *, reload: bool) -> bool:
-    """Tell of a copy where the object was expunged with changes that were never written: they are the user's.
+def _show_committed(session: Session, plan: Plan, records: list[Record], *, reload: bool) -> list[Record]:
+    """Tell of copies where objects were expunged with changes that were never written: those are the user's.
 
     Returns:
-        Whether the row is there, as far as anybody has looked.
+        The records whose rows turn out not to be there, as far as anybody has looked.
     """
-    state, plan = record.state, record.plan
-    row = {key: state.committed_state.get(key, state.dict.get(key, NO_VALUE)) for key in plan.columns}
-    wanted = [key for key, value in row.items() if reload or value is NO_VALUE]
-    rows = read_rows(session, plan.mapper, [record.key[1]], wanted) if wanted else {}
-    if reload and not rows:
-        return False
-    read = rows.get(record.key[1], {})
-    row.update(read)
-    if reload and record.changes:
-        record.changes = merge_changes(plan, record.changes, tuple(_reread(record, read)))
-    record.obj = detached_copy(plan, {key: value for key, value in row.items() if value is not NO_VALUE})
-    record.state = state_of(record.obj)
-    return True
+    shown: list[dict[str, Any]] = []
+    wanted: set[str] = set(plan.columns) if reload else set()
+    for record in records:
+        committed, loaded = record.state.committed_state, record.state.dict
+        row = {key: committed.get(key, loaded.get(key, NO_VALUE)) for key in plan.columns}
+        wanted.update(key for key, value in row.items() if value is NO_VALUE)
+        shown.append(row)
+    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    if wanted:
+        rows = read_rows(session, plan.mapper, [record.key[1] for record in records], sorted(wanted))
+    missing: list[Record] = []
+    for record, row in zip(records, shown, strict=True):
+        if reload and record.key[1] not in rows:
+            missing.append(record)
+            continue
+        read = rows.get(record.key[1], {})
+        row.update((key, value) for key, value in read.items() if reload or row[key] is NO_VALUE)
+        if reload and record.changes:
+            record.changes = merge_changes(plan, record.changes, tuple(_reread(record, read)))
+        record.obj = detached_copy(plan, {key: value for key, value in row.items() if value is not NO_VALUE})
+        record.state = state_of(record.obj)
+    return missing
 
 
 def _is_told(record: Record) -> bool:
@@ -274,8 +287,8 @@ def _is_told(record: Record) -> bool:
     return record.kind is not Kind.DELETED and ModelEvent.CREATE in record.plan.shown
 
 
-def _is_heard(kind: Kind, plan: Plan) -> bool:
-    return (ModelEvent.UPDATE if kind is Kind.UPDATED else ModelEvent.CREATE) in plan.shown
+def _is_heard(writes: Writes) -> bool:
+    return (ModelEvent.UPDATE if writes.kind is Kind.UPDATED else ModelEvent.CREATE) in writes.plan.shown
 
 
 def _reread(record: Record, row: Mapping[str, Any]) -> Iterator[Change]:

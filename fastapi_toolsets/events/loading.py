@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ARRAY, Integer, Uuid, bindparam, cast, func, select, tuple_, update
+from sqlalchemy import ARRAY, Integer, Uuid, and_, bindparam, case, cast, func, select, tuple_, update
 from sqlalchemy.orm import make_transient_to_detached
 
 from . import compatibility
@@ -31,6 +31,9 @@ ROWS_PER_SELECT = 500
 
 _WANTED = "wanted"
 _statements: WeakKeyDictionary[Mapper[Any], dict[tuple[tuple[str, ...], bool], Select[Any]]] = WeakKeyDictionary()
+
+_STATEMENTS_OF_MAPPER = 100
+"""How many are kept of a mapper; queries that load other columns each time may make thousands."""
 
 _ROWS_AT_ONCE = 100
 """How many rows are fetched at a time: each is some containers, and some hundreds call the garbage collector up."""
@@ -122,7 +125,7 @@ def read_values(
     for chunk in chunks(identities):
         statement = _select_by_identity(mapper, names, by_array=takes_array and len(chunk) >= _ROWS_FOR_ARRAY)
         asked = set(chunk)
-        strange = 0
+        strange: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         for rows in connection.execute(statement, {_WANTED: _plain(chunk)}).partitions(_ROWS_AT_ONCE):
             columns = [*zip(*rows, strict=True)]
             for identity, values in zip(
@@ -132,14 +135,43 @@ def read_values(
                     asked.discard(identity)
                     yield identity, values
                 else:
-                    strange += 1
+                    strange[identity] = values
         if strange:
-            # The database has another value for a key than it was given: cut, padded, or written otherwise. Whose row
-            # it is shows when each is asked for by itself.
-            for identity in [identity for identity in chunk if identity in asked]:
-                row = connection.execute(statement, {_WANTED: _plain([identity])}).first()
-                if row is not None:
-                    yield identity, tuple(row[width:])
+            stored = stored_identities(connection, mapper, [identity for identity in chunk if identity in asked])
+            for identity, other in stored.items():
+                if other in strange:
+                    yield identity, strange[other]
+
+
+def stored_identities(
+    connection: Connection, mapper: Mapper[Any], identities: Sequence[tuple[Any, ...]]
+) -> dict[tuple[Any, ...], tuple[Any, ...]]:
+    """Return what the database has for primary keys, where it has other values than it was given.
+
+    They may be cut, padded, or written otherwise. Which is which only the database can tell: it compares each row with
+    one key after another.
+
+    Args:
+        connection: Where to ask.
+        mapper: The mapper of the rows.
+        identities: The keys as they were given, not more than make one SELECT.
+
+    Returns:
+        The row's key by the key that was given, in the order in which they were; a row that is not there is missing.
+    """
+    if not identities:
+        return {}
+    primary_key = mapper.primary_key
+    places = [
+        (and_(*(column == value for column, value in zip(primary_key, identity, strict=True))), place)
+        for place, identity in enumerate(identities)
+    ]
+    statement = select(case(*places), *primary_key).select_from(mapper.persist_selectable)
+    found: dict[int, tuple[Any, ...]] = {}
+    for place, *key in connection.execute(statement.where(has_identity(primary_key, identities))):
+        if place is not None:
+            found[place] = tuple(key)
+    return {identities[place]: found[place] for place in sorted(found)}
 
 
 def _fits_array(mapper: Mapper[Any]) -> bool:
@@ -159,6 +191,8 @@ def _select_by_identity(mapper: Mapper[Any], keys: tuple[str, ...], *, by_array:
             wanted = select(func.unnest(cast(bindparam(_WANTED, type_=array), array)))  # not all drivers tell the type
         statement = select(*primary_key, *(mapper.column_attrs[name].columns[0] for name in keys))
         statement = statement.select_from(mapper.persist_selectable).where(_identity(primary_key).in_(wanted))
+        if len(statements) >= _STATEMENTS_OF_MAPPER:
+            statements.clear()
         statements[keys, by_array] = statement
     return statement
 

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, String, func, insert, inspect, select, text
+from sqlalchemy import CHAR, ForeignKey, String, func, insert, inspect, select, text, update
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -336,3 +336,95 @@ def test_which_words_may_write(words: str, *, writes: bool) -> None:
 def test_which_words_may_take_back(words: str) -> None:
     """T2: also behind a comment."""
     assert (may_undo(text(words)), may_write(text(words))) == (True, True)
+
+
+class Node(FamilyBase):
+    """One table for several classes, whose rows refer to each other."""
+
+    __tablename__ = "nodes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    name: Mapped[str | None]
+    parent_id: Mapped[int | None] = mapped_column(ForeignKey("nodes.id"))
+    stamp: Mapped[str | None] = mapped_column(String(20), onupdate=func.lower("UP"))
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "node"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Folder(Node):
+    __mapper_args__ = {"polymorphic_identity": "folder"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class File(Node):
+    __mapper_args__ = {"polymorphic_identity": "file"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+@scenario(FamilyBase.metadata, databases=LOCAL)
+async def test_one_select_for_each_mapper_of_a_tree(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E9, E12: where rows of several classes come by turns, those of one are still read together."""
+    shown: Shown = []
+    await front.add_all([(Folder, File)[key % 2](id=key, parent_id=key - 1 or None) for key in range(1, 21)])
+    await front.commit()
+    nodes = list(await front.scalars(select(Node).order_by(Node.id)))
+    show_columns(Node, shown)
+    recorder.listen(Node)
+    for node in nodes:
+        node.name = "x"
+    with front.statements() as sent:
+        await front.commit()
+    assert sorted(verbs(sent)) == ["SELECT", "SELECT", "UPDATE"]
+    assert recorder.take() == [
+        updated((Folder, File)[key % 2], key, name=(None, "x"), stamp=(None, "up")) for key in range(1, 21)
+    ]
+    assert [(columns["id"], columns["stamp"]) for _, columns in shown] == [(key, "up") for key in range(1, 21)]
+
+
+@scenario(FamilyBase.metadata, databases=LOCAL)
+async def test_one_select_for_all_that_were_expunged_and_changed(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: objects that were changed after they were expunged are told of by copies, read together."""
+    await front.add_all([Child(id=key, name="a") for key in range(1, 21)])
+    await front.commit()
+    children = list(await front.scalars(select(Child).order_by(Child.id)))
+    shown: Shown = []
+    show_columns(Child, shown)
+    for child in children:
+        child.name = "b"
+    await front.flush()
+    await front.expunge_all()
+    for child in children:
+        child.name = "mine"
+    with front.statements() as sent:
+        await front.commit()
+    assert verbs(sent) == ["SELECT"]
+    assert shown == [("update", {"id": key, "parent_id": None, "name": "b", "stamp": "up"}) for key in range(1, 21)]
+    assert {child.name for child in children} == {"mine"}
+
+
+class Code(FamilyBase):
+    """The database writes its keys otherwise than they are given: padded, or as texts."""
+
+    __tablename__ = "codes"
+    __bulk_events__ = True
+    id: Mapped[Any] = mapped_column(CHAR(8), primary_key=True)
+    name: Mapped[str | None]
+
+
+@scenario(FamilyBase.metadata, databases=("sqlite", "postgresql"))
+async def test_keys_that_the_database_writes_otherwise_are_not_read_one_by_one(
+    front: FrontEnd, recorder: EventRecorder
+) -> None:
+    """E12: another SELECT says which row is whose, for all of them."""
+    keys: list[Any] = [number if front.database.name == "sqlite" else f"k{number}" for number in range(12, 32)]
+    recorder.listen(Code)
+    await front.add_all([Code(id=key, name="a") for key in keys])
+    await front.flush()
+    await front.execute(text("UPDATE codes SET name = 'b'"))
+    with front.statements() as sent:
+        await front.commit()
+    assert verbs(sent) == ["SELECT", "SELECT"]
+    assert recorder.take() == [created(Code, str(key).ljust(8 * (front.database.name != "sqlite"))) for key in keys]
+    await front.expunge_all()
+    with front.statements() as sent:
+        await front.execute(update(Code), [{"id": key, "name": "c"} for key in reversed(keys)])
+    assert [verb for verb in verbs(sent) if verb == "SELECT"] == ["SELECT", "SELECT"]
+    await front.commit()
+    assert [event[3] for event in recorder.take()] == [{"name": {"old": "b", "new": "c"}}] * len(keys)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
+from itertools import combinations
 from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import BigInteger, Engine, String, event, func, inspect
-from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, QueryContext, mapped_column, sessionmaker
+from sqlalchemy import BigInteger, Column, Engine, Integer, Select, String, Table, event, func, inspect
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, QueryContext, Session, mapped_column, sessionmaker
 
 from fastapi_toolsets.events.loading import read_objects, read_rows
 from fastapi_toolsets.models import SyncEventSession
@@ -137,3 +139,34 @@ async def test_only_the_rows_asked_for_are_read(front: FrontEnd) -> None:
     objects = read_objects(front.sync_session, inspect(Place), asked)
     assert objects == {identity: await front.get(Place, identity) for identity in asked[:2]}
     assert len(front.sync_session.identity_map) == 2
+
+
+class WideBase(DeclarativeBase): ...
+
+
+class Wide(WideBase):
+    __table__ = Table(
+        "wide",
+        WideBase.metadata,
+        Column("id", Integer, primary_key=True),
+        *(Column(f"value_{number}", Integer) for number in range(8)),
+    )
+
+
+@scenario(WideBase.metadata, databases=LOCAL, front_ends=["sync"])
+async def test_statements_are_kept_within_bounds(front: FrontEnd) -> None:
+    """T9: queries that load other columns each time do not leave a SELECT for each combination behind."""
+    mapper = inspect(Wide)
+    keys = [f"value_{number}" for number in range(8)]
+    session = Session(front.sync_engine.execution_options(compiled_cache=None))
+
+    def kept() -> int:
+        gc.collect()
+        return sum(isinstance(found, Select) for found in gc.get_objects())
+
+    before = kept()
+    for count in range(1, len(keys) + 1):
+        for chosen in combinations(keys, count):
+            read_rows(session, mapper, [(1,)], chosen)
+    session.close()
+    assert min(kept() - before, 100) == kept() - before
