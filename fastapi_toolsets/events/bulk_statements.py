@@ -171,34 +171,40 @@ def subject_of(statement: DML) -> Subject:
 
 def subject_of_mapper(name: str, mapper: Mapper[Any], *, is_orm: bool = True) -> Subject:
     """Resolve what writing rows of a mapper writes."""
-    concerned = _rows_of(mapper)
-    if name == "insert" and is_orm:  # rows of a subclass only where they have no table of their own
-        concerned = (member for member in concerned if member.local_table is mapper.local_table)
-    heard = tuple(member for member in concerned if plans.by_mapper[member] is not None)
+    only_own_table = name == "insert" and is_orm  # rows of a subclass only where they have no table of their own
+    heard = _heard_among.get((mapper, only_own_table))
+    if heard is None:
+        concerned = _rows_of(mapper)
+        if only_own_table:
+            concerned = (member for member in concerned if member.local_table is mapper.local_table)
+        heard = tuple(member for member in concerned if plans.by_mapper[member] is not None)
+        _heard_among[mapper, only_own_table] = heard
     return Subject(name, mapper if heard else None, heard, is_orm=is_orm)
+
+
+_heard_among: dict[tuple[Mapper[Any], bool], tuple[Mapper[Any], ...]] = {}
+"""Whose rows are heard of among a mapper's, by the mapper and whether only those of its own table count."""
 
 
 def _rows_of(mapper: Mapper[Any]) -> Iterator[Mapper[Any]]:
     """Iterate over the mappers whose rows are among the mapper's own: a concrete subclass has a table of its own."""
+    concerned = {mapper}
     yield mapper
-    for member in mapper.self_and_descendants:
-        if member.inherits is mapper and not member.concrete:
-            yield from _rows_of(member)
+    for member in mapper.self_and_descendants:  # each behind the one that it inherits from
+        if member.inherits in concerned and not member.concrete:
+            concerned.add(member)
+            yield member
 
 
 def _subject_of_table(name: str, target: object) -> Subject:
     named: object = getattr(cast("object", target), "element", None) if isinstance(target, Alias) else target
     table = cast("Table | None", named if isinstance(named, Table) else None)
     members = () if table is None else _listening_to(table)
-    if not members:
+    if table is None or not members:
         return Subject(name, None, (), is_orm=False)
-    roots: dict[Mapper[Any], None] = {}
-    for member in members:
-        own = [ancestor for ancestor in member.iterate_to_root() if ancestor.local_table is table]
-        if own:
-            roots[own[-1]] = None
+    roots = _roots_of(table, members)
     if len(roots) == 1:
-        subject = subject_of_mapper(name, next(iter(roots)), is_orm=False)
+        subject = subject_of_mapper(name, roots[0], is_orm=False)
         if isinstance(target, Alias):
             subject.reason = "it was given an alias"
         return subject
@@ -213,7 +219,7 @@ def _mapper_of(class_: type) -> Mapper[Any] | None:
     return None
 
 
-_by_table: dict[Table, tuple[Mapper[Any], ...]] = {}
+_by_table: WeakKeyDictionary[Table, tuple[Mapper[Any], ...]] = WeakKeyDictionary()
 
 
 def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
@@ -236,9 +242,32 @@ def _listening_to(table: Table) -> tuple[Mapper[Any], ...]:
     return known
 
 
-registry.subscribe(_by_table.clear)
+_roots: WeakKeyDictionary[Table, tuple[Mapper[Any], ...]] = WeakKeyDictionary()
 
-_secondary: dict[object, bool] = {}
+
+def _roots_of(table: Table, members: tuple[Mapper[Any], ...]) -> tuple[Mapper[Any], ...]:
+    """Return, for the mappers that have rows in a table, the topmost of their hierarchies that has it as its own."""
+    known = _roots.get(table)
+    if known is None:
+        roots: dict[Mapper[Any], None] = {}
+        for member in members:
+            own = [ancestor for ancestor in member.iterate_to_root() if ancestor.local_table is table]
+            if own:
+                roots[own[-1]] = None
+        known = _roots[table] = tuple(roots)
+    return known
+
+
+def _forget() -> None:
+    """Forget everything resolved: somebody begins or ceases to listen, or a new mapper has a known table."""
+    _by_table.clear()
+    _roots.clear()
+    _heard_among.clear()
+
+
+registry.subscribe(_forget)
+
+_secondary: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 
 
 def is_secondary(table: object) -> bool:
@@ -257,7 +286,7 @@ def is_secondary(table: object) -> bool:
 @event.listens_for(Mapper, "mapper_configured")
 def _check_bulk_events(mapper: Mapper[Any], class_: type) -> None:  # noqa: ARG001 - SQLAlchemy calls it so
     """Refuse a wrong ``__bulk_events__`` when the mapper is configured; a new mapper may have a known table."""
-    _by_table.clear()
+    _forget()
     _secondary.clear()
     opted_in(mapper)
 
@@ -291,6 +320,8 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
     """
     _check_events(events)
     told: dict[Any, Plan] = {}
+    if events is False:
+        return told
     for mapper, plan in _heard(subject):
         if opted_in(mapper) if events is None else events:
             told[mapper] = plan

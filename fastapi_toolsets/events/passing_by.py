@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from sqlalchemy.orm import Session
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
-_passed_by: WeakKeyDictionary[Mapper[Any], list[object]] = WeakKeyDictionary()
+    from .registry import Listener
+
+_Mark: TypeAlias = "ReferenceType[Any] | str"
+
+_passed_by: WeakKeyDictionary[Mapper[Any], list[_Mark]] = WeakKeyDictionary()
 """The callbacks that a warning was given for, by mapper."""
 
 
@@ -28,14 +32,22 @@ def notice_plain_session(session: Session, flush_context: UOWTransaction) -> Non
         if plan is None or plan.passed_by:
             continue
         plan.passed_by = True
-        callbacks = [listener.callback for listener in plan.listeners]
-        known = _passed_by.setdefault(mapper, [])
+        callbacks = [_mark_of(listener) for listener in plan.listeners]
+        known = [mark for mark in _passed_by.get(mapper, ()) if isinstance(mark, str) or mark() is not None]
         if not all(callback in known for callback in callbacks):
-            known += callbacks
+            _passed_by[mapper] = known + callbacks
             warn(
                 f"{mapper.class_.__qualname__} has listeners, but was flushed by {_described(caller_of(session))}",
                 PlainSessionWarning,
             )
+
+
+def _mark_of(listener: Listener) -> _Mark:
+    """Return what tells a callback from others without keeping it: it may be removed again."""
+    try:
+        return ref(listener.callback)
+    except TypeError:  # an object with slots
+        return listener.name
 
 
 def _described(session: object) -> str:

@@ -343,9 +343,12 @@ def _self_references(mapper: Mapper[Any]) -> tuple[tuple[str, str], ...]:
 
 def _check_configured(target: type) -> None:
     """Check what was configured before the library was imported, when somebody begins to listen to it."""
-    classes = [target]
-    for class_ in classes:
-        classes += type.__subclasses__(class_)
+    waiting = [target]
+    found = {target}  # each once: there may be many ways from one to another
+    for class_ in waiting:
+        derived: list[type] = type.__subclasses__(class_)
+        waiting += [subclass for subclass in derived if subclass not in found]
+        found.update(derived)
         with contextlib.suppress(UnmappedClassError):  # its mapping waits for all subclasses, as it may
             mapper = cast("Mapper[Any] | None", inspect(class_, raiseerr=False))
             if mapper is not None and mapper.configured:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy.orm import RelationshipDirection
+from sqlalchemy import event
+from sqlalchemy.orm import Mapper, RelationshipDirection
 from sqlalchemy.schema import sort_tables_and_constraints  # pyright: ignore[reportUnknownVariableType] - untyped
 
 from . import compatibility
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from sqlalchemy import Table
-    from sqlalchemy.orm import Mapper, RelationshipProperty
+    from sqlalchemy.orm import RelationshipProperty
 
 
 class Reach:
@@ -83,7 +84,7 @@ class _Routes(dict["Mapper[Any]", Route]):
 
 
 class Plans:
-    """The plan of each mapper, made at its first flush and dropped whenever a registration changes anything.
+    """The plan of each mapper, made at its first flush, dropped whenever a registration or a new mapper may change it.
 
     Attributes:
         by_mapper: The plan of each mapper, ``None`` where nobody listens or observes. Another dictionary as soon as
@@ -112,6 +113,12 @@ class Plans:
 
 
 plans: Plans = Plans()
+
+
+@event.listens_for(Mapper, "mapper_configured")
+def _forget_all(mapper: Mapper[Any], class_: type) -> None:  # noqa: ARG001 - SQLAlchemy calls it so
+    """Let go of classes that are made at run time and dropped: a new one may give others relationships, too."""
+    plans.clear()
 
 
 def _table_ranks(mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:

@@ -81,6 +81,8 @@ class Members:
 
 
 def _without(members: list[object], others: list[object]) -> list[object]:
+    if not members or not others:  # as in a collection that only grows, whose members so far nobody need go through
+        return members
     gone = {row_of(other) for other in others}
     return [member for member in members if row_of(member) not in gone]
 

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -121,13 +122,13 @@ class Registry:
         """Let a recorder hear of what is told in the block, from the next flush on."""
         with self._lock:
             self.recorders = (*self.recorders, recorder)
-        self._changed()
+        self._tell_watchers()
         try:
             yield
         finally:
             with self._lock:
                 self.recorders = tuple(known for known in self.recorders if known is not recorder)
-            self._changed()
+            self._tell_watchers()
 
     def is_recorded(self, model: type) -> bool:
         """Whether any recorder wants to hear of the rows of a class."""
@@ -150,16 +151,17 @@ class Registry:
         """
         with self._lock:
             registered = self._listeners.get(target, [])
-            kept = [listener for listener in registered if listener.callback != callback]
-            if len(kept) == len(registered):
+            callbacks = [*map(_callback_of, registered)]
+            if callback not in callbacks:
                 msg = (
                     f"{callback_name(callback)} does not listen to {target.__qualname__}: "
                     "give remove_listener the class and the function that listens_for was given"
                 )
                 raise ListenerError(msg)
-            if kept:
-                self._listeners[target] = kept
-            else:
+            while callback in callbacks:
+                place = callbacks.index(callback)
+                del callbacks[place], registered[place]
+            if not registered:
                 del self._listeners[target]
         self._changed()
 
@@ -200,12 +202,19 @@ class Registry:
 
     def _changed(self) -> None:
         with self._lock:
-            self.phases = frozenset(listener.phase for found in self._listeners.values() for listener in found)
+            self.phases = frozenset(filter(self._has_listener_in, Phase))
         self._tell_watchers()
+
+    def _has_listener_in(self, phase: Phase) -> bool:
+        return any(phase in map(_phase_of, listeners) for listeners in self._listeners.values())
 
     def _tell_watchers(self) -> None:
         for changed in self._watchers:
             changed()
+
+
+_callback_of: Callable[[Listener], AnyCallback] = attrgetter("callback")
+_phase_of: Callable[[Listener], Phase] = attrgetter("phase")
 
 
 def _merge(found: list[Listener], places: dict[object, int], listener: Listener) -> None:

@@ -10,15 +10,18 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
-from sqlalchemy import event, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ForeignKey, event, insert, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.errors import PlainSessionWarning
-from fastapi_toolsets.models import ModelEvent, listens_for
+from fastapi_toolsets.events.registry import ALL_EVENTS, Listener, Registry, listener_scope
+from fastapi_toolsets.models import ModelEvent, SyncEventSession, listens_for
 
+from ..calls import library_calls
+from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
 from .clauses import Clauses
-from .event_models import created
+from .event_models import created, new_base, table_of
 from .transaction_models import ORDERS, Base, Customer, Order, ShopBase
 
 Program = Callable[[SessionAdapter], Awaitable[None]]
@@ -276,6 +279,126 @@ async def test_plain_session_retains_nothing(front: FrontEnd, recorder: EventRec
     await front.add(Order(id=2))
     await front.commit()
     assert recorder.take() == [created(Order, 2)]
+
+
+# What grows
+
+
+class GrowthBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Shelf(GrowthBase):
+    __tablename__ = "shelves"
+    __watched_fields__ = ("boxes",)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    boxes: Mapped[list[Box]] = relationship(back_populates="shelf")
+
+
+class Box(GrowthBase):
+    __tablename__ = "boxes"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    shelf_id: Mapped[int | None] = mapped_column(ForeignKey("shelves.id"))
+    shelf: Mapped[Shelf | None] = relationship(back_populates="boxes")
+
+
+@scenario(GrowthBase.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_members_that_come_one_by_one(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: each flush that adds one to a watched collection costs the same, however many there are."""
+    recorder.listen(Shelf)
+
+    def add(count: int) -> int:
+        with SyncEventSession(front.sync_engine) as session:
+            shelf = Shelf(id=count)
+            session.add(shelf)
+            session.commit()
+            assert shelf.id == count
+
+            def add_boxes() -> None:
+                for _ in range(count):
+                    session.add(Box(shelf=shelf))
+                    session.flush()
+
+            calls = library_calls(add_boxes)
+            session.commit()
+        assert [len(event[3]["boxes"]["new"]) for event in recorder.take() if event[3]] == [count]
+        return calls
+
+    few, many = add(20), add(80)
+    assert few <= many <= 4.4 * few
+
+
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_bulk_statements_that_have_not_opted_in(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B1: one on a class with many subclasses costs what one on a class with few does."""
+    recorder.listen(Order)
+
+    def write(subclasses: int) -> list[int]:
+        class Top(new_base()):  # type: ignore[misc]
+            __tablename__ = "tops"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            kind: Mapped[str | None]
+            __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "top"}  # noqa: RUF012
+
+        bottom: type = Top
+        for number in range(subclasses):
+            bottom = type(f"Below{number}", (bottom,), {"__mapper_args__": {"polymorphic_identity": str(number)}})
+        Top.metadata.drop_all(front.sync_engine)
+        Top.metadata.create_all(front.sync_engine)
+        recorder.listen(Top)
+        options = {"events": False}
+        table = table_of(Top)
+        with SyncEventSession(front.sync_engine) as session:
+            ways: list[Callable[[], object]] = [
+                lambda: session.execute(update(Top).values(kind="top"), execution_options=options),
+                lambda: session.execute(insert(Top), [{"kind": "top"}], execution_options=options),
+                lambda: session.execute(table.update().values(kind="top"), execution_options=options),
+            ]
+            for way in ways:
+                way()
+            return [library_calls(way) for way in ways]
+
+    assert write(30) == write(3)
+
+
+def test_many_listeners_that_are_removed() -> None:
+    """N5: each removal costs the same, however many there are."""
+
+    def remove(count: int) -> int:
+        registry = Registry()
+        callbacks = [partial(print, number) for number in range(count)]
+        for callback in callbacks:
+            registry.add(Order, Listener(callback, ALL_EVENTS, frozenset()))
+
+        def remove_all() -> None:
+            for callback in callbacks:
+                registry.remove(Order, callback)
+
+        calls = library_calls(remove_all)
+        assert registry.targets() == []
+        return calls
+
+    few, many = remove(20), remove(80)
+    assert few <= many <= 4.4 * few
+
+
+def test_listening_to_a_base_with_many_ways_to_its_subclasses() -> None:
+    """N4, N7: each class is looked at once."""
+
+    def listen(depth: int) -> int:
+        class Mixin: ...
+
+        layer: list[type] = [Mixin]
+        for number in range(depth):
+            layer = [type(f"{side}{number}", tuple(layer), {}) for side in ("Left", "Right")]
+        with listener_scope():
+            return library_calls(lambda: listens_for(Mixin)(print_nothing))
+
+    few, many = listen(3), listen(12)
+    assert few <= many <= 4.4 * few
+
+
+def print_nothing(obj: object, event_type: ModelEvent, changes: object) -> None: ...
 
 
 test_every_clause_on_servers = clause.on_servers()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.orm import Session
+from sqlalchemy import Column, Engine, Integer, MetaData, Table, event, insert
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.schema import CreateTable
 
 from fastapi_toolsets.errors import JoinedTransactionWarning, PlainSessionWarning
+from fastapi_toolsets.events import listener_scope
+from fastapi_toolsets.events.lent_connections import FollowedConnection
 from fastapi_toolsets.models import CallbackFailure, ModelEvent, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, entered, resolve, scenario
@@ -192,3 +195,86 @@ async def test_long_lived_session_does_not_grow(front: FrontEnd, recorder: Event
     before = await transactions(0, 100)
     after = await transactions(100, 1100)
     assert max(after - before, 100) == 100
+
+
+def alive(references: Sequence[weakref.ref[object]]) -> list[bool]:
+    """Whether each of them is still there."""
+    gc.collect()
+    return [reference() is not None for reference in references]
+
+
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_tables_are_let_go(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9: a temporary table that a statement has written is free as soon as nobody else has it."""
+    recorder.listen(Order)
+    references: list[weakref.ref[object]] = []
+    session = SyncEventSession(front.sync_engine.execution_options(compiled_cache=None))
+    for number in range(10):
+        table = Table(f"temporary_{number}", MetaData(), Column("id", Integer), prefixes=["TEMPORARY"])
+        session.execute(CreateTable(table))
+        session.execute(insert(table), [{"id": 1}])
+        session.connection().execute(insert(table), [{"id": 2}])
+        session.commit()
+        references.append(weakref.ref(table))
+        del table
+    session.close()
+    assert alive(references) == [False] * 10
+
+
+def flushed_class(engine: Engine, session_class: type[Session]) -> weakref.ref[object]:
+    """Map a class, flush an object of it, and let go of both."""
+
+    class LocalBase(DeclarativeBase): ...
+
+    class Local(LocalBase):
+        __tablename__ = "made_at_run_time"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    LocalBase.metadata.create_all(engine)
+    with session_class(engine) as session:
+        session.add(Local())
+        session.commit()
+    return weakref.ref(Local)
+
+
+@pytest.mark.parametrize("session_class", [Session, SyncEventSession])
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_classes_are_let_go(front: FrontEnd, recorder: EventRecorder, session_class: type[Session]) -> None:
+    """T8, T9: a class that is mapped at run time is free once it is dropped and another one is mapped."""
+    recorder.listen(Order)
+    engine = front.sync_engine.execution_options(compiled_cache=None)
+    references = [flushed_class(engine, session_class) for _ in range(10)]
+    assert alive(references[:-1]) == [False] * 9
+
+
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_callbacks_that_were_removed_are_let_go(front: FrontEnd) -> None:
+    """T8, T9: also where a plain session has passed them by, which a warning says once."""
+    references: list[weakref.ref[object]] = []
+    for number in range(10):
+        with listener_scope():
+
+            def callback(order: Order, event_type: ModelEvent, changes: object) -> None: ...
+
+            listens_for(Order)(callback)
+            with Session(front.sync_engine) as session:
+                session.add(Order(id=number))
+                with pytest.warns(PlainSessionWarning):
+                    session.flush()
+            references.append(weakref.ref(callback))
+            del callback
+    assert alive(references) == [False] * 10
+
+
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_shared_connection_lets_go_of_sessions(front: FrontEnd) -> None:
+    """T9: of those that were dropped without ``close()`` it knows one at most, and no statement goes through more."""
+    with front.sync_engine.connect() as connection, connection.begin():
+        for _ in range(10):
+            session = SyncEventSession(connection)
+            assert session.connection() is connection
+            reference: weakref.ref[object] = weakref.ref(session)
+            del session
+            assert alive([reference]) == [False]
+        assert isinstance(connection, FollowedConnection)
+        assert len(connection.lent_by) == 1
