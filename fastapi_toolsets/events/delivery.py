@@ -198,7 +198,8 @@ def make_changes(record: Record) -> Changes:
     for composite in plan.composites:
         if any(key in composite.parts for key, _, _ in record.changes):
             try:
-                before, after = composite.value(_values_before(record)), composite.value(_values(record))
+                values = _values(record)
+                before, after = composite.value(_before(record, values)), composite.value(values)
                 if before != after:
                     changes[composite.key] = {"old": before, "new": after}
             except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
@@ -218,6 +219,7 @@ def make_event(record: Record) -> Event:
     """Return the immutable event."""
     event_type = EVENT_TYPES[record.kind]
     changes = make_changes(record) if event_type is ModelEvent.UPDATE else None
+    values = _values(record)
     return Event(
         model=record.plan.mapper.class_,
         identity=tuple((record.origin if event_type is ModelEvent.DELETE else record.key)[1]),
@@ -225,8 +227,8 @@ def make_event(record: Record) -> Event:
         changes=None
         if changes is None
         else MappingProxyType({key: MappingProxyType(dict(change)) for key, change in changes.items()}),
-        before=None if event_type is ModelEvent.CREATE else MappingProxyType(_values_before(record)),
-        after=None if event_type is ModelEvent.DELETE else MappingProxyType(_values(record)),
+        before=None if event_type is ModelEvent.CREATE else MappingProxyType(_before(record, values)),
+        after=None if event_type is ModelEvent.DELETE else MappingProxyType(values),
         transaction_id=record.batch.identifier,
         position=record.batch.position,
     )
@@ -252,18 +254,17 @@ def _values(record: Record) -> dict[str, Any]:
         loaded = record.values()
     else:
         loaded = record.state.dict if record.snapshot is None else record.snapshot
-    values = {key: copy_value(loaded.get(key)) for key in record.plan.columns}
-    if record.kind is _UPDATED:
-        values.update((key, copy_value(new)) for key, _, new in record.changes if key in values)
-    return values
+    changed = {key: new for key, _, new in record.changes} if record.kind is _UPDATED else {}
+    return {key: copy_value(changed[key] if key in changed else loaded.get(key)) for key in record.plan.columns}
 
 
-def _values_before(record: Record) -> dict[str, Any]:
-    values = _values(record)
+def _before(record: Record, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the row's values at the start of the transaction, given those that it has: what is the same is shared."""
+    before = values.copy()
     for key, old, _ in record.changes:
-        if key in values:
-            values[key] = None if old is NO_VALUE else copy_value(old)
-    return values
+        if key in before:
+            before[key] = None if old is NO_VALUE else copy_value(old)
+    return before
 
 
 def take_snapshot(record: Record) -> None:

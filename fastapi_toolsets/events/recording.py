@@ -255,12 +255,36 @@ def capture_events(
         yield recorder
 
 
+_COMPARED_AT_ONCE = 200
+"""So many events of both are compared each with each, to find what they have in common; then the next ones."""
+
+_COMPARED_IN_ANY_ORDER = 1_000
+
+
 def difference(delivered: Sequence[RecordedEvent], expected: Sequence[object]) -> list[str]:
     """Describe, a line for each event, what was delivered but not expected (+) and the reverse (-)."""
     lines = ["  (- expected and not delivered, + delivered and not expected)"]
     row = column = 0
-    common = _common(delivered, expected)
     while row < len(delivered) or column < len(expected):
+        part = delivered[row : row + _COMPARED_AT_ONCE], expected[column : column + _COMPARED_AT_ONCE]
+        is_last = row + len(part[0]) == len(delivered) and column + len(part[1]) == len(expected)
+        # Half of what was compared stands: what the other half has in common shows when more of both is seen.
+        rows, columns, found = _compared(*part, most=None if is_last else _COMPARED_AT_ONCE // 2)
+        lines += found
+        row, column = row + rows, column + columns
+    if len(delivered) == len(expected) <= _COMPARED_IN_ANY_ORDER and _same_in_any_order(delivered, expected):
+        lines.append("  The same events, in another order.")
+    return lines
+
+
+def _compared(
+    delivered: Sequence[RecordedEvent], expected: Sequence[object], *, most: int | None
+) -> tuple[int, int, list[str]]:
+    """Describe parts of both until ``most`` events of either were described; return how many of each, and the lines."""
+    lines: list[str] = []
+    row = column = 0
+    common = _common(delivered, expected)
+    while (row < len(delivered) or column < len(expected)) and (most is None or max(row, column) < most):
         if row < len(delivered) and column < len(expected) and delivered[row] == expected[column]:
             lines.append(f"    {delivered[row]!r}")
             row, column = row + 1, column + 1
@@ -270,9 +294,7 @@ def difference(delivered: Sequence[RecordedEvent], expected: Sequence[object]) -
         else:
             lines.append(f"  + {delivered[row]!r}")
             row += 1
-    if _same_in_any_order(delivered, expected):
-        lines.append("  The same events, in another order.")
-    return lines
+    return row, column, lines
 
 
 def _common(delivered: Sequence[object], expected: Sequence[object]) -> list[list[int]]:

@@ -11,7 +11,8 @@ from typing import Any, cast
 from uuid import UUID
 
 import pytest
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy import PickleType
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
 
 from fastapi_toolsets.models import Changes, Event, EventSession, ModelEvent, SyncEventSession, listens_for
 
@@ -294,3 +295,45 @@ def test_a_copied_event_has_copies_of_its_values() -> None:
     assert type(cast("Any", copied.after)["status"]) is dict
     cast("Any", copied.after)["status"]["nested"].append("more")
     assert told(event)["after"] == {"status": {"nested": ["list"]}}
+
+
+class Photo:
+    """A value that counts its copies."""
+
+    copies = 0
+
+    def __deepcopy__(self, _memo: object) -> Photo:
+        type(self).copies += 1
+        return self
+
+    def __getstate__(self) -> object:
+        return {}
+
+
+class PhotoBase(DeclarativeBase):
+    type_annotation_map = {Photo: PickleType}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
+
+
+class Portrait(PhotoBase):
+    __tablename__ = "portraits"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str]
+    photo: Mapped[Photo]
+
+
+@scenario(PhotoBase.metadata, databases=LOCAL)
+async def test_a_value_that_has_not_changed_is_copied_once(front: FrontEnd) -> None:
+    """E5, N1: ``before`` and ``after`` of one event show the same copy."""
+    portrait = Portrait(id=1, name="a", photo=Photo())
+    await front.add(portrait)
+    await front.commit()
+    await front.refresh(portrait)
+    events = collecting(Portrait)
+    portrait.name = "b"
+    await front.flush()
+    before = Photo.copies
+    await front.commit()
+    assert Photo.copies - before == 1
+    event = events[0]
+    assert event.before == {"id": 1, "name": "a", "photo": portrait.photo}
+    assert event.after == {"id": 1, "name": "b", "photo": portrait.photo}

@@ -38,6 +38,7 @@ from fastapi_toolsets.events import (
     updated,
 )
 
+from ..calls import library_calls
 from ..databases import TYPES
 from ..front_ends import FrontEnd, scenario
 
@@ -721,6 +722,41 @@ def test_another_order_is_called_that() -> None:
         "    created(Order, 1)",
         "  + created(Order, 2)",
         "  The same events, in another order.",
+    ]
+
+
+def test_many_events_are_compared_in_parts() -> None:
+    """What they have in common is found without comparing each with each."""
+
+    def compare(count: int) -> int:
+        recorder = recorder_of(*(created(Order, number) for number in range(1, count + 1)))
+        expected = [created(Order, number) for number in range(count)]
+
+        def fail() -> None:
+            with pytest.raises(AssertionError) as caught:
+                recorder.assert_delivered(expected)
+            assert str(caught.value).splitlines()[2:] == [
+                "  - created(Order, 0)",
+                *(f"    created(Order, {number})" for number in range(1, count)),
+                f"  + created(Order, {count})",
+            ]
+
+        return library_calls(fail)
+
+    few, many = compare(1_000), compare(2_000)
+    assert few <= many <= 2.2 * few
+
+
+@pytest.mark.parametrize(("delivered", "expected"), [(500, 0), (0, 500), (500, 250), (250, 500)])
+def test_many_events_that_are_missing_or_too_many(delivered: int, expected: int) -> None:
+    recorder = recorder_of(*(created(Order, number) for number in range(delivered)))
+    with pytest.raises(AssertionError) as caught:
+        recorder.assert_delivered([created(Order, number) for number in range(expected)])
+    common = min(delivered, expected)
+    assert str(caught.value).splitlines()[2:] == [
+        *(f"    created(Order, {number})" for number in range(common)),
+        *(f"  + created(Order, {number})" for number in range(common, delivered)),
+        *(f"  - created(Order, {number})" for number in range(common, expected)),
     ]
 
 
