@@ -111,16 +111,22 @@ def inserts_elsewhere(statement: object) -> bool:
     """
     if not isinstance(statement, Insert):
         return False
-    parts = compatibility.written(statement)
-    if parts.prefixes or compatibility.conflict_update(parts.conflict):
-        return False
     entity = compatibility.written_entity(statement)
-    return is_unheard((statement.table,) if entity is None else entity.mapper.tables)
+    if not is_unheard((statement.table,) if entity is None else entity.mapper.tables):
+        return False
+    parts = compatibility.written(statement)
+    return not (parts.prefixes or compatibility.conflict_update(parts.conflict))
 
 
 def is_unheard(tables: Iterable[object]) -> bool:
     """Whether nobody hears of rows in tables, nor of rows of which a part is in one of them."""
-    return all(isinstance(table, Table) and not _listening_to(table) for table in tables)
+    return not any(_is_heard(table) for table in tables)
+
+
+def _is_heard(target: object) -> bool:
+    """Whether somebody hears of rows in a table; of anything else nobody knows."""
+    table = cast("Table | None", target if isinstance(target, Table) else None)
+    return table is None or bool(_listening_to(table))
 
 
 def inner_writes(statement: object) -> Iterator[DML]:

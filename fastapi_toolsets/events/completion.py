@@ -46,15 +46,22 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
     frame = told or journal.root
     written = frame.writes
     if written and not (journal.past_flush or journal.bulk):
-        incomplete = [
-            writes
-            for writes in written
-            if writes.kind is not _DELETED and (journal.unsure or not _shows_rows(writes)) and _is_heard(writes)
-        ]
+        incomplete: list[Writes] = []
+        for writes in written:
+            if writes.kind is not _DELETED and (journal.unsure or not _shows_rows(writes)) and _is_heard(writes):
+                incomplete.append(writes)  # noqa: PERF401 - a comprehension is one call more in each commit
         if not incomplete or _load_writes(session, incomplete):
             return  # otherwise some row needs a record of its own
     if journal.undone and frame.gone:
         _take_back_deletions(session, frame)
+    missing = _complete_records(session, journal, frame)
+    if told is None:  # of what was told before, what has come since may have deleted a row
+        for record in missing:
+            del frame.rows[record.key]
+
+
+def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[Record]:
+    """Complete each row by itself, in whatever number of flushes it was written; return those that are not there."""
     everything = journal.past_flush or journal.unsure
     records: Iterable[Record] = frame.rows.values()
     if journal.bulk:
@@ -75,11 +82,7 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
         )
         and _is_told(record)
     ]
-    if unshown:
-        missing = _complete(session, unshown, reload=journal.past_flush)
-        if told is None:  # of what was told before, what has come since may have deleted a row
-            for record in missing:
-                del frame.rows[record.key]
+    return _complete(session, unshown, reload=journal.past_flush) if unshown else []
 
 
 def _take_back_deletions(session: Session, frame: Frame) -> None:

@@ -251,15 +251,24 @@ async def insert_or_nothing(front: FrontEnd) -> None:
 
 
 async def bulk_insert(front: FrontEnd) -> None:
-    await front.run_sync(lambda session: session.bulk_insert_mappings(inspect(Log), [{"id": 1}]))
+    def write(session: Session) -> None:
+        session.bulk_insert_mappings(inspect(Log), [{"id": 1}])
+
+    await front.run_sync(write)
 
 
 async def bulk_save(front: FrontEnd) -> None:
-    await front.run_sync(lambda session: session.bulk_save_objects([Log(id=1)]))
+    def write(session: Session) -> None:
+        session.bulk_save_objects([Log(id=1)])
+
+    await front.run_sync(write)
 
 
 async def insert_on_connection(front: FrontEnd) -> None:
-    await front.run_sync(lambda session: session.connection().execute(insert(Log), [{"id": 1}]))
+    def write(session: Session) -> None:
+        session.connection().execute(insert(Log), [{"id": 1}])
+
+    await front.run_sync(write)
 
 
 ELSEWHERE = [insert_of_model, insert_into_table, insert_or_nothing, bulk_insert, bulk_save, insert_on_connection]
