@@ -41,6 +41,7 @@ FLOORS = {
     "fastapi_toolsets.events.dispatch": 2,
     "fastapi_toolsets.events.eager": 2,
     "fastapi_toolsets.events.failures": 2,
+    "fastapi_toolsets.events.heard_rows": 2,
     "fastapi_toolsets.events.host": 2,
     "fastapi_toolsets.events.kept_loop": 2,
     "fastapi_toolsets.events.lent_connections": 2,

@@ -21,12 +21,12 @@ from .bulk_statements import (
     check_subject,
     inner_writes,
     inserts_elsewhere,
-    is_unheard,
     refuse,
     subject_of,
     subject_of_mapper,
     to_tell,
 )
+from .heard_rows import is_unheard
 from .loading import read_rows, writing_connection
 from .plan import state_of
 from .records import Kind

@@ -14,7 +14,8 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
 from . import compatibility
-from .bulk_statements import inner_writes, inserts_elsewhere, is_secondary, may_undo, may_write
+from .bulk_statements import inner_writes, inserts_elsewhere, may_undo, may_write
+from .heard_rows import is_secondary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
