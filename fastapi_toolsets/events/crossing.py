@@ -12,6 +12,8 @@ import asyncio
 import atexit
 import contextlib
 import contextvars
+import functools
+import importlib.util
 import math
 import os
 import sys
@@ -25,9 +27,10 @@ import anyio.from_thread
 from ..errors import SessionOptionError
 from . import compatibility
 from .kept_loop import KeptLoop, make_loop
-from .outliving import LAST_WORDS, AsyncFunction, outlive_call
+from .outliving import LAST_WORDS, AsyncFunction, given_up, is_given_up, outlive_call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from anyio.from_thread import BlockingPortal
@@ -44,7 +47,7 @@ def set_callback_backend(backend: Backend) -> None:
         backend: ``"asyncio"`` (the default) or ``"trio"``. A session factory's ``callback_backend`` goes before it.
 
     Raises:
-        SessionOptionError: It is neither.
+        SessionOptionError: It is neither, or trio is not installed.
     """
     global _default_backend  # noqa: PLW0603 - a setting of the process, as anyio.run's backend is one of the program
     _default_backend = checked_backend(backend)
@@ -55,9 +58,17 @@ def checked_backend(backend: object) -> Backend:
     if backend == "asyncio":
         return "asyncio"
     if backend == "trio":
-        return "trio"
+        if _has_trio():
+            return "trio"
+        msg = "the callback backend was given as 'trio', which is not installed: install trio, or give it 'asyncio'"
+        raise SessionOptionError(msg)
     msg = f"the callback backend was given as {backend!r}: give it 'asyncio' or 'trio'"
     raise SessionOptionError(msg)
+
+
+@functools.cache
+def _has_trio() -> bool:
+    return importlib.util.find_spec("trio") is not None
 
 
 class Crossing(Protocol):
@@ -129,7 +140,7 @@ def _trio_runs_here() -> bool:
 def was_cancelled(error: BaseException) -> bool:
     """Whether ``error`` is the cancellation of the running task itself, not one that a callback made up.
 
-    Call it on the loop, from the task that caught ``error``.
+    Call it on the loop, from the committer's task, which has caught ``error``.
     """
     if not isinstance(error, anyio.get_cancelled_exc_class()):
         return False
@@ -137,6 +148,17 @@ def was_cancelled(error: BaseException) -> bool:
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
     return True
+
+
+def was_given_up(error: BaseException) -> bool:
+    """Whether ``error`` cancels a task of the library's that runs callbacks, since their time is over.
+
+    Call it on the loop, from that task. Any other cancellation that comes there is the callback's own affair: also
+    where it has cancelled the very task, and where somebody cancels every task of the loop.
+    """
+    return isinstance(error, anyio.get_cancelled_exc_class()) and (
+        not isinstance(error, asyncio.CancelledError) or is_given_up()
+    )
 
 
 def run_to_end(crossing: Crossing, function: AsyncFunction, grace: float) -> bool:
@@ -152,7 +174,7 @@ def run_to_end(crossing: Crossing, function: AsyncFunction, grace: float) -> boo
             await function()
             ended.append(None)
         except BaseException as error:
-            if was_cancelled(error):
+            if was_given_up(error):
                 raise
             ended.append(error)
 
@@ -162,14 +184,18 @@ def run_to_end(crossing: Crossing, function: AsyncFunction, grace: float) -> boo
     return bool(ended)
 
 
-class _Bridge:
+class Bridge:
     """Awaits on the loop that runs SQLAlchemy's bridge, in a task of its own that a cancelled host waits for."""
 
     in_bridge = True
 
+    def __init__(self, notice: Callable[[], None] | None = None) -> None:
+        """Take what to call when the host is cancelled and the grace begins."""
+        self._notice = notice
+
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:
         """Run the function; see :class:`Crossing`."""
-        compatibility.await_in_greenlet(outlive_call(function, grace, cancelled=cancelled))
+        compatibility.await_in_greenlet(outlive_call(function, grace, cancelled=cancelled, notice=self._notice))
 
 
 class _WorkerThread:
@@ -235,6 +261,7 @@ class _OwnLoop:
             if not task.done():
                 runner.run(_ended(task), context=context)
         except BaseException:  # an interrupt: that is what reaches the caller, and not that its task was cancelled
+            given_up.add(task)
             task.cancel()
             if kept:
                 kept.take_up(task)
@@ -242,7 +269,8 @@ class _OwnLoop:
                 # For ever it might not: interrupted as it schedules its next step, a task has none (``Task.__step``).
                 runner.run(_ended(task, grace), context=context)
             raise
-        task.result()
+        if not task.cancelled():  # otherwise a callback has cancelled it, which ended nevertheless
+            task.result()
 
 
 async def _ended(task: asyncio.Task[None], seconds: float | None = None) -> None:
@@ -257,7 +285,8 @@ class _EndOfThread:
         self._runner = runner
 
     def __del__(self) -> None:
-        self._runner.close()
+        if not self._runner.get_loop().is_running():  # in a daemon thread, as the process ends
+            self._runner.close()
 
 
 class _HelperThread:
@@ -359,7 +388,7 @@ _portal_lock = threading.Lock()
 _of_parent_process: list[object] = []
 # The bridge from which this process was forked: its loop runs in the parent only.
 _inherited_bridge: object = None
-_BRIDGE = _Bridge()
+_BRIDGE = Bridge()
 _OWN_LOOP = _OwnLoop()
 
 

@@ -9,7 +9,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
 from . import compatibility
-from .crossing import find_crossing, run_to_end, stands_in_bridge, was_cancelled
+from .crossing import Bridge, find_crossing, run_to_end, stands_in_bridge, was_cancelled, was_given_up
 from .delivery import (
     Hook,
     counted_log_fields,
@@ -21,8 +21,8 @@ from .delivery import (
     names_of,
     restore,
 )
-from .failures import Failures
-from .outliving import outlive
+from .failures import Failures, is_interrupt
+from .outliving import close_unstarted, go_on_after_cancellation, outlive, running_task
 from .plans import plans
 from .queue import Queue
 from .records import EVENT_TYPES, Kind, Record, Writes
@@ -99,7 +99,7 @@ class Dispatch(Queue):
                         self._cross(cancelled=False)
                     else:
                         self._run_in_place()
-                elif isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
+                elif is_interrupt(self._stop):
                     break
                 else:
                     self._cross(cancelled=True)
@@ -191,7 +191,7 @@ class Dispatch(Queue):
             exc_info=error,
             extra=self._fields(),
         )
-        self._report_rest("no event loop could be reached")
+        self._report_rest("no event loop could be reached", begun=False)
 
     def called(self, result: object, error: BaseException | None) -> None:
         """Take what the callback that is due has returned or raised already, to go on from there."""
@@ -235,7 +235,7 @@ class Dispatch(Queue):
                 return
 
     def _run_one(self, listener: Listener) -> bool:
-        """Call a sync callback; return whether that ended everything."""
+        """Call a sync callback; return whether that ended everything, or it has outlived its grace."""
         try:
             result = self._call(listener) if self._called is None else self._take_called()
             if result is not None and inspect.isawaitable(result):
@@ -243,6 +243,8 @@ class Dispatch(Queue):
         except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
             if self._caught_in_place(listener, error):
                 return True
+        if self._listener is not listener:
+            return True  # the session is the caller's again
         if self._session.in_transaction():
             self._tidy(listener)
         return False
@@ -265,6 +267,8 @@ class Dispatch(Queue):
                 if self._caught_in_place(listener, error):
                     return True
             if self._delivery is not writes:  # it has used the session
+                if self._listener is not listener:
+                    return True  # or outlived its grace, and the session is the caller's again
                 if self._session.in_transaction():
                     self._tidy(listener)
                 return False
@@ -277,20 +281,22 @@ class Dispatch(Queue):
 
     def _caught_in_place(self, listener: Listener, error: BaseException) -> bool:
         """Take what a sync callback raised; return whether it ends everything."""
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if self._listener is not listener:
+            return True  # it has outlived its grace, and was named when that was over
+        if is_interrupt(error):
             self._stop = error
             self._report_rest("interrupted")
             return True
-        if self._crossing.in_bridge and was_cancelled(error):
-            if self._on_loop:
+        if self._on_loop:
+            if self._crossing.in_bridge and was_given_up(error):
                 self._report_rest(_GRACE_OVER)
                 raise error
+        elif self._crossing.in_bridge and was_cancelled(error):
             self._stop = self._stop or error
-            logger.error(
-                "%s was cut short by a cancellation; an async callback would have been given callback_grace to finish",
-                names_of(self._current()),
-                extra=self._fields(),
-            )
+            reason = " by a cancellation; an async callback would have been given callback_grace to finish"
+            if self._grace_ends is not None:
+                reason = f": {_GRACE_OVER}"
+            logger.error("%s was cut short%s", names_of(self._current()), reason, extra=self._fields())
             return False
         try:
             handled = self._failed(listener, error)
@@ -301,12 +307,36 @@ class Dispatch(Queue):
         return False
 
     def _wait(self, awaitable: Awaitable[object]) -> None:
-        async def wait() -> None:
-            await awaitable
+        """Wait for what a sync callback has returned, and raise what that raises."""
+        ended: list[BaseException | None] = []
 
-        # Where it did not come to its end, the grace was over and a worker thread goes on.
-        if not run_to_end(self._crossing, wait, self._options.callback_grace):
-            logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER, extra=self._fields())
+        async def wait() -> None:
+            try:
+                await awaitable
+            except BaseException as error:
+                ended.append(error)
+                raise
+            ended.append(None)
+
+        crossing = Bridge(self._begin_grace) if self._crossing.in_bridge and not self._on_loop else self._crossing
+        left = self._grace_left()
+        try:
+            in_time = run_to_end(crossing, wait, self._options.callback_grace if left is None else left)
+        except BaseException as error:
+            if not ended or self._on_loop or not (crossing.in_bridge and was_cancelled(error)):
+                raise
+            self._stop = error  # the committer's, whatever the callback has come to in its grace
+            if ended[0] is not None:
+                raise ended[0] from None
+        else:
+            if not in_time:  # the grace was over, and a worker thread goes on
+                logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER, extra=self._fields())
+        finally:
+            close_unstarted(awaitable)
+
+    def _begin_grace(self) -> None:
+        """Take note that the committer was cancelled while it waited for what a sync callback has returned."""
+        self._grace_ends = time.monotonic() + self._options.callback_grace
 
     def _tidy(self, listener: Listener) -> None:
         """Leave the session as the next callback and the caller expect it."""
@@ -326,7 +356,7 @@ class Dispatch(Queue):
     async def _run_async(self) -> None:
         """Await async callbacks until a sync one is due."""
         self._enter_generation()
-        in_transaction = self._session.in_transaction
+        in_transaction, task = self._session.in_transaction, running_task()
         while (listener := self._listener) is not None and listener.is_async:
             try:
                 if self._alone:
@@ -335,19 +365,13 @@ class Dispatch(Queue):
                     result = self._call(listener) if self._called is None else self._take_called()
                     if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
                         await result
-            except (KeyboardInterrupt, SystemExit) as error:
-                # Out of here it would end the loop; the committer gets it.
-                self._stop = error
-                self._report_rest("interrupted")
-                return
-            except BaseException as error:
-                if was_cancelled(error):
-                    self._report_rest(_GRACE_OVER)
-                    raise
+            except BaseException as error:  # noqa: BLE001 - nothing that a callback raises may stop the others
                 if await self._caught_on_loop(listener, error):
                     return
             if self._listener is not listener:
                 return  # it has outlived its grace, and the session is the caller's again
+            if task is not None and task.cancelling():  # which is nobody's but the library's to cancel
+                await go_on_after_cancellation()
             if in_transaction():
                 await self._tidy_on_loop(listener)
             self._advance()
@@ -367,12 +391,19 @@ class Dispatch(Queue):
 
     async def _caught_on_loop(self, listener: Listener, error: BaseException) -> bool:
         """Take what an async callback raised; return whether it ends everything."""
+        if is_interrupt(error):  # out of here it would end the loop; the committer gets it
+            self._stop = error
+            self._report_rest("interrupted")
+            return True
+        if was_given_up(error):
+            self._report_rest(_GRACE_OVER)
+            raise error
         try:
             handled = self._failed(listener, error)
             if handled is not None:
                 await handled
         except BaseException as handler_error:
-            if was_cancelled(handler_error):
+            if was_given_up(handler_error):
                 raise
             return self._handler_raised(handler_error)
         return False
@@ -388,7 +419,7 @@ class Dispatch(Queue):
         self._enter_generation()  # greenlets that are made here see the same context
         self._on_loop = True
         try:
-            while self._listener is not None and not isinstance(self._stop, (KeyboardInterrupt, SystemExit)):
+            while self._listener is not None and not (self._stop is not None and is_interrupt(self._stop)):
                 if self._listener.is_async:
                     await self._run_async()
                 else:
@@ -408,7 +439,7 @@ class Dispatch(Queue):
 
     def _handler_raised(self, error: BaseException) -> bool:
         """Take what the session's function for errors raised; return whether it ends everything."""
-        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+        if is_interrupt(error):
             self._stop = error
             self._report_rest("interrupted")
             return True
@@ -423,7 +454,7 @@ class Dispatch(Queue):
     def _report_unstarted(self) -> None:
         """Log what was not even begun, since no grace was left when it was due."""
         if self._listener is not None:
-            self._report_rest(_GRACE_OVER)
+            self._report_rest(_GRACE_OVER, begun=False)
 
     def report_untold(self) -> None:
         """Log by name what was not told, since an interrupt has ended the telling; nothing where all of it was."""
@@ -435,11 +466,14 @@ class Dispatch(Queue):
         if self._listener is not None or self._waiting:
             self._report_rest("interrupted")
 
-    def _report_rest(self, reason: str) -> None:
-        """Log by name what was interrupted and what is not called any more, and forget it."""
-        interrupted, fields = names_of(self._current()), self._fields()
+    def _report_rest(self, reason: str, *, begun: bool = True) -> None:
+        """Log by name what was interrupted, where it was begun, and what is not called any more, and forget it."""
+        due, fields = [*self._current()], self._fields()
         ended = "Rolled back" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "Committed"
+        interrupted = names_of(due if begun else ())
         rest = self._take_rest(reason)
+        if not begun:
+            rest = [*due, *rest]
         fields["not_called"] = counted_log_fields(rest)
         message = "%s, but %s: interrupted %s; not called: %s"
         logger.error(message, ended, reason, interrupted, names_of(rest), extra=fields)

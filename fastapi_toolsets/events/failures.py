@@ -75,6 +75,14 @@ class Failures:
             raise limit
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether this ends the program, as Ctrl-C and ``sys.exit()`` do; a task group wraps them with what else it has."""
+    interrupts = (KeyboardInterrupt, SystemExit)
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(interrupts) is not None
+    return isinstance(error, interrupts)
+
+
 def _log(failure: CallbackFailure, phase: Phase) -> None:
     ended = "rollback" if phase is Phase.AFTER_ROLLBACK else "commit"
     message = "%s raised; the %s stands and the other callbacks run"

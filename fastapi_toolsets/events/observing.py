@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from .before_commit import Round
-from .crossing import find_crossing, was_cancelled
+from .crossing import find_crossing, was_cancelled, was_given_up
 from .delivery import is_only_recorded, listeners_of, subject_of, unfolded
 from .dispatch import Dispatch
 from .muting import is_muted, muted_callbacks
@@ -59,7 +59,8 @@ class ObservingDispatch(Dispatch):
         self._begun = self._delivery, listener
         call = observed(self._delivery, listener)
         if listener.is_async:
-            return _awaited(lambda: super(ObservingDispatch, self)._call(listener), self._observers, call)
+            function = lambda: super(ObservingDispatch, self)._call(listener)  # noqa: E731 - too short for a name
+            return _awaited(function, self._observers, call, was_given_up)
 
         def run() -> None:
             result = super(ObservingDispatch, self)._call(listener)
@@ -104,7 +105,8 @@ class ObservingRound(Round):
             return None
         call = observed(record, listener)
         if listener.is_async:
-            return _awaited(lambda: super(ObservingRound, self)._call(record, listener), self._observers, call)
+            function = lambda: super(ObservingRound, self)._call(record, listener)  # noqa: E731 - as above
+            return _awaited(function, self._observers, call, was_cancelled)
 
         def run() -> None:
             result = super(ObservingRound, self)._call(record, listener)
@@ -129,7 +131,12 @@ def _run(function: Callable[[], None], ending: Ending, crossing: Callable[[], Cr
     ending(CallbackOutcome.SUCCESS, None)
 
 
-async def _awaited(function: Callable[[], object], observers: Observers, call: ObservedCallback) -> None:
+async def _awaited(
+    function: Callable[[], object],
+    observers: Observers,
+    call: ObservedCallback,
+    is_cut_short: Callable[[BaseException], bool],
+) -> None:
     """Call and await an async callback in the task, and so in the context, in which its observers are told."""
     ending = observers.begin_callback(call)
     try:
@@ -137,7 +144,7 @@ async def _awaited(function: Callable[[], object], observers: Observers, call: O
         if inspect.isawaitable(result):
             await result
     except BaseException as error:
-        ending(CallbackOutcome.CANCELLED if was_cancelled(error) else CallbackOutcome.ERROR, error)
+        ending(CallbackOutcome.CANCELLED if is_cut_short(error) else CallbackOutcome.ERROR, error)
         raise
     ending(CallbackOutcome.SUCCESS, None)
 

@@ -86,8 +86,9 @@ class Queue:
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Queue what a callback has given to ``on_commit`` outside of any transaction of its own."""
-        if self._batch is not None:
-            self._waiting.append(Hook(self._batch, callback, arguments))
+        if self._batch is not None:  # as if it had committed: one that adds itself again must not go on for ever
+            batch = Batch(self._batch.generation + 1, self._batch.phase, None, muted_callbacks())
+            self._add(batch, [Hook(batch, callback, arguments)])
 
     def take_snapshots(self) -> None:
         """Keep the objects of this and the waiting events as they are: a callback is about to use the session."""

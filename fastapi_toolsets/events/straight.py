@@ -110,11 +110,13 @@ class Straight:
         try:
             crossing.run(self._await, options.callback_grace)
         except Exception as error:  # noqa: BLE001 - the dispatch logs it
-            self._hand_over().could_not_cross(error)
+            self._hand_over_unstarted().could_not_cross(error)
         except BaseException:
             if self._dispatch is not None:
                 self._dispatch.log_kept()
             raise
+        if self._dispatch is None and self._place < len(self._calls):  # somebody has cancelled it before its first step
+            self._hand_over_unstarted()
 
     async def _await(self) -> None:
         """Call and await each callback with its rows, until something comes in between."""
@@ -165,6 +167,13 @@ class Straight:
             self._host.dispatch = self._dispatch
         return self._dispatch
 
+    def _hand_over_unstarted(self) -> Dispatch:
+        """Let a dispatch go on where perhaps nobody has begun to tell the row that is due."""
+        if self._dispatch is None:
+            due, _ = self._calls[self._place]
+            due.index = max(due.index, 0)
+        return self._hand_over()
+
     async def _outlive(self, awaitable: Awaitable[Any]) -> object:
         return await self._hand_over().outlive(awaitable)
 
@@ -185,8 +194,6 @@ class Straight:
     def report_untold(self) -> None:
         """See :meth:`Dispatch.report_untold`."""
         if self._dispatch is None and self._place < len(self._calls):
-            due, _ = self._calls[self._place]
-            due.index = max(due.index, 0)  # the first is due although nobody has begun to tell it
-            self._hand_over()
+            self._hand_over_unstarted()
         if self._dispatch is not None:
             self._dispatch.report_untold()

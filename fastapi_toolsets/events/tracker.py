@@ -444,9 +444,13 @@ class Tracker:
                 UncommittedChangesWarning,
             )
             return
+        hooks = [*self.journal.root.on_commit]
         # Closing, unlike a rollback, leaves what is loaded as it is.
         while (transaction := open_savepoint(session) or session.get_transaction()) is not None:
             transaction.close()
+        if self.dispatch is not None:
+            for function, arguments in hooks:  # what it has read is nothing that they would have to wait for
+                self.dispatch.add_hook(function, arguments)
 
 
 def _commits(session: Session) -> bool:

@@ -219,6 +219,33 @@ async def test_interrupts_propagate(
     assert recorder.take() == [updated(Order, 1, status=("new", "b"))]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("policy", ["log", "raise", "function"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_interrupts_in_a_group_propagate(
+    front: FrontEnd,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    policy: str,
+    error: type[BaseException],
+    asynchronous: bool,
+) -> None:
+    """C4: so do those that a task group in the callback has wrapped, alone or beside other errors, as the group."""
+    group = BaseExceptionGroup("", [ExpectedError(), BaseExceptionGroup("", [error()])])
+    handed: list[CallbackFailure] = []
+    session = front.new_session(on_callback_error=handed.append if policy == "function" else policy)
+    listen_and_raise(group, asynchronous=asynchronous)
+    listens_for(Order)(left_out)
+    await session.add(Order(id=1))
+    with pytest.raises(BaseExceptionGroup) as raised:
+        await session.commit()
+    assert (raised.value, handed) == (group, [])
+    (message,) = caplog.messages
+    assert message.endswith(f"not called: callback {__name__}.left_out for create of Order")
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
+
+
 def left_out(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
 
 

@@ -234,7 +234,7 @@ def leave_in_a_task() -> None:
     asyncio.get_running_loop().create_task(leave(), name="leaves")
 
 
-@pytest.mark.parametrize("end", [cancel_this_task, stop_this_loop, leave_in_a_task])
+@pytest.mark.parametrize("end", [stop_this_loop, leave_in_a_task])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_helper_thread_that_a_callback_has_ended(places: Places, end: Callable[[], None]) -> None:
     """C2, C4: the next commit has another one; no callback is lost for what an earlier one has done to its loop."""
@@ -257,6 +257,26 @@ def test_helper_thread_that_a_callback_has_ended(places: Places, end: Callable[[
     assert [*told] == [1, 2, 3]
     assert told[1] is not told[2]
     assert told[2] is told[3]
+
+
+def test_helper_thread_whose_task_a_callback_cancels(places: Places) -> None:
+    """C2, C4: that is the callback's own affair, and the thread goes on for the next callback and the next commit."""
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def cancel(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        cancel_this_task()
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def waits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await places.note(order, event_type, changes)
+
+    async def application() -> None:
+        places.commit()
+        places.commit()
+
+    asyncio.run(application())
+    seen = places.take()
+    assert seen == [seen[0]] * 4
 
 
 def test_inside_the_greenlet_bridge(places: Places) -> None:
