@@ -283,9 +283,10 @@ class _EndOfThread:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
+        self._thread = threading.get_ident()
 
     def __del__(self) -> None:
-        if not self._runner.get_loop().is_running():  # in a daemon thread, as the process ends
+        if threading.get_ident() == self._thread:  # as the process ends, a daemon thread may be running it
             self._runner.close()
 
 

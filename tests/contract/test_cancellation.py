@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -11,7 +14,9 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 from sqlalchemy.orm import sessionmaker
+from sqlalchemy.util import await_only
 
+from fastapi_toolsets.events import listener_scope, outliving
 from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listens_for
 
 from ..databases import Database, tables
@@ -22,6 +27,7 @@ from .transaction_models import ORDERS, Base, ExpectedError, Order
 SERVERS_TOO = ("sqlite", "postgresql", "mariadb")
 ENOUGH = 60.0  # seconds; a grace that no test uses up
 NONE = 0.0
+GOES_ON = "the commit stands and the other callbacks run"
 
 Canceller = Callable[["Committer"], Coroutine[Any, Any, None]]
 
@@ -299,6 +305,202 @@ async def test_cancellation_that_a_callback_makes_up_is_its_own_error(
     assert recorder.take() == [created(Order, 1), created(Order, 1)]
     names = ("waits_for_a_cancelled_task", "has_a_timeout")
     assert [name for name in names if name not in caplog.text] == []
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["returns", "waits"])
+@pytest.mark.parametrize("alone", [False, True], ids=["among others", "alone"])
+@scenario(Base.metadata, databases=LOCAL, callback_grace=ENOUGH)
+async def test_callback_that_cancels_its_own_task(
+    front: FrontEnd, caplog: pytest.LogCaptureFixture, *, waits: bool, alone: bool
+) -> None:
+    """C5 with C4: nobody has cancelled the committer; an error of that callback at most, and the others run whole."""
+    calls: list[str] = []
+
+    @listens_for(Order)
+    async def cancels(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        calls.append(f"cancels {order.id}")
+        asyncio.current_task().cancel()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+        if waits:
+            await asyncio.sleep(0)
+
+    if not alone:
+
+        @listens_for(Order)
+        async def asynchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            async with asyncio.timeout(ENOUGH):
+                await asyncio.sleep(0)
+            calls.append(f"asynchronous {order.id}")
+
+        @listens_for(Order)
+        def synchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            calls.append(f"synchronous {order.id}")
+
+    await front.add_all([Order(id=1), Order(id=2)])
+    await front.commit()
+    names = ["cancels"] if alone else ["cancels", "asynchronous", "synchronous"]
+    assert calls == [f"{name} {identity}" for identity in (1, 2) for name in names]
+    name = f"{__name__}.test_callback_that_cancels_its_own_task.<locals>.cancels"
+    assert caplog.messages == [f"callback {name} for create of Order raised; {GOES_ON}"] * (2 if waits else 0)
+    await front.add(Order(id=3))
+    await front.commit()
+    assert calls[-len(names) :] == [f"{name} 3" for name in names]
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)
+async def test_every_task_of_the_loop_is_cancelled(front: FrontEnd, caplog: pytest.LogCaptureFixture) -> None:
+    """C5: as ``asyncio.run()`` does at its end: the callback that waits is cut short, the others have their grace."""
+    committer = Committer(front, waits_for_ever=True)
+    committer.listen()
+    this = asyncio.current_task()
+    before = asyncio.all_tasks()
+    committing = asyncio.create_task(committer.commit())
+    await committer.waiting.wait()
+    for task in asyncio.all_tasks() - before - {this}:
+        task.cancel()
+    await asyncio.wait({committing})
+    assert (committing.cancelled(), committer.calls) == (True, ALL[1:])
+    assert caplog.messages == [
+        f"callback {__name__}.Committer.listen.<locals>.waits for create of Order raised; {GOES_ON}"
+    ]
+    assert await front.committed_rows(ORDERS) == [(1, "new")]
+
+
+async def wait_whatever_comes(begun: asyncio.Event, go_on: asyncio.Event) -> None:
+    """Wait as a callback does that takes a cancellation for an error like any other."""
+    begun.set()
+    while not go_on.is_set():
+        with contextlib.suppress(asyncio.CancelledError):
+            await go_on.wait()
+
+
+def stubborn_async(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., object]:
+    async def late(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await wait_whatever_comes(begun, go_on)
+
+    return late
+
+
+def stubborn_sync(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., object]:
+    def late(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        begun.set()
+        while not go_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await_only(go_on.wait())
+
+    return late
+
+
+def stubborn_awaitable(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., object]:
+    def late(order: Order, event_type: ModelEvent, changes: Changes | None) -> object:
+        return wait_whatever_comes(begun, go_on)
+
+    return late
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+@pytest.mark.parametrize(
+    ("stubborn", "after_another"),
+    [
+        (stubborn_async, False),
+        (stubborn_async, True),
+        (stubborn_awaitable, False),
+        (stubborn_awaitable, True),
+        (stubborn_sync, True),  # alone it runs in the committer's own task, which waits for it
+    ],
+)
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=NONE)
+async def test_callback_that_outlives_its_grace(
+    front: FrontEnd,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stubborn: Callable[[asyncio.Event, asyncio.Event], Callable[..., object]],
+    after_another: bool,
+    rows: int,
+) -> None:
+    """C4, C5: it is named once, and whenever it ends, the transaction that the caller has begun meanwhile stays."""
+    monkeypatch.setattr(outliving, "LAST_WORDS", 0.01)
+    go_on, begun = asyncio.Event(), asyncio.Event()
+
+    if after_another:
+
+        @listens_for(Order, ModelEvent.CREATE)
+        async def another(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
+    listens_for(Order, ModelEvent.CREATE)(stubborn(begun, go_on))
+
+    async def commit() -> None:
+        await front.add_all([Order(id=identity) for identity in range(rows)])
+        await front.commit()
+
+    before = asyncio.all_tasks()
+    committing = asyncio.create_task(commit())
+    await begun.wait()
+    committing.cancel()
+    await asyncio.wait({committing})
+    logged = [*caplog.messages]
+    await front.add(Order(id=10, status="the caller's"))
+    await front.flush()
+    go_on.set()
+    if left := asyncio.all_tasks() - before:
+        await asyncio.wait(left)
+    assert (committing.cancelled(), caplog.messages) == (True, logged)
+    with listener_scope(inherit=False):
+        await front.commit()
+    rows_found = [(identity, "new") for identity in range(rows)]
+    assert await front.committed_rows(ORDERS) == [*rows_found, (10, "the caller's")]
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=NONE)
+async def test_nothing_is_begun_when_the_grace_is_over(front: FrontEnd) -> None:
+    """C2, C5: a sync callback that catches its cancellation and waits again leaves no coroutine unawaited."""
+    waiting = asyncio.Event()
+    raised: list[str] = []
+
+    @listens_for(Order)
+    def waits_again(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        for _ in range(3):
+            waiting.set()
+            try:
+                await_only(asyncio.sleep(ENOUGH))
+            except asyncio.CancelledError:
+                raised.append("cancelled")
+
+    async def commit() -> None:
+        await front.add(Order(id=1))
+        await front.commit()
+
+    with warnings.catch_warnings(record=True, action="always", category=RuntimeWarning) as caught:
+        committing = asyncio.create_task(commit())
+        await waiting.wait()
+        committing.cancel()
+        await asyncio.wait({committing})
+        gc.collect()
+    assert (raised, [str(warning.message) for warning in caught]) == (["cancelled"] * 3, [])
+
+
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)
+async def test_awaitable_of_a_sync_callback_has_the_grace_too(
+    front: FrontEnd, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C5 with C1: what a sync function returned is waited for like an async callback, and what it raises is told."""
+    committer = Committer(front)
+
+    async def wait_and_fail() -> None:
+        committer.waiting.set()
+        await committer.go_on.wait()
+        committer.calls.append("returned")
+        raise ExpectedError
+
+    @listens_for(Order, ModelEvent.CREATE)
+    def returns(order: Order, event_type: ModelEvent, changes: Changes | None) -> object:
+        return wait_and_fail()
+
+    committer.listen()
+    await by_task_cancel(committer)
+    assert (committer.calls, committer.returned) == (["returned", *ALL], False)
+    name = f"{__name__}.test_awaitable_of_a_sync_callback_has_the_grace_too.<locals>.returns"
+    assert caplog.messages == [f"callback {name} for create of Order raised; {GOES_ON}"]
 
 
 @scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastapi_toolsets.errors import ListenerError
+from fastapi_toolsets.errors import CascadeLimitError, ListenerError
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -161,6 +161,62 @@ async def test_on_commit_refuses_what_cannot_be_called(front: FrontEnd) -> None:
     """C7: at once, where the mistake is."""
     with pytest.raises(ListenerError, match="cannot be called"):
         front.session.on_commit("not a function")
+
+
+@clause
+async def test_on_commit_after_a_read_inside_callbacks(front: FrontEnd) -> None:
+    """C7 with C6: what a callback has read began a transaction that has nothing to commit, and is no obstacle."""
+    calls.clear()
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def reads_first(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await front.execute(ORDERS)
+        front.session.on_commit(note, "after a read", order.id)
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def takes_back(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await front.execute(ORDERS)
+        front.session.on_commit(note, "rolled back")
+        await front.rollback()
+
+    await front.add_all([Order(id=1), Order(id=2)])
+    await front.commit()
+    assert calls == [("after a read", 1), ("after a read", 2)]
+    await front.commit()
+    assert len(calls) == 2
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_on_commit_callback_that_adds_itself_again(front: FrontEnd, caplog: pytest.LogCaptureFixture) -> None:
+    """C6, C7: such a chain ends at ``cascade_limit``, as one of commits does."""
+    calls.clear()
+    session = front.new_session(cascade_limit=3)
+
+    def again(number: int) -> None:
+        note(number)
+        session.session.on_commit(again, number + 1)
+
+    session.session.on_commit(again, 0)
+    with pytest.raises(CascadeLimitError, match="cascade_limit") as raised:
+        await session.commit()
+    assert calls == [(0,), (1,), (2,), (3,)]
+    assert caplog.messages == [str(raised.value)]
+    assert f"on_commit callback {__name__}.test_on_commit_callback_that_adds_itself_again" in str(raised.value)
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_on_commit_calls_methods_made_in_c(front: FrontEnd, recorder: EventRecorder) -> None:
+    """C7: methods of built-in types, bound or not; one that fails stops nobody."""
+    recorder.listen(Order)
+    found: dict[str, int] = {}
+    order: list[str] = []
+    front.session.on_commit(found.__setitem__, "bound", 1)
+    front.session.on_commit(dict.__setitem__, found, "unbound", 2)
+    front.session.on_commit(found.__delitem__, "missing")
+    front.session.on_commit(order.append, "last")
+    await front.add(Order(id=1))
+    await front.commit()
+    assert (found, order, recorder.take()) == ({"bound": 1, "unbound": 2}, ["last"], [created(Order, 1)])
 
 
 test_every_clause_on_servers = clause.on_servers()
