@@ -156,6 +156,26 @@ async def test_policy_to_call_a_function(
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_function_for_errors_that_returns_something(
+    front: FrontEnd, caplog: pytest.LogCaptureFixture, *, asynchronous: bool
+) -> None:
+    """C4: what it returns is waited for where that can be waited for, and of no interest otherwise."""
+    handed: list[BaseException] = []
+
+    def take(failure: CallbackFailure) -> int:
+        handed.append(failure.error)
+        return len(handed)
+
+    error = ExpectedError()
+    listen_and_raise(error, asynchronous=asynchronous)
+    session = front.new_session(on_callback_error=take)
+    await session.add(Order(id=1))
+    await session.commit()
+    assert (handed, caplog.messages) == ([error], [])
+
+
 ON_COMMIT_ERROR = ExpectedError("on commit")
 
 

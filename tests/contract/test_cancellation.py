@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
+import math
 import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -590,3 +592,27 @@ def test_worker_thread(database: Database, caplog: pytest.LogCaptureFixture, gra
     names = ["waits", "synchronous", "asynchronous"]
     logged = [name for name in names if f".{name} for create of Order" in caplog.text]
     assert (endpoint.calls, logged) == ((names, []) if grace else ([], names))
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+def test_worker_thread_has_one_grace(database: Database, backend: str) -> None:
+    """C5: async callbacks with sync ones between them share it, however often the thread goes back to the loop."""
+    engine = database.create_engine()
+    endpoint = Endpoint(sessionmaker(engine, class_=SyncEventSession, callback_grace=ENOUGH), goes_on=True)
+    ends: list[float] = []
+
+    async def note_the_end(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        ends.append(anyio.current_effective_deadline())
+
+    def returns(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
+    listens_for(Order)(note_the_end)
+    listens_for(Order)(returns)
+    listens_for(Order)(functools.partial(note_the_end))
+    with tables(database, Base.metadata):
+        anyio.run(endpoint.application, backend=backend)
+    engine.dispose()
+    assert (len(ends), len(set(ends)), math.isfinite(ends[0])) == (2, 1, True)

@@ -185,6 +185,29 @@ async def test_each_keyword_alone_and_both_together(front: FrontEnd) -> None:
     }
 
 
+@scenario(Base.metadata, databases=LOCAL)
+async def test_keywords_that_a_partial_has_bound(front: FrontEnd) -> None:
+    """N1: what it binds, in whichever layer, stays as it is; only what is still open is filled in."""
+    heard: list[tuple[object, object]] = []
+
+    def callback(
+        order: Order, event_type: ModelEvent, changes: Changes | None, *, session: object, event: object
+    ) -> None:
+        heard.append((session, event))
+
+    def positional(order: Order, event_type: ModelEvent, changes: Changes | None, session: object) -> None:
+        heard.append((session, None))
+
+    register: Any = listens_for(Order)
+    register(functools.partial(callback, session="http", event="mine"))
+    register(functools.partial(functools.partial(callback, session="inner"), event="outer"))
+    register(functools.partial(positional, session="http"))
+    register(functools.partial(callback, event="mine"))
+    await front.add(Order(id=1, status="new"))
+    await front.commit()
+    assert heard == [("http", "mine"), ("inner", "outer"), ("http", None), (front.session, "mine")]
+
+
 @scenario(Base.metadata)
 async def test_the_session_is_the_one_that_committed(front: FrontEnd) -> None:
     """N1: of the caller's kind; with two sessions each callback gets its own, also from inside ``run_sync``."""

@@ -96,6 +96,40 @@ def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
     return Turns(monkeypatch)
 
 
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"])
+async def test_first_steps_that_wait_for_the_same_future(front: FrontEnd, caplog: pytest.LogCaptureFixture) -> None:
+    """C1, C2: as the callbacks of commits side by side do with a client that the first of them connects."""
+    told: list[int] = []
+    connecting: list[asyncio.Task[None]] = []
+
+    @listens_for(Order)
+    async def send(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        if not connecting:
+            connecting.append(asyncio.create_task(asyncio.sleep(0.01)))
+        await connecting[0]
+        told.append(order.id)
+
+    sessions = [front.new_session() for _ in range(5)]
+
+    async def commit(number: int) -> None:
+        await sessions[number].add(Order(id=number))
+        await sessions[number].commit()
+
+    async def hook(number: int) -> None:
+        async def wait() -> None:
+            await connecting[0]
+            told.append(10 + number)
+
+        sessions[number].session.on_commit(wait)
+        await sessions[number].commit()
+
+    for number in range(5):  # a statement at a time, as SQLite wants it
+        await commit(number)
+    connecting[:] = [asyncio.create_task(asyncio.sleep(0.01))]
+    await asyncio.gather(*(hook(number) for number in range(5)))
+    assert (sorted(told), caplog.messages) == ([*range(5), *range(10, 15)], [])
+
+
 @in_a_new_thread
 @scenario(Base.metadata, databases=LOCAL, front_ends=["sync"])
 async def test_loop_of_a_thread_makes_no_turn(front: FrontEnd, recorder: EventRecorder, turns: Turns) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,6 +163,20 @@ def test_removing_what_does_not_listen() -> None:
         remove_listener(Base, callback)
 
 
+@pytest.mark.parametrize(
+    ("target", "given"),
+    [("Order", "'Order'"), (Order(id=1, status="secret"), "an object of type Order"), (int, "<class 'int'>")],
+    ids=["name", "row", "built-in"],
+)
+def test_removing_from_what_is_no_target(target: Any, given: str) -> None:  # noqa: ANN401 - what is not allowed
+    """N5: says what was given, no field values among it, and what to give."""
+    with pytest.raises(ListenerError) as raised:
+        remove_listener(target, hearing([], "a"))
+    assert str(raised.value) == (
+        f"remove_listener() was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
+    )
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_removing_methods_and_unhashable_callbacks(front: FrontEnd, recorder: EventRecorder) -> None:
     """N5, C1: bound methods are removed by equality; a callback need not be hashable to be called or muted."""
@@ -260,6 +275,54 @@ async def test_muted_when_committed_counts(front: FrontEnd) -> None:
     await front.flush()
     with muted():
         await front.commit()
+    assert heard == ["a create 1"]
+
+
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_muting_around_a_commit_inside_a_callback(front: FrontEnd, *, asynchronous: bool) -> None:
+    """N5, C6: what was muted where the callback committed counts, although that is told when the block has ended."""
+    heard: Heard = []
+    muting, other = hearing(heard, "muted"), hearing(heard, "other")
+
+    @listens_for(Order, ModelEvent.CREATE)
+    def commits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        if order.id < 10:
+            session = front.sync_session
+            with muted(muting):
+                session.add(Order(id=10, status="new"))
+                session.commit()
+            with muted():
+                session.add(Order(id=11, status="new"))
+                session.commit()
+            session.add(Order(id=12, status="new"))
+            session.commit()
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def commits_later(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        if order.id < 10:
+            with muted(muting):
+                await add(front, 10)
+            with muted():
+                await add(front, 11)
+            await add(front, 12)
+
+    remove_listener(Order, commits if asynchronous else commits_later)
+    listens_for(Order)(muting)
+    listens_for(Order)(other)
+    await add(front, 1)
+    assert heard == ["muted create 1", "other create 1", "other create 10", "muted create 12", "other create 12"]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_muted_block_that_ends_in_another_context(front: FrontEnd) -> None:
+    """N5: as that of a sync dependency with ``yield`` in FastAPI does, which is no error and mutes nobody for good."""
+    heard: Heard = []
+    listens_for(Order)(hearing(heard, "a"))
+    block = muted()
+    contextvars.copy_context().run(block.__enter__)
+    contextvars.copy_context().run(block.__exit__, None, None, None)
+    await add(front, 1)
     assert heard == ["a create 1"]
 
 

@@ -8,11 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy.orm import sessionmaker
 
+from fastapi_toolsets.events.kept_loop import KeptLoop
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
 
 from ..contract.event_models import LOCAL
 from ..contract.transaction_models import Base, Order
 from ..databases import Database, tables
+
+ENOUGH = 60.0  # seconds; a time that no test uses up
 
 
 @pytest.mark.parametrize("database", LOCAL, indirect=True)
@@ -38,6 +41,40 @@ def test_the_loop_is_not_made_the_threads_current_one(database: Database) -> Non
     engine.dispose()
     assert len(loops) == 2
     assert loops[0] is loops[1]
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+def test_a_commit_before_the_loop_has_taken_the_first_step(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C2: such as a signal handler's, or that of a finalizer: both commits tell what they have to."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession)
+    told: list[int] = []
+
+    @listens_for(Order)
+    async def note(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        told.append(order.id)
+
+    def commit(identity: int) -> None:
+        with factory.begin() as session:
+            session.add(Order(id=identity))
+
+    advance = KeptLoop.advance
+
+    def interrupted(loop: KeptLoop) -> None:
+        monkeypatch.undo()
+        commit(3)
+        advance(loop)
+
+    def script() -> None:
+        commit(1)
+        monkeypatch.setattr(KeptLoop, "advance", interrupted)
+        commit(2)
+        commit(4)
+
+    with tables(database, Base.metadata), ThreadPoolExecutor(1) as pool:
+        pool.submit(script).result(ENOUGH)
+    engine.dispose()
+    assert told == [1, 3, 2, 4]
 
 
 @pytest.mark.parametrize("database", LOCAL, indirect=True)
