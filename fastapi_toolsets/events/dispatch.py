@@ -341,7 +341,7 @@ class Dispatch(Queue):
     def _tidy(self, listener: Listener) -> None:
         """Leave the session as the next callback and the caller expect it."""
         try:
-            self._host.tidy(self._session, listener.name)
+            self._host.tidy(self._session, listener)
         except Exception as error:
             # A warning made an error, or a connection that is gone.
             logger.error(  # noqa: TRY400 - the error is at hand

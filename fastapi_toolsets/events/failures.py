@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from inspect import isawaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ..errors import CascadeLimitError
 from .types import Phase
@@ -79,7 +79,7 @@ def is_interrupt(error: BaseException) -> bool:
     """Whether this ends the program, as Ctrl-C and ``sys.exit()`` do; a task group wraps them with what else it has."""
     interrupts = (KeyboardInterrupt, SystemExit)
     if isinstance(error, BaseExceptionGroup):
-        return error.subgroup(interrupts) is not None
+        return cast("BaseExceptionGroup[BaseException]", error).subgroup(interrupts) is not None
     return isinstance(error, interrupts)
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from .journal import Frame
     from .records import Batch
+    from .registry import Listener
     from .types import Phase, SessionOptions
 
 
@@ -56,7 +57,7 @@ class Host(Protocol):
         """Return the session that committed, of the caller's kind."""
         ...
 
-    def tidy(self, session: Session, callback: str) -> None:
+    def tidy(self, session: Session, listener: Listener) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
         ...
 

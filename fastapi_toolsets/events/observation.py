@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -159,6 +160,16 @@ current: Observers | None = None
 """Who observes the dispatches that begin now; ``None``, which is quick to see, where nobody does."""
 
 _changing = threading.Lock()
+
+
+def _begin_again_after_fork() -> None:
+    """Renew the lock, which a thread may hold that only the parent has."""
+    global _changing  # noqa: PLW0603 - one for the process
+    _changing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again_after_fork)
 
 
 def add_observer(observer: DispatchObserver) -> None:

@@ -50,9 +50,10 @@ async def outlive_call(
         await _grant(loop.create_task(run()), grace)
         return
     host = asyncio.current_task(loop)
-    task: asyncio.Task[None] | None = None
-    with contextlib.suppress(asyncio.CancelledError):  # a callback has cancelled its task, which ended nevertheless
+    try:
         task = loop.create_task(run()) if loop.get_task_factory() else begin(run(), loop, host)
+    except asyncio.CancelledError:  # a callback has cancelled its task, which ended nevertheless
+        task = None
     if task is None:
         if host is not None and host.cancelling():  # somebody has asked for it meanwhile: as if we had waited
             await asyncio.sleep(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import contextlib
 import inspect
+import os
 import threading
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
@@ -200,6 +201,10 @@ class Registry:
         with self._lock:
             return tuple((target, listener) for target, listeners in self._listeners.items() for listener in listeners)
 
+    def begin_again_after_fork(self) -> None:
+        """Renew the lock, which a thread may hold that only the parent has."""
+        self._lock = threading.RLock()
+
     def _changed(self) -> None:
         with self._lock:
             self.phases = frozenset(filter(self._has_listener_in, Phase))
@@ -236,6 +241,8 @@ def _merge(found: list[Listener], places: dict[object, int], listener: Listener)
 
 
 registry: Registry = Registry()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=registry.begin_again_after_fork)
 
 
 class ListenerDecorator(Generic[ModelT]):

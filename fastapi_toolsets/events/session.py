@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import TYPE_CHECKING, Any, cast
 
@@ -230,6 +231,16 @@ def _is_number(value: object, kind: type) -> bool:
 _SUBTRANSACTION, _BEFORE_COMMIT = SessionTransactionOrigin.SUBTRANSACTION, Phase.BEFORE_COMMIT
 _installing = threading.Lock()
 _installed = False
+
+
+def _begin_again_after_fork() -> None:
+    """Renew the lock, which a thread may hold that only the parent has."""
+    global _installing  # noqa: PLW0603 - one for the process
+    _installing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_again_after_fork)
 
 
 def install() -> None:

@@ -22,7 +22,7 @@ from .straight import Straight, straight_calls
 from .transaction import Transaction, open_savepoint
 from .types import Phase
 from .voting import Voting
-from .warn import warn
+from .warn import warn, warn_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session, SessionTransaction
 
     from .host import Telling
+    from .registry import Listener
     from .types import SessionOptions
 
 # Looking a member up in its enumeration takes longer than asking for it.
@@ -432,14 +433,15 @@ class Tracker:
         """Return the session that the user has."""
         return caller_of(session)
 
-    def tidy(self, session: Session, callback: str) -> None:
+    def tidy(self, session: Session, listener: Listener) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
         if self._found_open is not None and session.get_transaction() is self._found_open:
             return  # which is the caller's
         if self.now.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
-            warn(
-                f"{callback} returned with changes in its session that it did not commit: they were rolled back. "
+            warn_of(
+                listener.callback,
+                f"{listener.name} returned with changes in its session that it did not commit: they were rolled back. "
                 "Commit them in the callback, or make them in the transaction that the callback follows",
                 UncommittedChangesWarning,
             )

@@ -211,7 +211,7 @@ async def test_on_commit_calls_methods_made_in_c(front: FrontEnd, recorder: Even
     found: dict[str, int] = {}
     order: list[str] = []
     front.session.on_commit(found.__setitem__, "bound", 1)
-    front.session.on_commit(dict.__setitem__, found, "unbound", 2)
+    front.session.on_commit(dict[str, int].__setitem__, found, "unbound", 2)
     front.session.on_commit(found.__delitem__, "missing")
     front.session.on_commit(order.append, "last")
     await front.add(Order(id=1))

@@ -19,6 +19,50 @@ ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60
 
 
+WHILE_LOCKS_ARE_HELD = """
+import os, signal, threading
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from fastapi_toolsets.events import add_observer, observation, registry, session
+from fastapi_toolsets.models import SyncEventSession, listens_for
+from tests.faults.models import Base, Order
+
+held, may_end = threading.Event(), threading.Event()
+
+def hold():
+    with registry.registry._lock, observation._changing, session._installing:
+        held.set()
+        may_end.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    listens_for(Order)(lambda order, event_type, changes: print(event_type, flush=True))
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with sessionmaker(engine, class_=SyncEventSession).begin() as session:
+        session.add(Order(id=1, status="new"))
+    add_observer(object())
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+may_end.set()
+thread.join()
+print(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_fork_while_a_thread_registers() -> None:
+    """N5: the child, which has no such thread, can register and commit nevertheless."""
+    program = subprocess.run(
+        [sys.executable, "-c", WHILE_LOCKS_ARE_HELD], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert program.stdout.splitlines() == ["create", "0"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.parametrize("way", WAYS)
 def test_forks(test_run_databases: TestRunDatabases, tmp_path: Path, way: str) -> None:
