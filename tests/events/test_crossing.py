@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -41,6 +43,60 @@ def test_the_loop_is_not_made_the_threads_current_one(database: Database) -> Non
     engine.dispose()
     assert len(loops) == 2
     assert loops[0] is loops[1]
+
+
+WITHOUT_TRIO = """
+import sys
+sys.modules["trio"] = None  # how Python marks what is not there
+from sqlalchemy.orm import sessionmaker
+from fastapi_toolsets.errors import SessionOptionError
+from fastapi_toolsets.models import SyncEventSession, set_callback_backend
+for choose in (lambda: set_callback_backend("trio"), sessionmaker(class_=SyncEventSession, callback_backend="trio")):
+    try:
+        choose()
+    except SessionOptionError as error:
+        print(error)
+"""
+
+
+def test_a_backend_that_is_not_installed() -> None:
+    """C2: is refused where it is chosen, for the process or for a session."""
+    refused = "the callback backend was given as 'trio', which is not installed: install trio, or give it 'asyncio'"
+    program = subprocess.run([sys.executable, "-c", WITHOUT_TRIO], capture_output=True, text=True, check=True)
+    assert program.stdout.splitlines() == [refused, refused]
+
+
+DAEMON = """
+import asyncio, threading
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import StaticPool
+from fastapi_toolsets.models import SyncEventSession, listens_for
+from tests.contract.transaction_models import Base, Order
+
+waits = threading.Event()
+
+@listens_for(Order)
+async def wait_for_ever(order, event_type, changes):
+    waits.set()
+    await asyncio.Event().wait()
+
+def commit():
+    with sessionmaker(engine, class_=SyncEventSession).begin() as session:
+        session.add(Order(id=1))
+
+engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+Base.metadata.create_all(engine)
+threading.Thread(target=commit, daemon=True).start()
+waits.wait()
+print("ends")
+"""
+
+
+def test_a_daemon_thread_whose_loop_runs_as_the_process_ends() -> None:
+    """C2: nobody else closes its loop, and nothing is said."""
+    program = subprocess.run([sys.executable, "-c", DAEMON], capture_output=True, text=True, check=False, timeout=60)
+    assert (program.stdout, program.stderr, program.returncode) == ("ends\n", "", 0)
 
 
 @pytest.mark.parametrize("database", LOCAL, indirect=True)
