@@ -391,6 +391,8 @@ class Dispatch(Queue):
 
     async def _caught_on_loop(self, listener: Listener, error: BaseException) -> bool:
         """Take what an async callback raised; return whether it ends everything."""
+        if self._listener is not listener:
+            return True  # it has outlived its grace, and was named when that was over
         if is_interrupt(error):  # out of here it would end the loop; the committer gets it
             self._stop = error
             self._report_rest("interrupted")

@@ -368,11 +368,24 @@ async def test_every_task_of_the_loop_is_cancelled(front: FrontEnd, caplog: pyte
 
 
 async def wait_whatever_comes(begun: asyncio.Event, go_on: asyncio.Event) -> None:
-    """Wait as a callback does that takes a cancellation for an error like any other."""
+    """Wait as a callback does that takes a cancellation for an error like any other, and raises it in the end."""
     begun.set()
+    cancellation: asyncio.CancelledError | None = None
     while not go_on.is_set():
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             await go_on.wait()
+        except asyncio.CancelledError as error:
+            cancellation = error
+    if cancellation is not None:
+        raise cancellation
+
+
+def stubborn_to_the_end(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., object]:
+    async def late(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await wait_whatever_comes(begun, go_on)
+
+    return late
 
 
 def stubborn_async(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[..., object]:
@@ -405,6 +418,8 @@ def stubborn_awaitable(begun: asyncio.Event, go_on: asyncio.Event) -> Callable[.
     [
         (stubborn_async, False),
         (stubborn_async, True),
+        (stubborn_to_the_end, False),
+        (stubborn_to_the_end, True),
         (stubborn_awaitable, False),
         (stubborn_awaitable, True),
         (stubborn_sync, True),  # alone it runs in the committer's own task, which waits for it
