@@ -367,6 +367,38 @@ async def test_every_task_of_the_loop_is_cancelled(front: FrontEnd, caplog: pyte
     assert await front.committed_rows(ORDERS) == [(1, "new")]
 
 
+@pytest.mark.parametrize("alone", [True, False], ids=["alone", "among others"])
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)
+async def test_task_is_cancelled_before_its_first_step(
+    front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture, *, alone: bool
+) -> None:
+    """C5: as a task factory of the application's allows; the committer is not, so another task begins anew."""
+    loop = asyncio.get_running_loop()
+    cancelled: list[asyncio.Task[Any]] = []
+
+    def make(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:  # noqa: ANN401 - theirs
+        task: asyncio.Task[Any] = asyncio.Task(coroutine, loop=loop, **options)
+        if not cancelled:
+            cancelled.append(task)
+            task.cancel()
+        return task
+
+    @listens_for(Order)
+    async def record(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        recorder.record(order, event_type, changes)
+
+    if not alone:
+        recorder.listen(Order)
+    await front.add(Order(id=1))
+    loop.set_task_factory(make)
+    try:
+        await front.commit()
+    finally:
+        loop.set_task_factory(None)
+    assert (len(cancelled), recorder.take()) == (1, [created(Order, 1)] * (1 if alone else 2))
+    assert caplog.messages == []
+
+
 async def wait_whatever_comes(begun: asyncio.Event, go_on: asyncio.Event) -> None:
     """Wait as a callback does that takes a cancellation for an error like any other, and raises it in the end."""
     begun.set()
