@@ -11,6 +11,7 @@ from sqlalchemy.ext.mutable import Mutable, MutableDict
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    Session,
     column_property,
     mapped_column,
     query_expression,
@@ -32,7 +33,7 @@ class Bytes(Mutable, bytearray):
 
     @classmethod
     def coerce(cls, key: str, value: object) -> Any:  # noqa: ANN401 - the base says so
-        return value if value is None or isinstance(value, cls) else cls(value)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType] - bytes
+        return value if value is None or isinstance(value, cls) else cls(value)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType] - bytes
 
     def append(self, byte: Any, /) -> None:  # noqa: ANN401 - whatever has an index
         super().append(byte)
@@ -170,7 +171,11 @@ async def test_expression_that_is_flushed_by_reading_another_attribute(
 
     await front.expire(stamped)
     stamped.counted = func.abs(-7)
-    await front.run_sync(lambda _: stamped.name)
+
+    def read(_session: object) -> None:
+        assert stamped.name == "old"
+
+    await front.run_sync(read)
     await front.commit()
     told = [updated(Stamped, 1, counted=(1, 7), made=("old", "new"), version=(1, 2))]
     assert (recorder.take(), shown) == (told, [7])
@@ -251,7 +256,11 @@ async def test_watched_relationship_that_another_class_names(front: FrontEnd, re
         shelf: Mapped[Shelf | None] = relationship(backref="books")
 
     recorder.listen(Shelf)
-    await front.run_sync(lambda session: Models.metadata.create_all(session.connection()))
+
+    def create_tables(session: Session) -> None:
+        Models.metadata.create_all(session.connection())
+
+    await front.run_sync(create_tables)
     shelf, book = Shelf(id=1), Book(id=1)
     await front.add_all([shelf, book])
     await front.commit()
@@ -284,4 +293,6 @@ def test_fields_that_nobody_can_watch(watched: str) -> None:
 
     with pytest.raises(WatchedFieldsError, match=f"Lonely.__watched_fields__ names '{watched}'"):
         Models.registry.configure()
+    assert Lonely.__name__ == "Lonely"
+    assert Book.__name__ == "Book"
     Models.registry.dispose()

@@ -7,6 +7,7 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from sqlalchemy import Column, Engine, Integer, MetaData, Table, event, insert
@@ -156,12 +157,14 @@ async def test_savepoints_are_let_go_of_with_their_transaction(
 ) -> None:
     """T9: however that ended, and whether anything else is flushed later or not."""
     recorder.listen(Order)
-    references: list[weakref.ref[object]] = []
+    references: list[weakref.ref[Any]] = []
     async with front.begin_nested():
         await front.add(Order(id=1))
         await front.flush()
         session = front.sync_session
-        references += [weakref.ref(part) for part in (session.get_nested_transaction(), session.get_transaction())]
+        parts: list[Any] = [session.get_nested_transaction(), session.get_transaction()]
+        references += map(weakref.ref, parts)
+        parts.clear()
     await end(front, front)
     gc.collect()
     assert [reference() for reference in references] == [None, None]
@@ -207,7 +210,7 @@ def alive(references: Sequence[weakref.ref[object]]) -> list[bool]:
 async def test_tables_are_let_go(front: FrontEnd, recorder: EventRecorder) -> None:
     """T9: a temporary table that a statement has written is free as soon as nobody else has it."""
     recorder.listen(Order)
-    references: list[weakref.ref[object]] = []
+    references: list[weakref.ref[Any]] = []
     session = SyncEventSession(front.sync_engine.execution_options(compiled_cache=None))
     for number in range(10):
         table = Table(f"temporary_{number}", MetaData(), Column("id", Integer), prefixes=["TEMPORARY"])
@@ -250,7 +253,7 @@ async def test_classes_are_let_go(front: FrontEnd, recorder: EventRecorder, sess
 @scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
 async def test_callbacks_that_were_removed_are_let_go(front: FrontEnd) -> None:
     """T8, T9: also where a plain session has passed them by, which a warning says once."""
-    references: list[weakref.ref[object]] = []
+    references: list[weakref.ref[Any]] = []
     for number in range(10):
         with listener_scope():
 
