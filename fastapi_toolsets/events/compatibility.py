@@ -349,6 +349,17 @@ def has_mutable_values(mapper: Mapper[Any]) -> bool:
     return any(listener.__module__ == "sqlalchemy.ext.mutable" for listener in mapper.class_manager.dispatch.refresh)
 
 
+def announce_load(state: InstanceState[Any]) -> None:
+    """Tell the same listeners that an object was loaded, and call the class's ``@reconstructor``.
+
+    ``InstanceState.manager.dispatch.load``: without it a copy that callbacks are shown would lack what the class sets
+    on each of its objects.
+    """
+    for listener in state.manager.dispatch.load:
+        if listener.__module__ in _ADOPT_VALUES or listener.__module__ == "sqlalchemy.orm.mapper":
+            listener(state, None)
+
+
 def announce_refresh(state: InstanceState[Any], names: Iterable[str]) -> None:
     """Tell SQLAlchemy's own ``refresh`` listeners that attributes were loaded, so that mutable types adopt the values.
 
@@ -378,6 +389,11 @@ def usable_in_begin_block(session: Session) -> Generator[None]:
 
 begin_block: Callable[[Session], object] = attrgetter("_trans_context_manager")
 """Returns the ``begin()`` block that session work is refused for, if any; see :func:`usable_in_begin_block`."""
+
+
+def leave_begin_block(session: Session) -> None:
+    """Let a session go on of whose ``begin()`` block nobody has found the end; see :func:`usable_in_begin_block`."""
+    session._trans_context_manager = None  # noqa: SLF001
 
 
 def roll_back_in_commit(root: SessionTransaction) -> None:

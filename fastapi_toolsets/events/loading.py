@@ -6,7 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ARRAY, Integer, Uuid, and_, bindparam, case, cast, func, select, tuple_, update
+from sqlalchemy import ARRAY, Integer, Uuid, and_, bindparam, case, cast, func, or_, select, tuple_, update
 from sqlalchemy.orm import make_transient_to_detached
 
 from . import compatibility
@@ -91,7 +91,7 @@ def detached_copy(plan: Plan, row: Mapping[str, object]) -> object:
     instance = plan.mapper.class_manager.new_instance()
     compatibility.set_loaded(state_of(instance), instance, row)
     make_transient_to_detached(instance)
-    compatibility.announce_refresh(state_of(instance), row.keys())
+    compatibility.announce_load(state_of(instance))
     return instance
 
 
@@ -122,6 +122,12 @@ def read_values(
     connection = writing_connection(session, mapper)
     width = len(mapper.primary_key)
     takes_array = connection.dialect.name == "postgresql" and _fits_array(mapper)
+    if width > 1:
+        identities = [*identities]
+        partial = [identity for identity in identities if None in identity]
+        if partial:  # SQLAlchemy takes such keys, of an outer join's rows, where not all of it is NULL
+            yield from _read_partial(connection, mapper, partial, names)
+            identities = [identity for identity in identities if None not in identity]
     for chunk in chunks(identities):
         statement = _select_by_identity(mapper, names, by_array=takes_array and len(chunk) >= _ROWS_FOR_ARRAY)
         asked = set(chunk)
@@ -141,6 +147,22 @@ def read_values(
             for identity, other in stored.items():
                 if other in strange:
                     yield identity, strange[other]
+
+
+def _read_partial(
+    connection: Connection, mapper: Mapper[Any], identities: Iterable[tuple[Any, ...]], names: tuple[str, ...]
+) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """Do it for primary keys of which a part is NULL, which equals nothing."""
+    primary_key = mapper.primary_key
+    columns = (mapper.column_attrs[name].columns[0] for name in names)
+    statement = select(*primary_key, *columns).select_from(mapper.persist_selectable)
+    for chunk in chunks(identities):
+        wanted = [
+            and_(*(column.is_not_distinct_from(value) for column, value in zip(primary_key, identity, strict=True)))
+            for identity in chunk
+        ]
+        for row in connection.execute(statement.where(or_(*wanted))):
+            yield tuple(row[: len(primary_key)]), tuple(row[len(primary_key) :])
 
 
 def stored_identities(

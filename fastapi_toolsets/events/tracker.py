@@ -437,6 +437,7 @@ class Tracker:
         """End the transaction that a callback left behind, and warn if that discards changes."""
         if self._found_open is not None and session.get_transaction() is self._found_open:
             return  # which is the caller's
+        compatibility.leave_begin_block(session)  # which the callback has begun: the caller's is put aside meanwhile
         if self.now.wrote or session.new or session.dirty or session.deleted:
             session.rollback()
             warn_of(

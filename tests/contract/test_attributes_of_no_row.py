@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, ForeignKey, LargeBinary, String, bindparam, func, select, text
+from sqlalchemy import (
+    JSON,
+    Column,
+    ForeignKey,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    bindparam,
+    func,
+    outerjoin,
+    select,
+    text,
+)
 from sqlalchemy.ext.declarative import ConcreteBase
 from sqlalchemy.ext.mutable import Mutable, MutableDict
 from sqlalchemy.orm import (
@@ -15,12 +28,13 @@ from sqlalchemy.orm import (
     column_property,
     mapped_column,
     query_expression,
+    reconstructor,
     relationship,
     with_expression,
 )
 
 from fastapi_toolsets.errors import WatchedFieldsError
-from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -198,6 +212,96 @@ async def test_identity_of_a_deleted_row_whose_key_was_changed(front: FrontEnd) 
     await front.delete(stamped)
     await front.commit()
     assert told == [((1,), 1)]
+
+
+class Reader(Base):
+    """Sets more than columns on each of its objects."""
+
+    __tablename__ = "no_row_readers"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    name: Mapped[str | None]
+
+    def __init__(self, **values: object) -> None:
+        super().__init__(**values)
+        self.notes: list[str] = []
+
+    @reconstructor
+    def begin_notes(self) -> None:
+        """Do what the constructor does for an object that is loaded."""
+        self.notes = []
+
+
+@scenario(Base.metadata)
+async def test_copies_are_made_as_loaded_objects_are(front: FrontEnd) -> None:
+    """E11, P2: a class that sets more on its objects than columns finds it on those that callbacks are shown, too."""
+    shown: list[object] = []
+
+    @listens_for(Reader, phase=Phase.AFTER_ROLLBACK)
+    @listens_for(Reader, ModelEvent.UPDATE)
+    def show(reader: Reader, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, reader.name, reader.notes))
+
+    await front.add(Reader(id=1, name="rolled back"))
+    await front.flush()
+    await front.rollback()
+    reader = Reader(id=1, name="old")
+    await front.add(reader)
+    await front.commit()
+    reader.name = "new"
+    await front.flush()
+    await front.expunge(reader)
+    reader.name = "never written"
+    await front.commit()
+    assert shown == [("create", "rolled back", []), ("update", "new", [])]
+
+
+USERS = Table(
+    "no_row_users",
+    Base.metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", String(20)),
+)
+ADDRESSES = Table(
+    "no_row_addresses",
+    Base.metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("user_id", ForeignKey("no_row_users.id")),
+    Column("mail", String(20)),
+)
+
+
+class UserWithAddress(Base):
+    """Rows of an outer join, of which a part of the key is NULL where there is no address."""
+
+    __table__ = outerjoin(USERS, ADDRESSES)
+    id: Mapped[int] = column_property(USERS.c.id, ADDRESSES.c.user_id)
+    address_id: Mapped[int | None] = column_property(ADDRESSES.c.id)
+    name: Mapped[str] = column_property(USERS.c.name)
+    mail: Mapped[str | None] = column_property(ADDRESSES.c.mail)
+
+
+@scenario(Base.metadata)
+async def test_rows_of_which_a_part_of_the_key_is_null(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3: they are found again where something has to be read, also after statements past the unit of work."""
+    await front.execute(USERS.insert(), [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}])
+    await front.execute(ADDRESSES.insert(), [{"id": 7, "user_id": 2, "mail": "m"}])
+    await front.commit()
+    recorder.listen(UserWithAddress)
+    found = list(await front.scalars(select(UserWithAddress).order_by(USERS.c.id)))
+    await front.expire_all()
+    for user in found:
+        user.name = "new"
+    await front.commit()
+    await front.execute(text("UPDATE no_row_users SET name = name"))  # past the unit of work
+    for user in found:
+        user.name = "newer"
+    await front.commit()
+    assert recorder.take() == [
+        updated(UserWithAddress, (1, None), name=("a", "new")),
+        updated(UserWithAddress, (2, 7), name=("b", "new")),
+        updated(UserWithAddress, (1, None), name=("new", "newer")),
+        updated(UserWithAddress, (2, 7), name=("new", "newer")),
+    ]
 
 
 class ConcreteModels(DeclarativeBase): ...

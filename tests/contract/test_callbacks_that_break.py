@@ -65,6 +65,10 @@ async def begin_and_leave(front: SessionAdapter, order: Order) -> None:
     await front.begin()
 
 
+async def begin_block_left_open(front: SessionAdapter, order: Order) -> None:
+    await front.begin().__aenter__()
+
+
 async def begin_block_that_raises(front: SessionAdapter, order: Order) -> None:
     async with front.begin():
         order.status = "dropped"
@@ -128,6 +132,7 @@ BREAKERS: tuple[Breaker, ...] = (
     reset,
     rollback,
     begin_and_leave,
+    begin_block_left_open,
     begin_block_that_raises,
     savepoints_left_open,
     statement_error_in_savepoint,
