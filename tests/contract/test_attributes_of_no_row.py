@@ -265,7 +265,7 @@ ADDRESSES = Table(
     "no_row_addresses",
     Base.metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("user_id", ForeignKey("no_row_users.id")),
+    Column("user_id", Integer, ForeignKey("no_row_users.id")),
     Column("mail", String(20)),
 )
 
