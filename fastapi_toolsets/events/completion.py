@@ -65,7 +65,7 @@ def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[
     everything = journal.past_flush or journal.unsure
     records: Iterable[Record] = frame.rows.values()
     if journal.bulk:
-        complete_rows(session, frame)
+        complete_rows(session, frame, forgets=frame is journal.root)
         records = [record for record in records if not isinstance(record, RowRecord)]
     unshown = [
         record

@@ -121,14 +121,14 @@ class RowRecord(Record):
                 yield key, None if old is NO_VALUE else old, values[key]
 
 
-def complete_rows(session: Session, frame: Frame) -> None:
+def complete_rows(session: Session, frame: Frame, *, forgets: bool) -> None:
     """Read what callbacks will be told of the rows that bulk statements wrote, 500 rows a SELECT.
-
-    A row that is there no more (a cascade or a trigger of the database took it) is forgotten.
 
     Args:
         session: The session, still in its transaction, with nothing left to flush.
         frame: What the transaction did.
+        forgets: Whether to forget a row that is there no more: a cascade or a trigger of the database took it. Not in
+            a frame that others follow, which may know who took it.
     """
     rows = frame.rows
     by_plan: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
@@ -141,8 +141,9 @@ def complete_rows(session: Session, frame: Frame) -> None:
             record.resolve(row)
             if record.changes or record.kind is Kind.CREATED:
                 _attach(session, record)
-        for record in records.values():
-            del rows[record.key]
+        if forgets:
+            for record in records.values():
+                del rows[record.key]
 
 
 def keep_new_rows(session: Session, records: list[RowRecord]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import with_loader_criteria
 
 from fastapi_toolsets.errors import BulkWriteError
-from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import (
@@ -180,3 +182,19 @@ async def test_the_event_has_the_values_before(front: FrontEnd, recorder: EventR
         (ModelEvent.DELETE, (1,), 0, ("new", 1), None),
         (ModelEvent.UPDATE, (2,), 1, ("new", 2), ("new", 9)),
     ]
+
+
+@scenario(Base.metadata)
+async def test_rows_that_a_vote_deletes(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E1, P1, B2: created by one statement and deleted by the vote on them, they are nothing to tell."""
+
+    @listens_for(Parcel, ModelEvent.CREATE, phase=Phase.BEFORE_COMMIT)
+    async def refuse(parcel: Parcel, event_type: ModelEvent, changes: None, *, session: object) -> None:
+        if parcel.weight > 2:
+            await front.adapt(cast("Any", session)).execute(delete(Parcel).where(Parcel.id == parcel.id))
+
+    recorder.listen(Parcel)
+    await front.execute(insert(Parcel), [{"id": key, "code": f"p{key}", "weight": key} for key in (1, 2, 3)])
+    await front.commit()
+    assert recorder.take() == [created(Parcel, 1), created(Parcel, 2)]
+    assert await front.committed_rows(select(Parcel.id).order_by(Parcel.id)) == [(1,), (2,)]
