@@ -252,7 +252,9 @@ def install() -> None:
         _installed = True
         for method in (flush, commit, rollback, close, reset, invalidate, connection):
             setattr(SyncEventSession, method.__name__, method)
-        event.listen(SyncEventSession, "do_orm_execute", _do_orm_execute)  # to each statement it would cost too much
+        event.listen(SyncEventSession, "do_orm_execute", _do_orm_execute)
+        event.listen(SyncEventSession, "after_transaction_create", _after_transaction_create)
+        event.listen(SyncEventSession, "after_transaction_end", _after_transaction_end)
         outcome.install()
 
 
@@ -370,8 +372,6 @@ def _after_rollback(session: SyncEventSession) -> None:
 
 
 def _after_transaction_create(session: SyncEventSession, transaction: SessionTransaction) -> None:
-    if not _installed:
-        return
     tracker = session._tracker
     if tracker.dispatch is not None:
         tracker.before_use()
@@ -387,7 +387,7 @@ def _after_transaction_create(session: SyncEventSession, transaction: SessionTra
 
 
 def _after_transaction_end(session: SyncEventSession, transaction: SessionTransaction) -> None:
-    if _installed and transaction.origin is not _SUBTRANSACTION:  # not the one that a flush is
+    if transaction.origin is not _SUBTRANSACTION:  # not the one that a flush is
         session._tracker.after_transaction_end(session, transaction)
 
 
@@ -399,13 +399,12 @@ def _settle(session: Session, interruption: BaseException) -> None:
 compatibility.ClosingTransaction.settle = _settle
 
 
-# SQLAlchemy goes through the listeners of a class as they are, and fails where one is added meanwhile, in one of
-# them or in another thread. So these are there from the beginning.
+# SQLAlchemy goes through the listeners of a class as they are, and fails where one is added meanwhile, in one of them or
+# in another thread. So those of the events in which others have most to do are there from the beginning; all of them
+# would cost a session without events 2 % of a commit.
 event.listen(Session, "after_flush", _after_flush)
 event.listen(SyncEventSession, "before_commit", _before_commit)
 # What is committed has to be known before another listener raises.
 event.listen(SyncEventSession, "after_commit", _after_commit, insert=True)
 event.listen(SyncEventSession, "after_rollback", _after_rollback)
-event.listen(SyncEventSession, "after_transaction_create", _after_transaction_create)
-event.listen(SyncEventSession, "after_transaction_end", _after_transaction_end)
 registry.subscribe(install)

@@ -162,7 +162,6 @@ assert told[-1:] == [2], told
     [
         ("before_commit", "event"),
         ("after_commit", "event"),
-        ("after_transaction_end", "event"),
         ("after_flush", "event"),
         ("after_flush", "plain"),
     ],
