@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import event, inspect
@@ -99,6 +101,10 @@ class SyncEventSession(Session):
         if bind is not None:  # by name: the constructor of a class that this one is mixed into may begin otherwise
             options["bind"] = bind
         super().__init__(**options)
+        if not _installed and any(_listened_to(self.dispatch)):
+            # SQLAlchemy goes through the listeners of a class as they are, and fails where one is added meanwhile, by
+            # one of them, which may be the first to call ``on_commit``, or by another thread.
+            install()
 
     def expire(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
         """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
@@ -224,9 +230,9 @@ def _is_number(value: object, kind: type) -> bool:
     return isinstance(value, (int, kind)) and not isinstance(value, bool)
 
 
-# What is below begins to work with the first model listener of the process: until then an event session costs what a
-# plain session costs. It is on our own class, so that other sessions never pay, except for the one look per flush that
-# notices a model whose listeners a plain session passes by.
+# What is below is installed with the first model listener of the process: until then an event session costs exactly
+# what a plain session costs. It is on our own class, so that other sessions never pay, except for the one look per
+# flush that notices a model whose listeners a plain session passes by.
 
 _SUBTRANSACTION, _BEFORE_COMMIT = SessionTransactionOrigin.SUBTRANSACTION, Phase.BEFORE_COMMIT
 _installing = threading.Lock()
@@ -252,9 +258,11 @@ def install() -> None:
         _installed = True
         for method in (flush, commit, rollback, close, reset, invalidate, connection):
             setattr(SyncEventSession, method.__name__, method)
-        event.listen(SyncEventSession, "do_orm_execute", _do_orm_execute)
-        event.listen(SyncEventSession, "after_transaction_create", _after_transaction_create)
-        event.listen(SyncEventSession, "after_transaction_end", _after_transaction_end)
+        for name in _HOOKS:
+            # What is committed has to be known before another listener of ``after_commit`` raises.
+            first = name == "after_commit"
+            event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"), insert=first)
+        event.listen(Session, "after_flush", _after_flush)
         outcome.install()
 
 
@@ -340,9 +348,18 @@ def _settled(session: SyncEventSession) -> Generator[None]:
         raise
 
 
+_HOOKS = (
+    "do_orm_execute",
+    "before_commit",
+    "after_commit",
+    "after_rollback",
+    "after_transaction_create",
+    "after_transaction_end",
+)
+_listened_to = attrgetter(*_HOOKS, "after_flush")
+
+
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
-    if not _installed:
-        return
     if isinstance(session, SyncEventSession):
         session._tracker.capture.after_flush(session, flush_context)
     else:
@@ -367,8 +384,7 @@ def _after_commit(session: SyncEventSession) -> None:
 
 
 def _after_rollback(session: SyncEventSession) -> None:
-    if _installed:
-        session._tracker.after_rollback(session)
+    session._tracker.after_rollback(session)
 
 
 def _after_transaction_create(session: SyncEventSession, transaction: SessionTransaction) -> None:
@@ -399,12 +415,4 @@ def _settle(session: Session, interruption: BaseException) -> None:
 compatibility.ClosingTransaction.settle = _settle
 
 
-# SQLAlchemy goes through the listeners of a class as they are, and fails where one is added meanwhile, in one of them or
-# in another thread. So those of the events in which others have most to do are there from the beginning; all of them
-# would cost a session without events 2 % of a commit.
-event.listen(Session, "after_flush", _after_flush)
-event.listen(SyncEventSession, "before_commit", _before_commit)
-# What is committed has to be known before another listener raises.
-event.listen(SyncEventSession, "after_commit", _after_commit, insert=True)
-event.listen(SyncEventSession, "after_rollback", _after_rollback)
 registry.subscribe(install)

@@ -128,7 +128,7 @@ def test_what_on_commit_cannot_call() -> None:
 
 FIRST_LISTENER = """
 import sys
-from sqlalchemy import create_engine, event
+from sqlalchemy import create_engine, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from fastapi_toolsets.models import SyncEventSession, listens_for
 
@@ -148,6 +148,7 @@ Base.metadata.create_all(engine)
 event.listen(session_class, name, begin_to_listen)
 with session_class(engine) as session:
     session.add(Order(id=1))
+    session.scalars(select(Order)).all()
     session.commit()
 with SyncEventSession(engine) as session:
     session.add(Order(id=2))
@@ -161,9 +162,10 @@ assert told[-1:] == [2], told
     ("name", "session_class"),
     [
         ("before_commit", "event"),
-        ("after_commit", "event"),
         ("after_flush", "event"),
-        ("after_flush", "plain"),
+        ("after_transaction_end", "event"),
+        ("do_orm_execute", "event"),
+        ("before_commit", "plain"),
     ],
 )
 def test_the_first_listener_is_registered_inside_an_event(name: str, session_class: str) -> None:
