@@ -83,6 +83,10 @@ class _Routes(dict["Mapper[Any]", Route]):
         return route
 
 
+_COMBINATIONS = 1_000
+"""Of how many combinations of mappers that were flushed together the order is kept: there are exponentially many."""
+
+
 class Plans:
     """The plan of each mapper, made at its first flush, dropped whenever a registration or a new mapper may change it.
 
@@ -108,6 +112,8 @@ class Plans:
         key = frozenset(mappers)
         ranks = self._ranks.get(key)
         if ranks is None:
+            if len(self._ranks) >= _COMBINATIONS:
+                self._ranks.clear()
             ranks = self._ranks[key] = _table_ranks(mappers)
         return ranks
 

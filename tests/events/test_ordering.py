@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
+from itertools import combinations
+from typing import Any
 
-from sqlalchemy import ForeignKey, select
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import ForeignKey, Integer, inspect, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, mapped_column, relationship
 
+from fastapi_toolsets.events.plans import plans
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..contract.event_models import LOCAL, Base, Order, created, deleted, updated
@@ -118,3 +121,21 @@ async def test_only_what_refers_is_moved(front: FrontEnd, recorder: EventRecorde
     await front.add_all([four, Node(id=3), Node(id=1, parent=four), Node(id=6, parent=five), five])
     await front.commit()
     assert recorder.take() == [created(Node, number) for number in (4, 3, 1, 5, 6)]
+
+
+def test_orders_of_few_combinations_are_kept() -> None:
+    """T9: models that are flushed together in ever new combinations leave no order for each behind."""
+
+    class Models(DeclarativeBase): ...
+
+    def model(number: int) -> Mapper[Any]:
+        attributes = {"__tablename__": f"models_{number}", "id": mapped_column(Integer, primary_key=True)}
+        mapper: Mapper[Any] = inspect(type(f"Model{number}", (Models,), attributes))
+        return mapper
+
+    mappers = [model(number) for number in range(11)]
+    plans.clear()
+    for size in range(1, len(mappers) + 1):
+        for chosen in combinations(mappers, size):
+            assert [*plans.ranks(chosen)] == [*chosen]
+    assert len(plans._ranks) <= 1_000  # noqa: SLF001 - nobody else can tell
