@@ -117,7 +117,10 @@ class Frame:
         """Take over what a released savepoint did."""
         self.unknown += savepoint.unknown
         self.unknown.append("the release of a savepoint")
-        self._enter_all([*savepoint.gone.values(), *savepoint.rows.values()])
+        if self.writes or self._rows or self._gone or self._nothing:
+            self._enter_all([*savepoint.gone.values(), *savepoint.rows.values()])
+        else:  # as it is, however many levels it comes up
+            self.writes, self._rows, self._gone = savepoint.writes, savepoint._rows, savepoint._gone
         self._nothing |= savepoint._nothing
         self.on_commit += savepoint.on_commit
         self.unknown.pop()

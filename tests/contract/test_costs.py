@@ -302,6 +302,45 @@ class Box(GrowthBase):
     shelf: Mapped[Shelf | None] = relationship(back_populates="boxes")
 
 
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_rows_that_come_up_through_savepoints(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T3: each level that is released costs the same, however many rows were written inside."""
+    recorder.listen(Order)
+
+    def release(first: int, rows: int) -> int:
+        with SyncEventSession(front.sync_engine) as session:
+            levels = [session.begin_nested() for _ in range(10)]
+            session.add_all([Order(id=first + number) for number in range(rows)])
+            session.flush()
+            calls = library_calls(lambda: [level.commit() for level in reversed(levels)])
+            session.commit()
+        assert recorder.take() == [created(Order, first + number) for number in range(rows)]
+        return calls
+
+    assert release(100, 20) == release(200, 80)
+
+
+@scenario(Base.metadata, databases=["sqlite"], front_ends=["sync"])
+async def test_refreshing_after_many_deletions(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: each refresh, which may cascade to deleted rows, looks at those that it has not seen yet."""
+    recorder.listen(Order)
+    await front.add_all([Order(id=key) for key in range(200)])
+    await front.commit()
+
+    def refresh(first: int, rows: int) -> int:
+        with SyncEventSession(front.sync_engine) as session:
+            kept = session.get_one(Order, 0)
+            for key in range(first, first + rows):
+                session.delete(session.get_one(Order, key))
+            session.flush()
+            session.refresh(kept)
+            calls = library_calls(partial(session.refresh, kept))
+            session.commit()
+        return calls
+
+    assert refresh(1, 20) == refresh(21, 80)
+
+
 @scenario(GrowthBase.metadata, databases=["sqlite"], front_ends=["sync"])
 async def test_members_that_come_one_by_one(front: FrontEnd, recorder: EventRecorder) -> None:
     """E7: each flush that adds one to a watched collection costs the same, however many there are."""
