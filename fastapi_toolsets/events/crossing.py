@@ -237,8 +237,9 @@ class _OwnLoop:
         runner: asyncio.Runner | None = getattr(_local, "runner", None)
         if runner is None:
             # The factory keeps the runner from making its loop the thread's current one.
-            runner = _local.runner = asyncio.Runner(loop_factory=make_loop)
+            runner = asyncio.Runner(loop_factory=make_loop)
             _local.end = _EndOfThread(runner)
+            _local.runner = runner  # last: interrupted before, the loop is closed by whoever makes the next one
         try:
             _local.is_used = True  # a signal handler may commit now, before the loop runs
             self._run_on(runner, function, grace)
@@ -283,10 +284,10 @@ class _EndOfThread:
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
-        self._thread = threading.get_ident()
+        self._loop = runner.get_loop()
 
     def __del__(self) -> None:
-        if threading.get_ident() == self._thread:  # as the process ends, a daemon thread may be running it
+        if not self._loop.is_running():  # as it is where the process ends before a daemon thread
             self._runner.close()
 
 
