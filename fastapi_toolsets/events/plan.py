@@ -272,13 +272,17 @@ def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:
 def _may_come(mapper: Mapper[Any], name: str) -> bool:
     """Whether a mapper that is configured later may give this one the name, by its relationship's ``backref``."""
     return any(
-        name
-        == (relationship.backref if isinstance(relationship.backref, str) else (relationship.backref or (None,))[0])
-        and _may_lead_to(relationship, mapper)
+        _backref_of(relationship) == name and _may_lead_to(relationship, mapper)
         for other in compatibility.all_mappers()
         if not other.configured
         for relationship in other.relationships
     )
+
+
+def _backref_of(relationship: RelationshipProperty[Any]) -> str | None:
+    """Return the name that a relationship gives the class at its other end, given alone or with arguments."""
+    backref = relationship.backref
+    return backref[0] if isinstance(backref, tuple) else backref
 
 
 def _may_lead_to(relationship: RelationshipProperty[Any], mapper: Mapper[Any]) -> bool:

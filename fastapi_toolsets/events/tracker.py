@@ -116,17 +116,16 @@ class Tracker:
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
             # Left to SQLAlchemy it would seem to be somebody else's, or come after what is prepared here.
-            if result is None and (self.now.lent is not None or _commits(execution.session)):
+            if result is None and (self.now.lent is not None or _committing(execution.session) is not None):
                 result = execution.invoke_statement()
         self.prepare_again(execution.session)
         return result
 
     def prepare_again(self, session: Session) -> None:
         """Prepare what another ``before_commit`` listener has written or expired since it was done for the commit."""
-        root = session.get_transaction()
+        root = _committing(session)
         if (
             root is not None
-            and _commits(session)
             and self.now.follows
             and not compatibility.in_flush(session)
             and not (session.get_nested_transaction() and open_savepoint(session))
@@ -456,7 +455,7 @@ class Tracker:
                 self.dispatch.add_hook(function, arguments)
 
 
-def _commits(session: Session) -> bool:
-    """Whether the session's root transaction is preparing its commit."""
+def _committing(session: Session) -> SessionTransaction | None:
+    """Return the session's root transaction if it is preparing its commit."""
     root = session.get_transaction()
-    return root is not None and compatibility.method_under_way(root) is PREPARES
+    return root if root is not None and compatibility.method_under_way(root) is PREPARES else None

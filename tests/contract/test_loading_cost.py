@@ -271,6 +271,20 @@ async def insert_on_connection(front: FrontEnd) -> None:
     await front.run_sync(write)
 
 
+async def commit_after(
+    write: Callable[[FrontEnd], Awaitable[None]], front: FrontEnd, recorder: EventRecorder
+) -> list[str]:
+    """Flush rows, write others, and return what the commit sends that tells of the first."""
+    recorder.listen(Parent)
+    await front.add_all([Parent(id=key, name="a", stamp="s") for key in (1, 2)])
+    await front.flush()
+    await write(front)
+    with front.statements() as sent:
+        await front.commit()
+    assert recorder.take() == [created(Parent, 1), created(Parent, 2)]
+    return sent
+
+
 ELSEWHERE = [insert_of_model, insert_into_table, insert_or_nothing, bulk_insert, bulk_save, insert_on_connection]
 
 
@@ -280,14 +294,8 @@ async def test_an_insert_that_nobody_hears_of_is_no_reason_to_read(
     front: FrontEnd, recorder: EventRecorder, write: Callable[[FrontEnd], Awaitable[None]]
 ) -> None:
     """E12: rows that a statement adds to another table change none that the flushes have written."""
-    recorder.listen(Parent)
-    await front.add_all([Parent(id=key, name="a", stamp="s") for key in (1, 2)])
-    await front.flush()
-    await write(front)
-    with front.statements() as sent:
-        await front.commit()
+    sent = await commit_after(write, front, recorder)
     assert sent == []
-    assert recorder.take() == [created(Parent, 1), created(Parent, 2)]
 
 
 async def insert_of_parent(front: FrontEnd) -> None:
@@ -308,14 +316,8 @@ async def test_an_insert_that_may_change_a_row_is_a_reason_to_read(
     front: FrontEnd, recorder: EventRecorder, write: Callable[[FrontEnd], Awaitable[None]]
 ) -> None:
     """E11: one into the same table, and one in place of another row, which rows of other tables may follow."""
-    recorder.listen(Parent)
-    await front.add_all([Parent(id=key, name="a", stamp="s") for key in (1, 2)])
-    await front.flush()
-    await write(front)
-    with front.statements() as sent:
-        await front.commit()
+    sent = await commit_after(write, front, recorder)
     assert verbs(sent) == ["SELECT"]
-    assert recorder.take() == [created(Parent, 1), created(Parent, 2)]
 
 
 WORDS = [
