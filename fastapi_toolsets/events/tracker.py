@@ -201,8 +201,8 @@ class Tracker:
         if self.journal.touched:
             for frame in (*self.journal.told, *self.journal.frames()):
                 for record in reversed(frame.gone.values()):
-                    if record.snapshot is not None:
-                        break  # so have those before it
+                    if record.snapshot is not None and not record.plan.has_mutable:
+                        break  # so have those before it; one with mutable values has its own from its flush on
                     take_snapshot(record)
 
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:

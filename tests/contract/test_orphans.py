@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, Table, func, select
+from sqlalchemy import JSON, Column, ForeignKey, Integer, Table, func, select
+from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
 from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
@@ -80,6 +83,14 @@ class Licence(OneWayBase):
     __tablename__ = "licences"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     owner_id: Mapped[int | None] = mapped_column(ForeignKey("owners.id"))
+
+
+class Paper(OneWayBase):
+    """Has a value that changes in place."""
+
+    __tablename__ = "papers"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    data: Mapped[Any] = mapped_column(MutableDict.as_mutable(JSON), nullable=True)
 
 
 async def loaded_parent(session: SessionAdapter) -> Parent:
@@ -362,3 +373,25 @@ async def test_a_deleted_member_that_is_expired_with_its_parent(front: FrontEnd,
     rex.owner_id = 5
     await front.commit()
     assert shown == [("delete", "Rex", {"id": 1, "owner_id": 1})]
+
+
+@scenario(OneWayBase.metadata)
+async def test_a_deleted_member_that_is_expired_after_other_deletions(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E11: whatever was deleted after it, it shows its last row."""
+    recorder.listen(Paper)
+    shown: list[str | None] = []
+
+    @listens_for(Pet, ModelEvent.DELETE)
+    def show(pet: Pet, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append(pet.name)
+
+    owner, paper = Owner(id=1, pets=[Pet(id=1, name="Rex")]), Paper(id=1, data={"a": 1})
+    await front.add_all([owner, paper])
+    await front.commit()
+    await front.delete(owner.pets[0])
+    await front.flush()
+    await front.delete(paper)
+    await front.flush()
+    await front.expire(owner)
+    await front.commit()
+    assert (shown, recorder.take()) == (["Rex"], [created(Paper, 1), deleted(Paper, 1)])
