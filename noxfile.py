@@ -53,6 +53,13 @@ ONCE_WITH_EACH_PYTHON = (
 
 BETWEEN = f"{PYTHONS[1]} sqlalchemy~=2.1.0"
 
+ONE_FRONT_END = {
+    f"{OLDEST} sqlalchemy~=2.0.36": "sqlite-async",
+    f"{PYTHONS[1]} sqlalchemy~=2.0.36": "sqlite-sync",
+    f"{NEWEST} sqlalchemy~=2.1.0": "sqlite-async",
+}
+"""The scenarios that a cell leaves out, since both its Python and its SQLAlchemy meet them in another one."""
+
 
 def _pairwise(cell: str) -> list[str]:
     """Return what makes pytest leave out what a pairwise run has elsewhere."""
@@ -63,7 +70,10 @@ def _pairwise(cell: str) -> list[str]:
     if not on_all_databases and cell != BETWEEN:
         elsewhere += ONCE_WITH_EACH_PYTHON
     ignored = [f"--ignore={path}" for path in elsewhere]
-    return ignored if on_all_databases else [*ignored, "-k", "not (postgresql or mariadb or mysql)"]
+    if on_all_databases:
+        return ignored
+    scenarios = ["postgresql", "mariadb", "mysql", *([ONE_FRONT_END[cell]] if cell in ONE_FRONT_END else [])]
+    return [*ignored, "-k", f"not ({' or '.join(scenarios)})"]
 
 
 def _pyenv_interpreters() -> list[Path]:
