@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias, TypeVar
 
 from ..errors import ObserverError
+from .process_lock import ProcessLock
 from .types import ModelEvent, Phase
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
@@ -159,17 +158,7 @@ def _report(function: object, error: Exception) -> None:
 current: Observers | None = None
 """Who observes the dispatches that begin now; ``None``, which is quick to see, where nobody does."""
 
-_changing = threading.Lock()
-
-
-def _begin_again_after_fork() -> None:
-    """Renew the lock, which a thread may hold that only the parent has."""
-    global _changing  # noqa: PLW0603 - one for the process
-    _changing = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_again_after_fork)
+_changing = ProcessLock()
 
 
 def add_observer(observer: DispatchObserver) -> None:
@@ -181,7 +170,7 @@ def add_observer(observer: DispatchObserver) -> None:
     Raises:
         ObserverError: It, or one that is equal to it, observes already.
     """
-    with _changing:
+    with _changing.current:
         observers = () if current is None else current.all
         if observer in observers:
             msg = f"{observer!r} observes already, and would be told everything twice: add an observer once"
@@ -198,7 +187,7 @@ def remove_observer(observer: DispatchObserver) -> None:
     Raises:
         ObserverError: It does not observe.
     """
-    with _changing:
+    with _changing.current:
         observers = () if current is None else current.all
         kept = tuple(known for known in observers if known != observer)
         if len(kept) == len(observers):

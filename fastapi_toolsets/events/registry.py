@@ -5,8 +5,6 @@ from __future__ import annotations
 import builtins
 import contextlib
 import inspect
-import os
-import threading
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +16,7 @@ import sqlalchemy
 from sqlalchemy.orm import InstanceState
 
 from ..errors import ListenerError
+from .process_lock import ProcessLock
 from .types import CallbackFor, ModelEvent, Phase
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Registry:
 
     def __init__(self) -> None:
         """Begin without listeners."""
-        self._lock = threading.RLock()
+        self._lock = ProcessLock()
         self._listeners: WeakKeyDictionary[type, list[Listener]] = WeakKeyDictionary()
         self._watchers: list[Callable[[], None]] = []
         self.phases: frozenset[Phase] = frozenset()
@@ -121,13 +120,13 @@ class Registry:
     @contextlib.contextmanager
     def recorded_by(self, recorder: Recorder) -> Generator[None]:
         """Let a recorder hear of what is told in the block, from the next flush on."""
-        with self._lock:
+        with self._lock.current:
             self.recorders = (*self.recorders, recorder)
         self._tell_watchers()
         try:
             yield
         finally:
-            with self._lock:
+            with self._lock.current:
                 self.recorders = tuple(known for known in self.recorders if known is not recorder)
             self._tell_watchers()
 
@@ -139,7 +138,7 @@ class Registry:
         """Add a listener behind those that the target has."""
         for check in self.checks:
             check(target)
-        with self._lock:
+        with self._lock.current:
             self._listeners.setdefault(target, []).append(listener)
             self.phases |= {listener.phase}
         self._tell_watchers()
@@ -150,7 +149,7 @@ class Registry:
         Raises:
             ListenerError: The callback does not listen to that target.
         """
-        with self._lock:
+        with self._lock.current:
             registered = self._listeners.get(target, [])
             callbacks = [*map(_callback_of, registered)]
             if callback not in callbacks:
@@ -169,7 +168,7 @@ class Registry:
     @contextlib.contextmanager
     def scope(self, *, inherit: bool) -> Generator[None]:
         """Restore on exit what was registered on entry."""
-        with self._lock:
+        with self._lock.current:
             saved = {target: list(listeners) for target, listeners in self._listeners.items()}
             if not inherit:
                 self._listeners.clear()
@@ -177,20 +176,20 @@ class Registry:
         try:
             yield
         finally:
-            with self._lock:
+            with self._lock.current:
                 self._listeners = WeakKeyDictionary(saved)
             self._changed()
 
     def targets(self) -> list[type]:
         """Return the classes that anybody listens to."""
-        with self._lock:
+        with self._lock.current:
             return list(self._listeners)
 
     def resolve(self, model: type) -> tuple[Listener, ...]:
         """Return the listeners of a class: its own first, then its bases', in registration order, no function twice."""
         found: list[Listener] = []
         places: dict[object, int] = {}
-        with self._lock:
+        with self._lock.current:
             for class_ in model.__mro__:
                 for listener in self._listeners.get(class_, ()):
                     _merge(found, places, listener)
@@ -198,15 +197,11 @@ class Registry:
 
     def registered(self) -> tuple[tuple[type, Listener], ...]:
         """Return every target with each of its listeners, targets and listeners in the order of registration."""
-        with self._lock:
+        with self._lock.current:
             return tuple((target, listener) for target, listeners in self._listeners.items() for listener in listeners)
 
-    def begin_again_after_fork(self) -> None:
-        """Renew the lock, which a thread may hold that only the parent has."""
-        self._lock = threading.RLock()
-
     def _changed(self) -> None:
-        with self._lock:
+        with self._lock.current:
             self.phases = frozenset(filter(self._has_listener_in, Phase))
         self._tell_watchers()
 
@@ -241,8 +236,6 @@ def _merge(found: list[Listener], places: dict[object, int], listener: Listener)
 
 
 registry: Registry = Registry()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=registry.begin_again_after_fork)
 
 
 class ListenerDecorator(Generic[ModelT]):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import threading
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +15,7 @@ from . import compatibility, outcome
 from .crossing import checked_backend
 from .loading import OwnArguments
 from .passing_by import notice_plain_session
+from .process_lock import ProcessLock
 from .registry import check_callable, registry
 from .tracker import Tracker
 from .types import Phase, SessionOptions
@@ -235,24 +234,14 @@ def _is_number(value: object, kind: type) -> bool:
 # flush that notices a model whose listeners a plain session passes by.
 
 _SUBTRANSACTION, _BEFORE_COMMIT = SessionTransactionOrigin.SUBTRANSACTION, Phase.BEFORE_COMMIT
-_installing = threading.Lock()
+_installing = ProcessLock()
 _installed = False
-
-
-def _begin_again_after_fork() -> None:
-    """Renew the lock, which a thread may hold that only the parent has."""
-    global _installing  # noqa: PLW0603 - one for the process
-    _installing = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_again_after_fork)
 
 
 def install() -> None:
     """Begin to follow every event session, existing ones included."""
     global _installed  # noqa: PLW0603 - once for the process, as SQLAlchemy's class-level listeners are
-    with _installing:
+    with _installing.current:
         if _installed:
             return
         _installed = True

@@ -30,7 +30,7 @@ from tests.faults.models import Base, Order
 held, may_end = threading.Event(), threading.Event()
 
 def hold():
-    with registry.registry._lock, observation._changing, session._installing:
+    with registry.registry._lock.current, observation._changing.current, session._installing.current:
         held.set()
         may_end.wait()
 
