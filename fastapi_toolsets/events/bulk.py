@@ -326,11 +326,9 @@ def _before_update_of_rows(
     execution: ORMExecuteState, mapper: Mapper[Any], told: dict[Mapper[Any], Plan]
 ) -> list[RowRecord]:
     """Flush what is pending, and read the rows of an UPDATE of a list of rows."""
-    session = execution.session
-    if session.autoflush and not compatibility.in_flush(session):
-        session.flush()
+    compatibility.autoflush(execution)
     rows = cast("list[dict[str, Any]]", execution.parameters)
-    return _before_update(session, mapper, told, _identities(mapper, rows))
+    return _before_update(execution.session, mapper, told, _identities(mapper, rows))
 
 
 class _Followed:

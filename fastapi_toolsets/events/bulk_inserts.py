@@ -79,8 +79,7 @@ class Insertion:
         """
         parts = compatibility.written(statement)
         self._check(statement, parts, is_single=not execution.parameters)
-        if self._session.autoflush and not compatibility.in_flush(self._session):
-            self._session.flush()
+        compatibility.autoflush(execution)
         if compatibility.conflict_update(parts.conflict):
             self._read_existing(parts, list(self._given(parts, execution.parameters)))
 

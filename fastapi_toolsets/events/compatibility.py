@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
+import sqlalchemy
 from sqlalchemy import CTE, UpdateBase
 from sqlalchemy.orm import InstanceState, SessionTransaction, attributes, mapperlib
 from sqlalchemy.orm.session import SessionTransactionState
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Delete, Insert, Select, Update
     from sqlalchemy.engine import Connection, Transaction
-    from sqlalchemy.orm import Mapper, Session
+    from sqlalchemy.orm import Mapper, ORMExecuteState, Session
     from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
     from sqlalchemy.orm.util import AliasedInsp
@@ -261,6 +262,19 @@ def all_mappers() -> list[Mapper[Any]]:
     """
     managers = (manager for registry in mapperlib._all_registries() for manager in registry._managers)  # noqa: SLF001
     return [manager.mapper for manager in managers if manager.is_mapped]
+
+
+_FLUSHES_BEFORE_CORE = not sqlalchemy.__version__.startswith("2.0.")
+
+
+def autoflush(execution: ORMExecuteState) -> None:
+    """Flush if SQLAlchemy would before it runs a statement (``Session._autoflush``): an error says what it comes from.
+
+    The execution option ``autoflush`` is for statements on mapped classes. Those on tables are flushed for from 2.1 on.
+    """
+    options = execution.execution_options
+    if options.get("autoflush", True) if execution.is_orm_statement else _FLUSHES_BEFORE_CORE:
+        execution.session._autoflush()  # noqa: SLF001
 
 
 def is_clean(session: Session) -> bool:

@@ -35,6 +35,7 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     InstanceState,
     Mapped,
+    ORMExecuteState,
     Session,
     SessionTransaction,
     aliased,
@@ -870,3 +871,31 @@ def test_a_forgotten_task_is_destroyed_in_silence() -> None:
         del task
         gc.collect()
     assert [context["message"] for context in logged] == ["Task was destroyed but it is pending!"]
+
+
+def test_autoflush_before_statements(engine: Engine) -> None:
+    """``autoflush`` flushes when SQLAlchemy does, which passes over listeners before it does: see ``bulk.py``."""
+    statements = insert(Parent), insert(Parent.__table__)
+    flushed: list[list[bool]] = []
+    for options in ({}, {"autoflush": False}):
+        for statement in statements:
+            by_library, by_itself = [
+                _is_flushed_before(engine, statement, options, listens=listens) for listens in (True, False)
+            ]
+            flushed.append([by_library, by_itself])
+    assert all(by_library is by_itself for by_library, by_itself in flushed)
+    assert flushed[::2] == [[True, True], [False, False]]
+
+
+def _is_flushed_before(engine: Engine, statement: Any, options: dict[str, bool], *, listens: bool) -> bool:  # noqa: ANN401 - an INSERT of either kind
+    def flush(execution: ORMExecuteState) -> None:
+        compatibility.autoflush(execution)
+        flushed.append(not session.new)
+
+    flushed: list[bool] = []
+    with Session(engine) as session:
+        session.add(Parent(id=1))
+        if listens:
+            event.listen(session, "do_orm_execute", flush)
+        session.execute(statement.values(id=2), execution_options=options)
+        return flushed[0] if listens else not session.new
