@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING
 
 from ..errors import CascadeLimitError, CommitAbortedError
 from . import compatibility
+from .completion import is_expired, load_expired
 from .crossing import find_crossing, run_to_end
 from .delivery import generation, listeners_of, make_changes, make_event, names_of, restore, take_snapshot
+from .host import caller_of
 from .muting import is_muted, muted_callbacks
 from .records import EVENT_TYPES, Kind, Record
 from .registry import Listener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from sqlalchemy.orm import Session
 
@@ -28,19 +30,19 @@ if TYPE_CHECKING:
 class Round:
     """The callbacks for what has come up since the last round. Runs on the thread or greenlet of whoever commits."""
 
-    def __init__(self, found: Iterable[Delivery], caller: Callable[[], object], options: SessionOptions) -> None:
+    def __init__(self, session: Session, found: Iterable[Delivery], options: SessionOptions) -> None:
         """Prepare to call everybody who listens.
 
         Args:
+            session: The session that commits.
             found: What to tell.
-            caller: Returns the session that commits, of the caller's kind.
             options: The session's.
         """
+        self._session = session
         self._records = [record for record in found if isinstance(record, Record)]
         self._calls: deque[tuple[Record, Listener]] = deque(
             (record, listener) for record in self._records for listener in listeners_of(record)
         )
-        self._caller = caller
         self._options = options
         self._generation = generation.get()
         self._told: Record | None = None
@@ -71,6 +73,8 @@ class Round:
         try:
             generation.set(self._generation + 1)
             while self._calls:
+                if is_expired(self._calls[0][0]):  # by what a callback before has written
+                    load_expired(self._session, [record for record, _ in self._calls])
                 if self._calls[0][1].is_async:
                     self._wait(self._run_async)
                 else:
@@ -92,12 +96,14 @@ class Round:
         self._wait(wait)
 
     async def _run_async(self) -> None:
-        """Await async callbacks until a sync one is due."""
+        """Await async callbacks until a sync one is due, or something has to be loaded."""
         generation.set(self._generation + 1)  # a loop's task has a context of its own
-        while self._calls and self._calls[0][1].is_async:
+        while True:
             result = self._call(*self._calls.popleft())
             if inspect.isawaitable(result):
                 await result
+            if not self._calls or not self._calls[0][1].is_async or is_expired(self._calls[0][0]):
+                return
 
     def _call(self, record: Record, listener: Listener) -> object:
         if is_muted(listener, muted_callbacks()):
@@ -110,7 +116,7 @@ class Round:
         changes = make_changes(record) if record.kind is Kind.UPDATED else None
         keywords: dict[str, object] = {}
         if listener.wants_session:
-            keywords["session"] = self._caller()
+            keywords["session"] = caller_of(self._session)
         if listener.wants_event:
             keywords["event"] = make_event(record)
         return listener.callback(record.obj, EVENT_TYPES[record.kind], changes, **keywords)

@@ -16,7 +16,7 @@ from .types import ModelEvent
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstanceState, Session
 
     from .journal import Frame, Journal
     from .plan import Plan
@@ -204,6 +204,26 @@ def keep_rows(session: Session, records: list[Record]) -> None:
     for record in records:
         readable = readable_columns(record.state, record.plan)
         record.row = {key: copy_value(value) for key, value in readable.items()}
+
+
+def is_expired(record: Record) -> bool:
+    """Whether reading a column of the object would load it: something has expired it since it was completed."""
+    if record.kind is Kind.DELETED or (isinstance(record, RowRecord) and not record.has_object):
+        return False
+    return record.state.key is not None and bool(unloaded_columns(record.state, record.plan))
+
+
+def load_expired(session: Session, records: Iterable[Record]) -> None:
+    """Load what has been expired in the objects of some records, one SELECT for each mapper and 500 rows."""
+    expired: dict[Plan, dict[tuple[Any, ...], InstanceState[Any]]] = {}
+    for record in records:
+        if is_expired(record) and (state := record.state).key is not None:
+            expired.setdefault(record.plan, {})[state.key[1]] = state
+    for plan, states in expired.items():
+        names = sorted({key for state in states.values() for key in unloaded_columns(state, plan)})
+        for identity, row in read_rows(session, plan.mapper, list(states), names).items():
+            state = states[identity]
+            populate(state, {key: row[key] for key in unloaded_columns(state, plan)})
 
 
 def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Record]:

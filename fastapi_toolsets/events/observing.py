@@ -86,11 +86,9 @@ class ObservingDispatch(Dispatch):
 class ObservingRound(Round):
     """Tells observers of the whole round and of each callback, where these run."""
 
-    def __init__(
-        self, found: list[Delivery], caller: Callable[[], object], options: SessionOptions, observers: Observers
-    ) -> None:
+    def __init__(self, session: Session, found: list[Delivery], options: SessionOptions, observers: Observers) -> None:
         """Prepare to call everybody who listens."""
-        super().__init__(found, caller, options)
+        super().__init__(session, found, options)
         self._observers = observers
 
     def run(self, *, is_last: bool) -> None:

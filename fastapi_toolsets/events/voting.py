@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,6 @@ from . import compatibility, observation
 from .before_commit import Round, check_active
 from .completion import complete
 from .delivery import deliveries, generation
-from .host import caller_of
 from .observing import ObservingRound
 from .records import Batch
 from .types import Phase
@@ -70,10 +68,10 @@ class Voting:
             raise _RefusedError(error) from error
 
     def _new_round(self, session: Session, found: list[Delivery]) -> Round:
-        caller, observers = partial(caller_of, session), observation.current
+        observers = observation.current
         if observers is None:
-            return Round(found, caller, self._options)
-        return ObservingRound(found, caller, self._options, observers)
+            return Round(session, found, self._options)
+        return ObservingRound(session, found, self._options, observers)
 
 
 class _RefusedError(Exception):

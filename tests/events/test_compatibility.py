@@ -875,7 +875,7 @@ def test_a_forgotten_task_is_destroyed_in_silence() -> None:
 
 def test_autoflush_before_statements(engine: Engine) -> None:
     """``autoflush`` flushes when SQLAlchemy does, which passes over listeners before it does: see ``bulk.py``."""
-    statements = insert(Parent), insert(Parent.__table__)
+    statements = insert(Parent), insert(cast("Table", Parent.__table__))
     flushed: list[list[bool]] = []
     for options in ({}, {"autoflush": False}):
         for statement in statements:
