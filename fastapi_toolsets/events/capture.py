@@ -12,7 +12,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .completion import keep_rows
 from .delivery import take_snapshot
-from .loading import populate, read_rows
+from .loading import populate, read_rows, readable_columns
 from .old_values import NO_VALUES, OldValues, olds_are_at_hand, rows_are_at_hand, stands_alone
 from .ordering import in_order, insert_order, sort_by_key
 from .plan import NO_VALUE, copy_value
@@ -171,8 +171,7 @@ class Capture:
         """Keep the last row of a deleted object whose row another one has taken over."""
         if state.key is not None:
             self._show_last_row(plan, state)
-            loaded = state.dict
-            self._switched[state.key] = {key: loaded[key] for key in plan.columns if key in loaded}
+            self._switched[state.key] = readable_columns(state, plan)
 
     def _read_updated(  # noqa: C901, PLR0912 - the same
         self, plan: Plan, states: list[InstanceState[Any]], found: list[Writes]

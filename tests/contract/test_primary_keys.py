@@ -169,6 +169,26 @@ async def test_a_row_switch_over_an_expired_object(front: FrontEnd, recorder: Ev
 
 
 @scenario(Base.metadata)
+async def test_a_row_switch_over_what_an_insert_left_out(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E8: the deleted object has not loaded what its own INSERT left out, and that was NULL."""
+    befores: list[object] = []
+    order = Order(id=1, status="first", quantity=1, memo="m")
+    await front.add(order)
+    await front.commit()
+    recorder.listen(Order)
+
+    @listens_for(Order)
+    def look(order: Order, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        befores.append(event.before and event.before["note"])
+
+    await front.delete(order)
+    await front.add(Order(id=1, status="first", quantity=1, note="n", memo="m"))
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, note=(None, "n"))]
+    assert befores == [None]
+
+
+@scenario(Base.metadata)
 async def test_a_row_switch_over_an_object_that_nobody_holds(front: FrontEnd, recorder: EventRecorder) -> None:
     """E8, E10: the deleted object may be garbage by the time of the commit; unset attributes show the row's values."""
     seen: list[tuple[str, int, str | None]] = []
