@@ -232,10 +232,14 @@ class Program:
 
 def _end_transaction(session: Session, method: str) -> None:
     transaction = session.get_transaction()
-    if transaction is not None:
+    if transaction is None:
+        return
+    try:
         getattr(transaction, method)()
+    finally:
         if method == "close":
-            session.expunge_all()  # what it has written is no row any more, and a plain session would delete it
+            # Also when interrupted: what it has written is no row any more, and a plain session would delete it.
+            session.expunge_all()
 
 
 async def cancel(chance: random.Random, step: Coroutine[Any, Any, None]) -> BaseException | None:
