@@ -29,6 +29,7 @@ from .records import EVENT_TYPES, Kind, Record, Writes
 from .types import Phase
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable
 
     from sqlalchemy.orm import InstanceState, Session
@@ -360,7 +361,7 @@ class Dispatch(Queue):
         while (listener := self._listener) is not None and listener.is_async:
             try:
                 if self._alone:
-                    await self._await_alike(listener)
+                    await self._await_alike(listener, task)
                 else:
                     result = self._call(listener) if self._called is None else self._take_called()
                     if type(result) is CoroutineType or inspect.isawaitable(result):  # the latter takes long to tell
@@ -376,7 +377,7 @@ class Dispatch(Queue):
                 await self._tidy_on_loop(listener)
             self._advance()
 
-    async def _await_alike(self, listener: Listener) -> None:
+    async def _await_alike(self, listener: Listener, task: asyncio.Task[Any] | None) -> None:
         """Await an async callback with the rows of a flush, until something else has to be looked at."""
         writes = cast("Writes", self._delivery)
         by_mapper = plans.by_mapper
@@ -386,7 +387,11 @@ class Dispatch(Queue):
             result = callback(instance, event_type, changes)
             if type(result) is CoroutineType or inspect.isawaitable(result):
                 await result
-            if self._delivery is not writes or plans.by_mapper is not by_mapper:
+            if (
+                self._delivery is not writes
+                or plans.by_mapper is not by_mapper
+                or (task is not None and task.cancelling())  # which is nobody's but the library's to cancel
+            ):
                 break
 
     async def _caught_on_loop(self, listener: Listener, error: BaseException) -> bool:
@@ -420,12 +425,15 @@ class Dispatch(Queue):
         """Await async callbacks, and call sync ones inside the greenlet bridge."""
         self._enter_generation()  # greenlets that are made here see the same context
         self._on_loop = True
+        task = running_task()
         try:
             while self._listener is not None and not (self._stop is not None and is_interrupt(self._stop)):
                 if self._listener.is_async:
                     await self._run_async()
                 else:
                     await compatibility.spawn_greenlet(self._run_sync)
+                    if task is not None and task.cancelling():
+                        await go_on_after_cancellation()
         finally:
             self._on_loop = False
 

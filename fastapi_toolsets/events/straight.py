@@ -15,6 +15,7 @@ from .crossing import find_crossing, stands_in_bridge
 from .delivery import generation
 from .dispatch import Dispatch
 from .muting import muted_callbacks
+from .outliving import running_task
 from .plans import plans
 from .records import EVENT_TYPES
 from .registry import registry
@@ -122,6 +123,8 @@ class Straight:
         """Call and await each callback with its rows, until something comes in between."""
         _set_generation(1)  # a loop's task has a context of its own
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        # A callback that cancels its own task must not cancel the next one.
+        task = running_task() if len(self._calls) > 1 or len(self._calls[0][0].states) > 1 else None
         for writes, listener in self._calls:
             callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
             failed: BaseException | None = None
@@ -131,7 +134,11 @@ class Straight:
                     result = callback(instance, event_type, changes)
                     if type(result) is CoroutineType or isawaitable(result):  # the latter takes long to tell
                         await result
-                    if self._dispatch is not None or plans.by_mapper is not by_mapper:
+                    if (
+                        self._dispatch is not None
+                        or plans.by_mapper is not by_mapper
+                        or (task is not None and task.cancelling())
+                    ):
                         break
                 else:
                     self._place += 1

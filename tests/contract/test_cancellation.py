@@ -348,6 +348,43 @@ async def test_callback_that_cancels_its_own_task(
     assert calls[-len(names) :] == [f"{name} 3" for name in names]
 
 
+@pytest.mark.parametrize("others", ["nobody", "async", "sync"])
+@scenario(Base.metadata, databases=LOCAL, callback_grace=ENOUGH)
+async def test_next_row_is_told_whole_where_a_callback_cancels_its_own_task(
+    front: FrontEnd, caplog: pytest.LogCaptureFixture, others: str
+) -> None:
+    """C5 with C4: the same callback is called with the next row, and waits there as if nothing had happened."""
+    calls: list[int] = []
+
+    @listens_for(Order)
+    async def cancels_or_waits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        if order.id % 2:
+            asyncio.current_task().cancel()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+        else:
+            await asyncio.sleep(0)
+        calls.append(order.id)
+
+    if others == "async":
+
+        @listens_for(Order)
+        async def asynchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            await asyncio.sleep(0)
+            calls.append(order.id)
+
+    elif others == "sync":
+
+        @listens_for(Order)
+        def cancels_too(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            if front.is_async:  # elsewhere no task runs it
+                asyncio.current_task().cancel()  # type: ignore[union-attr]  # pyright: ignore[reportOptionalMemberAccess]
+            calls.append(order.id)
+
+    await front.add_all([Order(id=number) for number in range(1, 6)])
+    await front.commit()
+    times = 1 if others == "nobody" else 2
+    assert (calls, caplog.messages) == ([number for number in range(1, 6) for _ in range(times)], [])
+
+
 @scenario(Base.metadata, databases=LOCAL, front_ends=["async"], callback_grace=ENOUGH)
 async def test_every_task_of_the_loop_is_cancelled(front: FrontEnd, caplog: pytest.LogCaptureFixture) -> None:
     """C5: as ``asyncio.run()`` does at its end: the callback that waits is cut short, the others have their grace."""
