@@ -33,18 +33,19 @@ class Voting:
 
     def hold(self, session: Session) -> None:
         """Flush what is pending and call callbacks: what one raises rolls everything back."""
-        self._now.telling = True
+        self._now.telling, refused = True, False
         try:
             with compatibility.usable_in_begin_block(session):
                 if not compatibility.is_clean(session):
                     session.flush()
                 if self._journal:
+                    refused = True  # unless nothing is raised
                     self._tell(session)
-        except _RefusedError as refused:
+        except BaseException:
             root = session.get_transaction()
-            if root is not None:
+            if refused and root is not None:
                 compatibility.roll_back_in_commit(root)
-            raise refused.error  # noqa: B904 - as the callback raised it
+            raise
         finally:
             self._now.telling = False
 
@@ -63,20 +64,12 @@ class Voting:
                 check_active(session)
                 if not compatibility.is_clean(session):
                     session.flush()
-        except BaseException as error:
+        except BaseException:
             journal.clear()  # nobody else hears of it
-            raise _RefusedError(error) from error
+            raise
 
     def _new_round(self, session: Session, found: list[Delivery]) -> Round:
         observers = observation.current
         if observers is None:
             return Round(session, found, self._options)
         return ObservingRound(session, found, self._options, observers)
-
-
-class _RefusedError(Exception):
-    """Carries what a callback raised to where the transaction can be rolled back."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__()
-        self.error = error

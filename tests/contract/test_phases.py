@@ -125,6 +125,28 @@ async def test_veto_rolls_everything_back(front: FrontEnd, recorder: EventRecord
     assert await front.committed_rows(ORDERS) == [(4, "new", 1)]
 
 
+@pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_veto_comes_out_as_it_was_raised(front: FrontEnd, *, asynchronous: bool) -> None:
+    """P1: with what had led to it, which nothing of the library's takes the place of."""
+    reason = KeyError("no such customer")
+
+    def refuse(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        try:
+            raise reason
+        except KeyError:
+            raise RefusedError("no")  # noqa: B904 - it is what it came from that this is about
+
+    async def refuse_later(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        refuse(order, event_type, changes)
+
+    listens_for(Order, phase=Phase.BEFORE_COMMIT)(refuse_later if asynchronous else refuse)
+    await front.add(Order(id=1))
+    with pytest.raises(RefusedError) as raised:
+        await front.commit()
+    assert (raised.value.__cause__, raised.value.__context__) == (None, reason)
+
+
 @scenario(Base.metadata)
 async def test_it_hears_of_what_savepoints_left(front: FrontEnd, recorder: EventRecorder) -> None:
     """P1, T3: the audit rows agree with the data, whatever became of the savepoints."""
