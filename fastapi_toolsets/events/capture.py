@@ -93,6 +93,8 @@ class Capture:
             else:
                 self.clear()
         self.flushes = True
+        if deleted:
+            self._note_deletions(deleted)
         if (
             (modified and not olds_are_at_hand(modified))
             or (deleted and (self._journal.past_flush or not rows_are_at_hand(deleted)))
@@ -100,6 +102,16 @@ class Capture:
             or assigning
         ):
             self._olds.read(session, modified, deleted, new, assigning)
+
+    def _note_deletions(self, deleted: States) -> None:
+        """Note the tables that the database changes by itself: rows of them may have been written before."""
+        manager: object = None
+        for state in deleted:
+            if state.manager is not manager:
+                manager = state.manager
+                tables = plans.deleted_by_database[state.manager.mapper]
+                if tables:
+                    self._journal.deleted_by_database |= tables
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""

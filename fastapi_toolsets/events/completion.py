@@ -44,6 +44,10 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
     if journal.nested or journal.root.unknown:
         raise _unknown(journal)
     frame = told or journal.root
+    if journal.deleted_by_database and any(
+        not journal.deleted_by_database.isdisjoint(record.plan.mapper.tables) for record in frame.rows.values()
+    ):
+        journal.past_flush = True  # as if somebody had sent a statement that did it
     written = frame.writes
     if written and not (journal.past_flush or journal.bulk):
         incomplete: list[Writes] = []

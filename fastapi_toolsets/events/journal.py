@@ -155,7 +155,19 @@ class Frame:
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
-    __slots__ = ("_position", "bulk", "ended", "nested", "past_flush", "root", "told", "touched", "undone", "unsure")
+    __slots__ = (
+        "_position",
+        "bulk",
+        "deleted_by_database",
+        "ended",
+        "nested",
+        "past_flush",
+        "root",
+        "told",
+        "touched",
+        "undone",
+        "unsure",
+    )
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -170,6 +182,7 @@ class Journal:
         self.unsure: bool = False  # whether a change has a value that only the database knows
         self.bulk: bool = False  # whether a bulk statement wrote any of the rows
         self.past_flush: bool = False  # whether any statement was sent that no flush has made, and may have written
+        self.deleted_by_database: frozenset[object] = frozenset()  # the tables whose rows it may have changed by itself
         self.undone: bool = False  # whether any of them may have taken back what was written before
 
     def __bool__(self) -> bool:
@@ -247,6 +260,8 @@ class Journal:
             if self.ended:
                 self.ended.clear()
             self.touched = self.bulk = False
+        if self.deleted_by_database:
+            self.deleted_by_database = frozenset()
         self.unsure = self.past_flush = self.undone = False
 
     def frames(self) -> Iterator[Frame]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import event
+from sqlalchemy import Table, event
 from sqlalchemy.orm import Mapper, RelationshipDirection
 from sqlalchemy.schema import sort_tables_and_constraints  # pyright: ignore[reportUnknownVariableType] - untyped
 
@@ -15,7 +15,7 @@ from .registry import registry
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import Table
+    from sqlalchemy import ForeignKey
     from sqlalchemy.orm import RelationshipProperty
 
 
@@ -83,6 +83,28 @@ class _Routes(dict["Mapper[Any]", Route]):
         return route
 
 
+class _DeletedByDatabase(dict["Mapper[Any]", "frozenset[object]"]):
+    """The tables whose rows the database deletes or changes by itself where a row of a mapper is deleted."""
+
+    def __missing__(self, mapper: Mapper[Any]) -> frozenset[object]:
+        found: set[object] = set()
+        parents = [table for table in mapper.tables if isinstance(table, Table)]
+        while parents:
+            parent = parents.pop()
+            for table in [*parent.metadata.tables.values()]:
+                if table not in found and any(_follows(key, parent) for key in table.foreign_keys):
+                    found.add(table)
+                    parents.append(table)
+        tables = self[mapper] = frozenset(found)
+        return tables
+
+
+def _follows(key: ForeignKey, parent: Table) -> bool:
+    """Whether a foreign key names a table, whose metadata may lack others, and does something about its deletions."""
+    action = (key.ondelete or "NO ACTION").upper()
+    return action not in {"NO ACTION", "RESTRICT"} and key.target_fullname.rpartition(".")[0] == parent.fullname
+
+
 _COMBINATIONS = 1_000
 """Of how many combinations of mappers that were flushed together the order is kept: there are exponentially many."""
 
@@ -94,6 +116,7 @@ class Plans:
         by_mapper: The plan of each mapper, ``None`` where nobody listens or observes. Another dictionary as soon as
             somebody begins or ceases to.
         routes: What a flush that begins has to look at in objects of each class.
+        deleted_by_database: The tables that change by themselves when a row of a mapper is deleted.
     """
 
     def __init__(self) -> None:
@@ -106,6 +129,7 @@ class Plans:
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
         self.by_mapper: _PlansByMapper = _PlansByMapper()
         self.routes: _Routes = _Routes(self.by_mapper)
+        self.deleted_by_database: _DeletedByDatabase = _DeletedByDatabase()
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:
         """Return where each mapper stands when tables are ordered parents first, then in order of definition."""
