@@ -207,6 +207,15 @@ def model(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
+def twins(session: nox.Session) -> None:
+    """20,000 random programs, compared with plain sessions; ``TWIN_PROGRAMS`` and ``TWIN_SEED`` choose others."""
+    session.install("-e", ".[test]")
+    programs = os.environ.get("TWIN_PROGRAMS", "10000")  # for each front-end; on PostgreSQL a tenth of them
+    pytest = ("pytest", "-o", "faulthandler_timeout=0", "tests/twins", *session.posargs)
+    session.run(*pytest, env={"TWIN_PROGRAMS": programs})
+
+
+@nox.session(python=OLDEST)
 def interrupts(session: nox.Session) -> None:
     """12,000 random programs, interrupted anywhere; ``INTERRUPTED_PROGRAMS`` and ``INTERRUPTED_SEED`` choose others."""
     session.install("-e", ".[test]")

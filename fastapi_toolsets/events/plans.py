@@ -88,7 +88,7 @@ class _DeletedByDatabase(dict["Mapper[Any]", "frozenset[object]"]):
 
     def __missing__(self, mapper: Mapper[Any]) -> frozenset[object]:
         found: set[object] = set()
-        parents = [table for table in mapper.tables if isinstance(table, Table)]
+        parents: list[Table] = [table for table in mapper.tables if isinstance(table, Table)]
         while parents:
             parent = parents.pop()
             for table in [*parent.metadata.tables.values()]:
