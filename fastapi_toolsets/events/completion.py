@@ -45,7 +45,7 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
         raise _unknown(journal)
     frame = told or journal.root
     if journal.deleted_by_database and any(
-        not journal.deleted_by_database.isdisjoint(record.plan.mapper.tables) for record in frame.rows.values()
+        not journal.deleted_by_database.isdisjoint(plan.mapper.tables) for plan in frame.plans()
     ):
         journal.past_flush = True  # as if somebody had sent a statement that did it
     written = frame.writes

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy.orm import InstanceState
 
+    from .plan import Plan
     from .records import IdentityKey, OnCommit, Record, Writes
 
 # Looking a member up in its enumeration takes longer than comparing with it.
@@ -76,6 +77,11 @@ class Frame:
         for record in self._rows.values():
             if not record.is_bulk:
                 yield record.state
+
+    def plans(self) -> set[Plan]:
+        """Return the plans of its rows that are there."""
+        of_writes = {writes.plan for writes in self.writes if writes.kind is not _DELETED}
+        return of_writes.union(record.plan for record in self._rows.values())
 
     def write(self, written: list[Writes]) -> None:
         """Add what one flush wrote."""
@@ -156,18 +162,9 @@ class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
     __slots__ = (
-        "_position",
-        "bulk",
-        "deleted_by_database",
-        "ended",
-        "nested",
-        "past_flush",
-        "root",
-        "told",
-        "touched",
-        "undone",
-        "unsure",
-    )
+        "_position", "bulk", "deleted_by_database", "ended", "nested", "past_flush", "root", "told", "touched",
+        "undone", "unsure",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         """Begin empty."""

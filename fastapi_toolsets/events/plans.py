@@ -15,7 +15,7 @@ from .registry import registry
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import ForeignKey
+    from sqlalchemy import ForeignKey, FromClause
     from sqlalchemy.orm import RelationshipProperty
 
 
@@ -84,25 +84,55 @@ class _Routes(dict["Mapper[Any]", Route]):
 
 
 class _DeletedByDatabase(dict["Mapper[Any]", "frozenset[object]"]):
-    """The tables whose rows the database deletes or changes by itself where a row of a mapper is deleted."""
+    """The tables whose rows the database deletes or changes by itself where a row of a mapper is deleted.
+
+    Those that the unit of work sees to first, and the tables of a joined hierarchy, which share their keys, are none.
+    """
 
     def __missing__(self, mapper: Mapper[Any]) -> frozenset[object]:
         found: set[object] = set()
+        left_out = _written_by_unit_of_work(mapper)
         parents: list[Table] = [table for table in mapper.tables if isinstance(table, Table)]
         while parents:
             parent = parents.pop()
             for table in [*parent.metadata.tables.values()]:
-                if table not in found and any(_follows(key, parent) for key in table.foreign_keys):
+                keys = table.foreign_keys - left_out
+                if table not in found and any(_follows(key, parent) for key in keys):
                     found.add(table)
                     parents.append(table)
         tables = self[mapper] = frozenset(found)
         return tables
 
 
+def _written_by_unit_of_work(mapper: Mapper[Any]) -> set[ForeignKey]:
+    """Return the foreign keys to a mapper's rows that no row has any more when one of these is deleted."""
+    columns = {
+        column
+        for prop in mapper.relationships
+        if prop.direction is RelationshipDirection.ONETOMANY and not (prop.viewonly or prop.passive_deletes)
+        for column in prop.remote_side
+    }
+    family = {table for relative in mapper.base_mapper.self_and_descendants for table in relative.tables}
+    return {
+        key
+        for table in {column.table for column in columns} | family
+        for key in table.foreign_keys
+        if key.parent in columns or (key.parent.primary_key and any(_is_of_another(key, table, of) for of in family))
+    }
+
+
+def _is_of_another(key: ForeignKey, table: FromClause, other: FromClause) -> bool:
+    return other is not table and isinstance(other, Table) and _names(key, other)
+
+
 def _follows(key: ForeignKey, parent: Table) -> bool:
-    """Whether a foreign key names a table, whose metadata may lack others, and does something about its deletions."""
-    action = (key.ondelete or "NO ACTION").upper()
-    return action not in {"NO ACTION", "RESTRICT"} and key.target_fullname.rpartition(".")[0] == parent.fullname
+    """Whether a foreign key names a table and does something about its deletions."""
+    return (key.ondelete or "NO ACTION").upper() not in {"NO ACTION", "RESTRICT"} and _names(key, parent)
+
+
+def _names(key: ForeignKey, table: Table) -> bool:
+    """Whether a foreign key names a table; asked by name, since its metadata may lack others."""
+    return key.target_fullname.rpartition(".")[0] == table.fullname
 
 
 _COMBINATIONS = 1_000

@@ -9,7 +9,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .event_models import updated
+from .event_models import created, deleted, updated
 
 
 class Base(DeclarativeBase):
@@ -63,3 +63,44 @@ async def test_rows_that_the_database_deletes_after_they_were_written(front: Fro
     named = (None, "changed")
     assert recorder.take() == [updated(Cabin, 2, name=named), updated(Bed, 1, name=named)]
     assert shown == [None]
+
+
+class Book(Base):
+    __tablename__ = "books"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(default="book")
+    pages: Mapped[list[Page]] = relationship(cascade="all, delete-orphan")
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "book"}  # noqa: RUF012 - SQLAlchemy's own
+
+
+class Atlas(Book):
+    __tablename__ = "atlases"
+    id: Mapped[int] = mapped_column(ForeignKey("books.id", ondelete="CASCADE"), primary_key=True)
+    __mapper_args__ = {"polymorphic_identity": "atlas"}  # noqa: RUF012 - SQLAlchemy's own
+
+
+class Page(Base):
+    """Deleted by the unit of work before the database would."""
+
+    __tablename__ = "pages"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    book_id: Mapped[int] = mapped_column(ForeignKey("books.id", ondelete="CASCADE"))
+
+
+@scenario(Base.metadata)
+async def test_nothing_is_read_where_the_unit_of_work_deletes_the_rows(
+    front: FrontEnd, recorder: EventRecorder
+) -> None:
+    """E12: a foreign key that would have the database delete rows has none to delete; nor a joined class's key."""
+    await front.add_all([Atlas(id=1, pages=[Page(id=1)]), Atlas(id=2)])
+    await front.commit()
+    recorder.listen(Base)
+    atlas = await front.get_one(Atlas, 1)
+    await front.refresh(atlas, ["pages"])
+    with front.statements() as statements:
+        await front.delete(atlas)
+        await front.add(Atlas(id=3, pages=[Page(id=3)]))
+        await front.commit()
+    assert {statement.split()[0] for statement in statements} == {"INSERT", "DELETE"}
+    told = [created(Atlas, 3), created(Page, 3), deleted(Page, 1), deleted(Atlas, 1)]
+    assert sorted(recorder.take(), key=str) == sorted(told, key=str)
