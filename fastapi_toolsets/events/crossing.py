@@ -26,6 +26,7 @@ import anyio.from_thread
 
 from ..errors import SessionOptionError
 from . import compatibility
+from .failures import raise_again
 from .kept_loop import KeptLoop, make_loop
 from .outliving import LAST_WORDS, AsyncFunction, given_up, is_given_up, outlive_call
 
@@ -167,21 +168,23 @@ def run_to_end(crossing: Crossing, function: AsyncFunction, grace: float) -> boo
     Returns:
         Whether it came to its end; ``False`` where a cancelled host's grace was over first.
     """
-    ended: list[BaseException | None] = []
+    has_ended = False
+    raised: list[BaseException] = []
 
     async def guarded() -> None:
+        nonlocal has_ended
         try:
             await function()
-            ended.append(None)
         except BaseException as error:
             if was_given_up(error):
                 raise
-            ended.append(error)
+            raised.append(error)
+        has_ended = True
 
     crossing.run(guarded, grace)
-    if ended and ended[0] is not None:
-        raise ended[0]
-    return bool(ended)
+    if raised:
+        raise_again(raised)
+    return has_ended
 
 
 class Bridge:

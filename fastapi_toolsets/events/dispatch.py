@@ -21,7 +21,7 @@ from .delivery import (
     names_of,
     restore,
 )
-from .failures import Failures, is_interrupt
+from .failures import Failures, is_interrupt, raise_again
 from .outliving import close_unstarted, go_on_after_cancellation, outlive, running_task
 from .plans import plans
 from .queue import Queue
@@ -119,7 +119,8 @@ class Dispatch(Queue):
         failures = self._failures or Failures(self._options)
         if self._stop is not None:
             failures.log_kept()
-            raise self._stop
+            stop, self._stop = [self._stop], None
+            raise_again(stop)
         left_out = names_of(self.left_out) if self.left_out else ""
         failures.end(left_out, counted_log_fields(self.left_out), raises=raises)
 
@@ -202,7 +203,9 @@ class Dispatch(Queue):
         result, error = self._called or (None, None)
         self._called = None
         if error is not None:
-            raise error
+            raised = [error]
+            del error
+            raise_again(raised)
         return result
 
     # In the session's own place.
@@ -220,7 +223,10 @@ class Dispatch(Queue):
         if outlived.cancellation is not None:
             self._stop = outlived.cancellation
             self._grace_ends = outlived.ends
-        return outlived.result()
+        try:
+            return outlived.result()
+        finally:
+            del outlived  # it knows what was raised, whose traceback knows this frame; see raise_again
 
     def _grace_left(self) -> float | None:
         """Return the seconds that are left since the committer was cancelled; ``None`` where it was not."""
@@ -309,26 +315,30 @@ class Dispatch(Queue):
 
     def _wait(self, awaitable: Awaitable[object]) -> None:
         """Wait for what a sync callback has returned, and raise what that raises."""
-        ended: list[BaseException | None] = []
+        has_ended = False
+        raised: list[BaseException] = []
 
         async def wait() -> None:
+            nonlocal has_ended
             try:
                 await awaitable
             except BaseException as error:
-                ended.append(error)
+                raised.append(error)
                 raise
-            ended.append(None)
+            finally:
+                has_ended = True
 
         crossing = Bridge(self._begin_grace) if self._crossing.in_bridge and not self._on_loop else self._crossing
         left = self._grace_left()
         try:
             in_time = run_to_end(crossing, wait, self._options.callback_grace if left is None else left)
         except BaseException as error:
-            if not ended or self._on_loop or not (crossing.in_bridge and was_cancelled(error)):
+            if not has_ended or self._on_loop or not (crossing.in_bridge and was_cancelled(error)):
+                raised.clear()  # see raise_again
                 raise
             self._stop = error  # the committer's, whatever the callback has come to in its grace
-            if ended[0] is not None:
-                raise ended[0] from None
+            if raised:
+                raise_again(raised)
         else:
             if not in_time:  # the grace was over, and a worker thread goes on
                 logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER, extra=self._fields())

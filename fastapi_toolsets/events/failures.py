@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from inspect import isawaitable
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 from ..errors import CascadeLimitError
 from .types import Phase
@@ -43,6 +43,7 @@ class Failures:
         """Log what was kept to be raised, since something else is raised instead, or nobody can be told."""
         for failure, phase in self._kept:
             _log(failure, phase)
+        self._kept.clear()  # see raise_again
 
     def end(self, left_out: str, fields: list[dict[str, object]], *, raises: bool) -> None:
         """Raise or log what there is to say in the end.
@@ -69,10 +70,26 @@ class Failures:
         elif self._kept:
             names = ", ".join(str(failure) for failure, _ in self._kept)
             errors = [failure.error for failure, _ in self._kept]
+            self._kept.clear()  # see raise_again
             message = f"the commit stands and is not to be repeated, but callbacks raised: {names}"
             raise BaseExceptionGroup(message, errors if limit is None else [*errors, limit])
         elif limit is not None:
             raise limit
+
+
+def raise_again(kept: list[BaseException]) -> NoReturn:
+    """Raise the only error that was kept, as it was raised, and keep it no longer.
+
+    Its traceback leads to whoever keeps it. Kept on, both would live until the garbage collector runs, and with them
+    the session and its objects.
+    """
+    error = kept.pop()
+    context = error.__context__
+    try:
+        raise error
+    finally:
+        error.__context__ = context  # not what the caller may be handling
+        del error, context
 
 
 def is_interrupt(error: BaseException) -> bool:

@@ -144,7 +144,10 @@ class Outlived(NamedTuple, Generic[ResultT]):
         """Return or raise what the task did; raise a cancellation where it did not end in time."""
         if not self.task.done():
             raise asyncio.CancelledError
-        return self.task.result()
+        try:
+            return self.task.result()
+        finally:
+            del self  # whose task knows what was raised, whose traceback knows this frame; see raise_again
 
 
 async def _grant(task: asyncio.Task[Any], grace: float) -> None:

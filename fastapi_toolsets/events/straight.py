@@ -146,6 +146,7 @@ class Straight:
             except BaseException as error:  # noqa: BLE001 - as below
                 failed = error
             self._hand_over().called(None, failed)
+            del failed  # see raise_again
             await self._hand_over().go_on()
             return
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import logging
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +19,7 @@ from sqlalchemy.schema import CreateTable
 from fastapi_toolsets.errors import JoinedTransactionWarning, PlainSessionWarning
 from fastapi_toolsets.events import listener_scope
 from fastapi_toolsets.events.lent_connections import FollowedConnection
-from fastapi_toolsets.models import CallbackFailure, ModelEvent, SyncEventSession, listens_for
+from fastapi_toolsets.models import CallbackFailure, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, entered, resolve, scenario
 from .transaction_models import Base, ExpectedError, Order, do_not_wait_for_the_disk
@@ -281,3 +283,54 @@ async def test_shared_connection_lets_go_of_sessions(front: FrontEnd) -> None:
             assert alive([reference]) == [False]
         assert isinstance(connection, FollowedConnection)
         assert len(connection.lent_by) == 1
+
+
+def fails(order: Order, event_type: ModelEvent, changes: object) -> None:
+    raise ExpectedError
+
+
+async def fails_at_once(order: Order, event_type: ModelEvent, changes: object) -> None:
+    raise ExpectedError
+
+
+async def fails_later(order: Order, event_type: ModelEvent, changes: object) -> None:
+    await asyncio.sleep(0)
+    raise ExpectedError
+
+
+def returns_what_fails(order: Order, event_type: ModelEvent, changes: object) -> Awaitable[None]:
+    return fails_later(order, event_type, changes)
+
+
+def interrupts(order: Order, event_type: ModelEvent, changes: object) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.name)
+@pytest.mark.parametrize("policy", ["raise", forget], ids=["raised", "handed on"])
+@pytest.mark.parametrize("callback", [fails, fails_at_once, fails_later, returns_what_fails, interrupts])
+@scenario(Base.metadata, databases=["sqlite"])
+async def test_session_whose_callback_raised_is_freed(
+    front: FrontEnd,
+    caplog: pytest.LogCaptureFixture,
+    callback: Callable[[Order, ModelEvent, object], object],
+    policy: object,
+    phase: Phase,
+) -> None:
+    """T9: what a callback raised is kept by nobody whom its traceback knows, so that nothing waits for gc."""
+    caplog.set_level(logging.CRITICAL, logger="fastapi_toolsets.events")  # pytest keeps what is logged, tracebacks too
+    listens_for(Order, phase=phase)(callback)
+    session, order = SessionAdapter(front.factory(on_callback_error=policy)()), Order(id=1)
+    await session.add(order)
+    await session.flush()
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(ExpectedError, ExceptionGroup, KeyboardInterrupt):
+            await (session.rollback() if phase is Phase.AFTER_ROLLBACK else session.commit())
+        await session.close()
+        references = weakref.ref(session.sync_session), weakref.ref(order)
+        del session, order
+        assert [reference() for reference in references] == [None, None]
+    finally:
+        gc.enable()
