@@ -15,7 +15,7 @@ from .registry import registry
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from sqlalchemy import ForeignKey, FromClause
+    from sqlalchemy import ForeignKey
     from sqlalchemy.orm import RelationshipProperty
 
 
@@ -112,17 +112,15 @@ def _written_by_unit_of_work(mapper: Mapper[Any]) -> set[ForeignKey]:
         if prop.direction is RelationshipDirection.ONETOMANY and not (prop.viewonly or prop.passive_deletes)
         for column in prop.remote_side
     }
-    family = {table for relative in mapper.base_mapper.self_and_descendants for table in relative.tables}
+    hierarchy = mapper.base_mapper.self_and_descendants
+    family: list[Table] = [table for member in hierarchy for table in member.tables if isinstance(table, Table)]
     return {
         key
-        for table in {column.table for column in columns} | family
+        for table in {column.table for column in columns}.union(family)
         for key in table.foreign_keys
-        if key.parent in columns or (key.parent.primary_key and any(_is_of_another(key, table, of) for of in family))
+        if key.parent in columns
+        or (key.parent.primary_key and any(other is not table and _names(key, other) for other in family))
     }
-
-
-def _is_of_another(key: ForeignKey, table: FromClause, other: FromClause) -> bool:
-    return other is not table and isinstance(other, Table) and _names(key, other)
 
 
 def _follows(key: ForeignKey, parent: Table) -> bool:

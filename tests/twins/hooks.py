@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, event, update
 from sqlalchemy.orm import Session, object_session
 
-from .models import Base, Box, Club, Content, Letter, Node, Owner, Pet
+from .models import Base, Box, Club, Content, Letter, Node, Owner, Pet, core_table
 
 
 def before_flush(session: Session, *_: object) -> None:
@@ -65,12 +65,12 @@ def before_update(_mapper: object, _connection: Connection, target: Any) -> None
 def before_update_elsewhere(_mapper: object, connection: Connection, target: Any) -> None:  # noqa: ANN401 - an object
     """Write another row by the connection that the listener is given."""
     if isinstance(target, Letter):
-        connection.execute(update(Club.__table__).values(seats=5))  # type: ignore[arg-type]
+        connection.execute(update(core_table(Club)).values(seats=5))
 
 
 def after_insert_connection(_mapper: object, connection: Connection, target: Any) -> None:  # noqa: ANN401 - an object
     if isinstance(target, Node) and object_session(target) is not None:
-        connection.execute(update(Content.__table__).values(name="b"))  # type: ignore[arg-type]
+        connection.execute(update(core_table(Content)).values(name="b"))
 
 
 def any_new(session: Session, model: type[Base]) -> bool:

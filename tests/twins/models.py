@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import JSON, Column, ForeignKey, Table, UniqueConstraint, text
+from sqlalchemy import JSON, Column, ForeignKey, Integer, Table, UniqueConstraint, text
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import DeclarativeBase, Mapped, backref, composite, mapped_column, relationship
 
@@ -25,8 +25,8 @@ class Address:
 memberships = Table(
     "twin_memberships",
     Base.metadata,
-    Column("owner_id", ForeignKey("twin_owners.id"), primary_key=True),
-    Column("club_id", ForeignKey("twin_clubs.id"), primary_key=True),
+    Column("owner_id", Integer, ForeignKey("twin_owners.id"), primary_key=True),
+    Column("club_id", Integer, ForeignKey("twin_clubs.id"), primary_key=True),
 )
 
 
@@ -249,8 +249,7 @@ COLUMNS: dict[type[Base], dict[str, tuple[Any, ...]]] = {
 """The attributes that programs assign, and the values: few, so that they come back to where they were."""
 
 KEYS: dict[type[Base], tuple[tuple[Any, ...], ...]] = {
-    model: tuple((number,) for number in (1, 2, 3, 4, 5)) for model in MODELS
-} | {
+    **{model: tuple((number,) for number in (1, 2, 3, 4, 5)) for model in MODELS},
     Slot: ((1, 1), (1, 2), (2, None), (3, None), (2, 2)),
     Box: tuple((f"b{number}",) for number in (1, 2, 3, 4, 5)),
     Animal: ((1,), (5,), (6,)),  # no key serves two classes
@@ -301,3 +300,8 @@ SEED_OF_TABLES: dict[str, list[dict[str, Any]]] = {
     "twin_dogs": [{"id": 2, "tricks": 1}],
     "twin_memberships": [{"owner_id": 1, "club_id": 1}],
 }
+
+
+def core_table(model: type[Base]) -> Table:
+    """Return the table of a model, for statements past the unit of work."""
+    return Base.metadata.tables[model.__tablename__]

@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from tests.databases import Database
 from tests.front_ends import run_without_loop
 from tests.model.worlds import logged_errors
@@ -53,8 +55,8 @@ class Pair:
                 yield self
             finally:
                 for twin in (self._plain, self._events):
-                    if twin.asynchronous:
-                        self._runner.run(twin.engine.dispose())  # type: ignore[arg-type]
+                    if isinstance(twin.engine, AsyncEngine):
+                        self._runner.run(twin.engine.dispose())
                     else:
                         twin.engine.dispose()
                     twin.drop_tables()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import make_transient
 from sqlalchemy.orm.exc import DetachedInstanceError, ObjectDeletedError
@@ -22,6 +24,7 @@ from .models import (
     Pet,
     Slot,
     Visit,
+    core_table,
 )
 from .objects import DeliberateError, Objects, Skip, key_names, shown, state_of
 
@@ -76,7 +79,7 @@ class Steps(Objects):
         """Delete a row and make a new one with the same key: in one flush (a row switch), or in two."""
         old = self.pick(a, Base, "persistent")
         key = state_of(old).identity
-        new = self.make(type(old), key, b)
+        new = self.make(type(cast("Base", old)), key, b)
         if c % 2 == 0:
             if isinstance(old, Node):
                 raise Skip  # as in ``add``
@@ -118,7 +121,8 @@ class Steps(Objects):
             value = getattr(instance, key)
         except (DetachedInstanceError, KeyError, ObjectDeletedError):
             return  # "What was loaded for callbacks stays in the object": only the other session raises it
-        self.keep(*(found for found in (value if isinstance(value, list) else [value]) if isinstance(found, Base)))
+        members = cast("list[object]", value) if isinstance(value, list) else [value]
+        self.keep(*(found for found in members if isinstance(found, Base)))
 
     def delete(self, a: int, b: int, c: int) -> None:
         instance = self.pick(a, Base, "persistent")
@@ -210,7 +214,7 @@ class Steps(Objects):
         keys = KEYS[type(instance)]
         key = keys[b % len(keys)]
         self.say(f"{self.name(instance)}: key = {key}")
-        for name, value in zip(key_names(type(instance)), key, strict=True):
+        for name, value in zip(key_names(type(cast("Base", instance))), key, strict=True):
             getattr(instance, name)  # SQLAlchemy does not load by itself what only the mapper calls a primary key
             setattr(instance, name, value)
 
@@ -253,15 +257,15 @@ class Steps(Objects):
     def stale(self, a: int, b: int, c: int) -> None:
         """Write a version that the session does not know of, so that its next UPDATE or DELETE finds nothing."""
         self.say("UPDATE twin_pets SET version = version + 1 WHERE id = 1")
-        table = Pet.__table__
+        table = core_table(Pet)
         self.unwatched.add("twin_pets")
-        self.session.execute(update(table).where(table.c.id == 1).values(version=table.c.version + 1))  # type: ignore[arg-type]
+        self.session.execute(update(table).where(table.c.id == 1).values(version=table.c.version + 1))
 
     def core_update(self, a: int, b: int, c: int) -> None:
         self.say("core update of clubs' seats")
-        table = Club.__table__
+        table = core_table(Club)
         self.unwatched.add("twin_clubs")
-        self.session.connection().execute(update(table).where(table.c.id == b % 2 + 1).values(seats=c % 3))  # type: ignore[arg-type]
+        self.session.connection().execute(update(table).where(table.c.id == b % 2 + 1).values(seats=c % 3))
 
     def bulk_update(self, a: int, b: int, c: int) -> None:
         model, name = ((Box, "size"), (Content, "name"), (Club, "seats"), (Pet, "weight"), (Owner, "name"))[a % 5]

@@ -8,7 +8,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
@@ -330,7 +330,7 @@ def _spelled(value: object, steps: Steps) -> str:
     if isinstance(value, Base):
         return steps.name(value)
     if isinstance(value, list):
-        return f"[{', '.join(_spelled(each, steps) for each in value)}]"
+        return f"[{', '.join(_spelled(each, steps) for each in cast('list[object]', value))}]"
     return repr(value) if not hasattr(value, "__clause_element__") and not hasattr(value, "compile") else "SQL"
 
 
