@@ -320,6 +320,7 @@ def connection(
 
 @contextlib.contextmanager
 def _ending(session: SyncEventSession) -> Generator[None]:
+    session._tracker.give_up()
     session._tracker.ends = True
     try:
         yield

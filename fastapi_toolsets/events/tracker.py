@@ -184,6 +184,13 @@ class Tracker:
         if not self.settles:  # but a method of the transaction itself, or the end of a block
             root.__class__ = compatibility.ClosingTransaction
 
+    def give_up(self) -> None:
+        """Take note that a method of the session rolls back what was prepared for a COMMIT, before one was sent."""
+        root = self.now.prepared
+        # SQLAlchemy makes a transaction inactive with its COMMIT, however that ends.
+        if root is not None and all(begun.is_active for begun in compatibility.begun_transactions(root)):
+            self.now.prepared = None
+
     def after_rollback(self, session: Session) -> None:
         """See to it that an interruption of what follows goes unnoticed no more than after a commit."""
         root = session.get_transaction()

@@ -18,7 +18,7 @@ from fastapi_toolsets.errors import RolledBackCommitWarning
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, entered, resolve, scenario
 from ..versions import SQLALCHEMY
-from .event_models import created, updated
+from .event_models import created, listening_to, updated
 from .transaction_models import ORDERS, Base, ExpectedError, Order
 
 BAD = text("SELECT no_such_column FROM orders")
@@ -177,6 +177,38 @@ async def test_session_listener_that_refuses_the_commit(front: FrontEnd, recorde
     await front.add(Order(id=2))
     await front.commit()
     assert recorder.take() == [created(Order, 2)]
+
+
+@pytest.mark.parametrize("insert", [False, True], ids=["behind", "before"])
+@pytest.mark.parametrize("end", ["rollback", "close"])
+@scenario(Base.metadata)
+async def test_refusal_before_the_commit_is_no_failed_commit(
+    front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture, end: str, *, insert: bool
+) -> None:
+    """T2, P2: nothing was sent, so that nobody is sent to look; where it was sent and failed, the log says so."""
+    recorder.listen(Order)
+
+    def refuse(_session: Session) -> None:
+        raise ExpectedError
+
+    with listening_to(front.sync_session, "before_commit", refuse, insert=insert):
+        await front.add(Order(id=1))
+        await front.flush()
+        with pytest.raises(ExpectedError):
+            await front.commit()
+        await getattr(front, end)()
+    assert (caplog.messages, recorder.take()) == ([], [])
+
+    def refuse_on_connection(_connection: Connection) -> None:
+        raise ExpectedError
+
+    with listening_to(front.sync_engine, "commit", refuse_on_connection):
+        await front.add(Order(id=1))
+        with pytest.raises(ExpectedError):
+            await front.commit()
+        await getattr(front, end)()
+    assert [message.partition(",")[0] for message in caplog.messages] == ["COMMIT did not succeed"]
+    assert recorder.take() == []
 
 
 @scenario(Base.metadata, databases=["postgresql"])
