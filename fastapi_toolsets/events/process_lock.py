@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import AbstractContextManager
 
 
 class ProcessLock:
@@ -24,4 +25,4 @@ class ProcessLock:
             os.register_at_fork(after_in_child=self._renew)
 
     def _renew(self) -> None:
-        self.current = threading.RLock()
+        self.current: AbstractContextManager[object] = threading.RLock()
