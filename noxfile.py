@@ -54,11 +54,12 @@ ONCE_WITH_EACH_PYTHON = (
 BETWEEN = f"{PYTHONS[1]} sqlalchemy~=2.1.0"
 
 ONE_FRONT_END = {
-    f"{OLDEST} sqlalchemy~=2.0.36": "sqlite-async",
-    f"{PYTHONS[1]} sqlalchemy~=2.0.36": "sqlite-sync",
-    f"{NEWEST} sqlalchemy~=2.1.0": "sqlite-async",
+    f"{OLDEST} sqlalchemy~=2.0.36": ("sqlite-async",),
+    f"{PYTHONS[1]} sqlalchemy~=2.0.36": ("sqlite-sync",),
+    f"{NEWEST} sqlalchemy~=2.0.36": ("postgresql-sync", "mariadb-sync"),
+    f"{NEWEST} sqlalchemy~=2.1.0": ("sqlite-async",),
 }
-"""The scenarios that a cell leaves out, since both its Python and its SQLAlchemy meet them in another one."""
+"""The scenarios that a cell leaves out, since its Python, its SQLAlchemy and the database meet them in another one."""
 
 
 def _pairwise(cell: str) -> list[str]:
@@ -70,10 +71,8 @@ def _pairwise(cell: str) -> list[str]:
     if not on_all_databases and cell != BETWEEN:
         elsewhere += ONCE_WITH_EACH_PYTHON
     ignored = [f"--ignore={path}" for path in elsewhere]
-    if on_all_databases:
-        return ignored
-    scenarios = ["postgresql", "mariadb", "mysql", *([ONE_FRONT_END[cell]] if cell in ONE_FRONT_END else [])]
-    return [*ignored, "-k", f"not ({' or '.join(scenarios)})"]
+    scenarios = [*(() if on_all_databases else ("postgresql", "mariadb", "mysql")), *ONE_FRONT_END.get(cell, ())]
+    return [*ignored, "-k", f"not ({' or '.join(scenarios)})"] if scenarios else ignored
 
 
 def _pyenv_interpreters() -> list[Path]:
