@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Select, bindparam, create_engine, event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool, PoolProxiedConnection, QueuePool
 
 from tests.databases import Database
@@ -51,7 +52,8 @@ SEED: dict[type[Base], list[dict[str, object]]] = {
 """Rows that a program may begin with."""
 
 
-def _statement(model: type[Base]) -> Select[Any]:
+def rows_of(model: type[DeclarativeBase]) -> Select[Any]:
+    """Select the rows of a class, by the names of its attributes; not those of its subclasses."""
     mapper = model.__mapper__
     columns = [prop.columns[0].label(prop.key) for prop in mapper.column_attrs]
     statement = select(*columns).select_from(mapper.persist_selectable)
@@ -60,7 +62,7 @@ def _statement(model: type[Base]) -> Select[Any]:
     return statement
 
 
-_STATEMENTS: dict[type[Base], Select[Any]] = {model: _statement(model) for model in MODELS}
+_STATEMENTS: dict[type[Base], Select[Any]] = {model: rows_of(model) for model in MODELS}
 
 
 class Oracle:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hypothesis import strategies as st
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 OnError: TypeAlias = Literal["innermost", "root", "leave"]
 """What a program does about an error of the database: rolls back the savepoint or everything, or carries on."""
@@ -101,17 +104,19 @@ class Program:
     """At which event before a COMMIT a callback refuses it."""
 
     def __repr__(self) -> str:
-        """Show only what differs from the defaults: ready to be pasted into a regression test."""
-        parts = [f"({''.join(f'{op!r}, ' for op in self.ops)})"]
-        default = Program(())
-        for name in ("expire_on_commit", "autoflush", "async_callbacks", "on_error", "seeded", "reactions", *PHASES):
-            value = getattr(self, name)
-            if value != getattr(default, name):
-                parts.append(f"{name}={value!r}")
-        return f"Program({', '.join(parts)})"
+        return spelled(self)
 
 
-PHASES = ("phases", "veto")
+def spelled(program: DataclassInstance) -> str:
+    """Show only what differs from the defaults: ready to be pasted into a regression test."""
+    operations, *settings = fields(program)
+    parts = [f"({''.join(f'{op!r}, ' for op in getattr(program, operations.name))})"]
+    for setting in settings:
+        value = getattr(program, setting.name)
+        if value != setting.default:
+            parts.append(f"{setting.name}={value!r}")
+    return f"{type(program).__name__}({', '.join(parts)})"
+
 
 _NUMBERS = st.integers(0, 7)
 _OPS = st.builds(Op, st.sampled_from(OPERATIONS), _NUMBERS, _NUMBERS, _NUMBERS)

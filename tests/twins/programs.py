@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from tests.model.programs import Op, spelled
+
 OPERATIONS: dict[str, int] = {
     "change": 8,
     "add": 4,
@@ -63,22 +65,6 @@ HOOKS = (
 
 
 @dataclass(frozen=True)
-class Op:
-    """One step, and three numbers that choose the object, the attribute, the value… from what there is."""
-
-    name: str
-    a: int = 0
-    b: int = 0
-    c: int = 0
-
-    def __repr__(self) -> str:
-        numbers = [self.a, self.b, self.c]
-        while numbers and numbers[-1] == 0:
-            numbers.pop()
-        return f"Op({', '.join([repr(self.name), *map(str, numbers)])})"
-
-
-@dataclass(frozen=True)
 class Program:
     """Steps for one session, and how the session is made."""
 
@@ -90,13 +76,7 @@ class Program:
     phases: bool = False
 
     def __repr__(self) -> str:
-        """Show only what differs from the defaults: ready to be pasted into a regression test."""
-        parts = [f"({''.join(f'{op!r}, ' for op in self.ops)})"]
-        for field in fields(self)[1:]:
-            value = getattr(self, field.name)
-            if value != field.default:
-                parts.append(f"{field.name}={value!r}")
-        return f"Program({', '.join(parts)})"
+        return spelled(self)
 
 
 def make_program(seed: int) -> Program:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from sqlalchemy import Connection, Select, select
+from sqlalchemy import Connection
 
-from .models import MODELS, Base, Club, Visit
+from tests.model.oracle import rows_of
+
+from .models import MODELS, Club, Visit
 
 Key: TypeAlias = tuple[str, tuple[Any, ...]]
 """The table of the base class, and the primary key."""
@@ -46,16 +48,7 @@ class Commit:
     told: list[Told] = field(default_factory=list)
 
 
-def _statement(model: type[Base]) -> Select[Any]:
-    mapper = model.__mapper__
-    columns = [prop.columns[0].label(prop.key) for prop in mapper.column_attrs]
-    statement = select(*columns).select_from(mapper.persist_selectable)
-    if mapper.polymorphic_on is not None:
-        statement = statement.where(mapper.polymorphic_on == mapper.polymorphic_identity)
-    return statement
-
-
-_STATEMENTS = {model: _statement(model) for model in MODELS}
+_STATEMENTS = {model: rows_of(model) for model in MODELS}
 
 
 def read_rows(connection: Connection) -> Rows:

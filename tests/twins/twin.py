@@ -26,12 +26,13 @@ from fastapi_toolsets.events import (
     listens_for,
 )
 from tests.databases import Database
+from tests.model.programs import Op
 from tests.session_adapter import SessionAdapter
 
 from .hooks import WRITES_PAST, hook_session, hooked_models
 from .models import MODELS, SEED, SEED_OF_TABLES, Base
 from .objects import Skip, state_of
-from .programs import Op, Program
+from .programs import Program
 from .steps import WITHOUT_BEGIN, Steps
 from .truth import Commit, Rows, Told, read_rows, table_of
 
