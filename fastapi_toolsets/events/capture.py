@@ -25,7 +25,7 @@ from .types import Phase
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Mapper, Session
+    from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
     from .journal import Frame, Journal
@@ -47,18 +47,19 @@ class Capture:
     """Follows the flushes of one session. Runs inside them, on the thread or greenlet of whoever flushes.
 
     Attributes:
+        olds: The old values that the flush under way would throw away.
         flushes: Whether a flush is under way, or was interrupted and has left something behind.
         written: What a flush has written that is not in the journal yet.
         savepoint: The savepoint that it was written in, if any.
     """
 
-    __slots__ = ("_journal", "_loses", "_misread", "_now", "_olds", "_switched", "flushes", "savepoint", "written")
+    __slots__ = ("_journal", "_loses", "_misread", "_now", "_switched", "flushes", "olds", "savepoint", "written")
 
     def __init__(self, journal: Journal, now: Transaction) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that it wrote."""
         self._journal = journal
         self._now = now
-        self._olds = OldValues(journal)
+        self.olds: OldValues = OldValues(journal)
         self.written: list[Writes] = []
         self.flushes: bool = False
         self._misread = False  # whether objects may show other rows' values
@@ -68,24 +69,21 @@ class Capture:
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
-        self._olds.clear()
+        self.olds.clear()
         self._misread = self._loses = False
         self.written = []
         self._switched.clear()
         self.savepoint = None
         self.flushes = False  # last: as long as it is set, somebody clears
 
-    def before_flush(
-        self, session: Session, modified: States, deleted: States, new: States, assigning: Collection[Mapper[Any]] = ()
-    ) -> None:
-        """Keep or load the old values that will be gone after the flush of these states.
+    def begin(self, session: Session, modified: States, deleted: States, new: States) -> bool:
+        """Begin to follow a flush of these states; return whether it leaves all that callbacks will be told.
 
         Args:
             session: The session.
             modified: The persistent states with changes.
             deleted: Those to be deleted.
             new: Those to be inserted.
-            assigning: The mappers whose ``before_update`` listeners may assign more to the objects.
         """
         if self.flushes:
             if self.written:  # it was flushed, but whoever wrote it into the journal was interrupted
@@ -93,38 +91,25 @@ class Capture:
             else:
                 self.clear()
         self.flushes = True
-        if deleted:
-            self._note_deletions(deleted)
-        if (
-            (modified and not olds_are_at_hand(modified))
-            or (deleted and (self._journal.past_flush or not rows_are_at_hand(deleted)))
-            or (new and not stands_alone(new))
-            or assigning
-        ):
-            self._olds.read(session, modified, deleted, new, assigning)
-
-    def _note_deletions(self, deleted: States) -> None:
-        """Note the tables that the database changes by itself: rows of them may have been written before."""
-        manager: object = None
-        for state in deleted:
-            if state.manager is not manager:
-                manager = state.manager
-                tables = plans.deleted_by_database[state.manager.mapper]
-                if tables:
-                    self._journal.deleted_by_database |= tables
+        return (
+            (not modified or olds_are_at_hand(modified))
+            and (not deleted or (not self._journal.past_flush and rows_are_at_hand(deleted)))
+            and (not new or stands_alone(new))
+        )
 
     def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
         self._now.wrote = True
-        if self._olds.unshown:
-            self._olds.show()
+        olds = self.olds
+        if olds.is_used:
+            olds.show()
         found: list[Writes] = []
         for mapper, states in compatibility.flushed_states(flush_context).items():
             plan = plans.by_mapper[mapper]
             if plan is not None:
                 self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
-        if self._olds.of or self._olds.held:
-            self._olds.clear()
+        if olds.is_used:
+            olds.clear()
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
             self.savepoint = session.get_nested_transaction() and open_savepoint(session)
@@ -146,7 +131,7 @@ class Capture:
         updated: list[InstanceState[Any]] = []
         deleted: list[InstanceState[Any]] = []
         objects: list[object]
-        reread = self._olds.reread
+        reread = self.olds.reread
         for state in states:
             is_delete, list_only = fate[state]
             if list_only:
@@ -197,7 +182,7 @@ class Capture:
         changes: list[Any] = []
         ends: list[int] = []
         end = 0
-        comparisons, volatile, all_olds = plan.comparisons, plan.volatile_keys, self._olds.of
+        comparisons, volatile, all_olds = plan.comparisons, plan.volatile_keys, self.olds.of
         olds = NO_VALUES
         for state in states:
             instance = state.obj()
@@ -231,8 +216,8 @@ class Capture:
 
     def _show_last_row(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Give a deleted object the values that its row had, not those that were assigned but never written."""
-        olds, loaded = self._olds.of.get(state, NO_VALUES), state.dict
-        is_read = state in self._olds.reread
+        olds, loaded = self.olds.of.get(state, NO_VALUES), state.dict
+        is_read = state in self.olds.reread
         if is_read:
             loaded.update(olds)
         for key, old in state.committed_state.items():

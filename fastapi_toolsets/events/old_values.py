@@ -43,13 +43,14 @@ def olds_are_at_hand(modified: States) -> bool:
     for state in modified:
         if state.manager is not manager:
             manager = state.manager
-            route = plans.routes[state.manager.mapper]
-            plan = None
-            if route is not IDLE:
-                plan, reach, has_orphans = route
-                if plan is not None and not plan.follows_updates:
+            before, after = compatibility.update_listeners(manager)
+            plan, reach, has_orphans = plans.routes[state.manager.mapper]
+            if before or after or reach or has_orphans:
+                return False
+            if plan is not None:
+                if not plan.follows_updates:
                     plan = None
-                if reach or has_orphans or (plan is not None and plan.keeps_more):
+                elif plan.keeps_more:
                     return False
         if plan is not None and (instance := state.obj()) is not None:
             loaded = instance_dict(instance)
@@ -67,12 +68,12 @@ def rows_are_at_hand(deleted: States) -> bool:
     for state in deleted:
         if state.manager is not manager:
             manager = state.manager
-            route = plans.routes[state.manager.mapper]
-            plan = None
-            if route is not IDLE:
-                plan, reach, _ = route
-                if reach or (plan is not None and plan.deferred):
-                    return False
+            before, after = compatibility.delete_listeners(manager)
+            plan, reach, _ = plans.routes[state.manager.mapper]
+            if before or after or reach or (plan is not None and plan.deferred):
+                return False
+            if plans.deleted_by_database[state.manager.mapper]:
+                return False
         if plan is not None and (state.committed_state or state.expired_attributes or state.callables):
             return False
     return True
@@ -84,7 +85,8 @@ def stands_alone(new: States) -> bool:
     for state in new:
         if state.manager is not manager:
             manager = state.manager
-            if plans.routes[state.manager.mapper][1]:
+            before, after = compatibility.insert_listeners(manager)
+            if before or after or plans.routes[state.manager.mapper][1]:
                 return False
     return True
 
@@ -93,6 +95,7 @@ class OldValues:
     """The old values that only this module knows during one flush of one session.
 
     Attributes:
+        is_used: Whether there is any.
         of: By the state of the object and the key of the attribute. Most old values are not here but in
             ``InstanceState.committed_state``, until the flush is over.
         reread: The states of deleted objects that may not show their rows: they do after the flush, as they were read.
@@ -101,11 +104,12 @@ class OldValues:
         held: Objects that only the flush would hold otherwise, which loads them anew where they have gone meanwhile.
     """
 
-    __slots__ = ("_journal", "_related_unknown", "_synchronized", "held", "of", "reread", "unshown")
+    __slots__ = ("_journal", "_related_unknown", "_synchronized", "held", "is_used", "of", "reread", "unshown")
 
     def __init__(self, journal: Journal) -> None:
         """Know what ``journal`` says of earlier flushes."""
         self._journal = journal
+        self.is_used: bool = False
         self.of: dict[InstanceState[Any], dict[str, Any]] = {}
         self.held: list[object] = []
         self.unshown: list[tuple[InstanceState[Any], dict[str, Any]]] = []
@@ -120,6 +124,7 @@ class OldValues:
         self.reread.clear()
         self.unshown.clear()
         self._synchronized.clear()
+        self.is_used = False
 
     def show(self) -> None:
         """Give the objects what was read of them, as far as the flush has left it as it was."""
@@ -140,6 +145,7 @@ class OldValues:
             new: Those that it inserts.
             assigning: The mappers whose ``before_update`` listeners may assign more.
         """
+        self.is_used = True
         to_load: ToLoad = {}
         self._read_modified([*modified], to_load, assigning)  # loading may change who is modified
         for state in [*new]:
@@ -147,9 +153,15 @@ class OldValues:
             if reach:
                 self._reach(state, reach, to_load, is_delete=False)
         if deleted:
+            self._note_deletions(deleted)
             self._read_deleted([*deleted], to_load)
         if to_load or self._related_unknown:
             self._load_all(session, to_load, {*deleted}, assigning)
+
+    def _note_deletions(self, deleted: States) -> None:
+        """Note the tables that the database changes by itself: rows of them may have been written before."""
+        for manager in {id(state.manager): state.manager for state in deleted}.values():
+            self._journal.deleted_by_database |= plans.deleted_by_database[manager.mapper]
 
     def _read_modified(
         self, states: list[InstanceState[Any]], to_load: ToLoad, assigning: Collection[Mapper[Any]]

@@ -87,13 +87,15 @@ class Tracker:
         if self.bulk.is_saving:
             return
         modified, deleted, new = compatibility.unflushed_states(session)
+        if self.capture.begin(session, modified, deleted, new):
+            return
         assigning: list[Mapper[Any]] = []
         for mapper in mappers_heard(modified, deleted, new):
             # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
             session.connection(bind_arguments={"mapper": mapper.base_mapper})
             if mapper.dispatch.before_update:
                 assigning.append(mapper)
-        self.capture.before_flush(session, modified, deleted, new, assigning)
+        self.capture.olds.read(session, modified, deleted, new, assigning)
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""
