@@ -27,6 +27,7 @@ from .bulk_statements import (
     to_tell,
 )
 from .heard_rows import is_unheard
+from .journal import Doubt
 from .loading import read_rows, writing_connection
 from .plan import state_of
 from .records import Kind
@@ -99,14 +100,14 @@ class BulkWrites:
     def note(self, session: Session, *, undoes: bool) -> None:
         """Note that rows may be written past the unit of work, or what was written before be taken back."""
         self._begin(session, undoes=undoes)
-        self._journal.past_flush = True
+        self._journal.doubts.add(Doubt.PAST_FLUSH)
 
     def _begin(self, session: Session, *, undoes: bool) -> None:
         if self._capture.written:
             self._capture.after_finalized(session, early=True)  # a listener of the flush writes: that comes second
         self._now.wrote = self._now.follows = True
         if undoes:
-            self._journal.undone = True
+            self._journal.doubts.add(Doubt.UNDONE)
 
     def check_past_session(self, statement: DML, events: object) -> None:
         """Look at a statement that somebody is about to send on a connection of the session's.
@@ -136,7 +137,7 @@ class BulkWrites:
                 hears = _rows_become(subject, inner)
                 check_past_session(subject, events, hears, self._policy, is_inside=True)
         if not inserts:
-            self._journal.past_flush = True
+            self._journal.doubts.add(Doubt.PAST_FLUSH)
         if isinstance(statement, (Insert, Update, Delete)):
             subject = subject_of(statement)
             if subject.heard:
@@ -200,7 +201,7 @@ class BulkWrites:
         for record in records:
             record.position = journal.take_positions(1)
         if records:
-            journal.bulk = True
+            journal.doubts.add(Doubt.BULK)
             keep_new_rows(session, records)
             journal.frame(open_savepoint(session)).absorb(records)
         sending.end()
@@ -218,7 +219,7 @@ class BulkWrites:
     ) -> None:
         """Write what ``bulk_insert_mappings`` was given with ``write(mappings, return_defaults)``."""
         if not is_unheard(mapper.tables):
-            self._journal.past_flush = True
+            self._journal.doubts.add(Doubt.PAST_FLUSH)
         subject = subject_of_mapper("insert", mapper)
         told = to_tell(subject, None, _HEARS["insert"], self._policy)
         if not told:
@@ -243,7 +244,7 @@ class BulkWrites:
         write: Callable[[Iterable[dict[str, Any]]], None],
     ) -> None:
         """Write what ``bulk_update_mappings`` was given with ``write(mappings)``."""
-        self._journal.past_flush = True
+        self._journal.doubts.add(Doubt.PAST_FLUSH)
         subject = subject_of_mapper("update", mapper)
         told = to_tell(subject, None, _HEARS["update"], self._policy)
         if not told:
@@ -275,7 +276,7 @@ class BulkWrites:
         inserted: list[tuple[Mapper[Any], dict[Mapper[Any], Plan], list[InstanceState[Any]]]] = []
         for (name, mapper), states in groups.items():
             if name == "update" or not is_unheard(mapper.tables):
-                self._journal.past_flush = True
+                self._journal.doubts.add(Doubt.PAST_FLUSH)
             subject = subject_of_mapper(name, mapper)
             told = to_tell(subject, None, _HEARS[name], self._policy)
             if told and name == "insert":

@@ -12,6 +12,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from . import compatibility
 from .completion import keep_rows
 from .delivery import take_snapshot
+from .journal import Doubt
 from .loading import populate, read_rows, readable_columns
 from .old_values import NO_VALUES, OldValues, olds_are_at_hand, rows_are_at_hand, stands_alone
 from .ordering import in_order, insert_order, sort_by_key
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
+_PAST_FLUSH, _UNSURE = Doubt.PAST_FLUSH, Doubt.UNSURE
 
 
 # A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
@@ -93,7 +95,7 @@ class Capture:
         self.flushes = True
         return (
             (not modified or olds_are_at_hand(modified))
-            and (not deleted or (not self._journal.past_flush and rows_are_at_hand(deleted)))
+            and (not deleted or (_PAST_FLUSH not in self._journal.doubts and rows_are_at_hand(deleted)))
             and (not new or stands_alone(new))
         )
 
@@ -199,7 +201,7 @@ class Capture:
                     if key in comparisons:
                         new = loaded.get(key, PENDING)
                         if old is NO_VALUE or new is PENDING:
-                            self._journal.unsure = True
+                            self._journal.doubts.add(_UNSURE)
                         elif old is new or comparisons[key](old, new) is True:
                             continue
                         changes += (key, old, new)
@@ -237,7 +239,7 @@ class Capture:
                 if old is NO_VALUE:
                     old = olds.get(key, NO_VALUE)  # noqa: PLW2901
                 if old is NO_VALUE or new is PENDING:
-                    self._journal.unsure = True
+                    self._journal.doubts.add(_UNSURE)
                 elif old is new or column.equal(old, new) is True:
                     continue
                 if column.copies:
@@ -275,7 +277,7 @@ class Capture:
                 changes += (key, old, plan.copied(key, new))
             else:
                 continue
-            self._journal.unsure = True
+            self._journal.doubts.add(_UNSURE)
 
     def _related(self, plan: Plan, state: InstanceState[Any], olds: Mapping[str, Any]) -> Iterator[Change]:
         for key, is_collection in plan.relationships.items():
@@ -303,17 +305,17 @@ class Capture:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
                 writes.keys = [*map(_key_of, writes.states)]
-            writes.position = journal.take_positions(len(writes.states))
-        frame = journal.frame(self.savepoint)
         if self._misread or self._switched or self._loses or _AFTER_ROLLBACK in registry.phases:
+            for writes in written:
+                writes.position = journal.take_positions(len(writes.states))
+            frame = journal.frame(self.savepoint)
             records = self._records(session, frame, written)
             frame.unknown.append("a flush")
             self.clear()
             frame.absorb(records)
             frame.unknown.pop()
         else:
-            if frame.writes is not written:  # it is where whoever has written it there was interrupted
-                frame.write(written)
+            journal.write(self.savepoint, written)
             self.written = []
             self.savepoint = None
             self.flushes = False
@@ -325,7 +327,7 @@ class Capture:
         misread: list[Record] = []
         for record in records:
             if record.kind is _CREATED and record.key in switched:
-                self._journal.unsure = True
+                self._journal.doubts.add(_UNSURE)
                 _switch_row(record, switched[record.key])
                 loaded = record.state.dict  # what another object finds that takes over the same row
                 switched[record.key] = {key: loaded[key] for key in record.plan.columns if key in loaded}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy.orm.attributes import instance_dict
 
 from ..errors import CommitAbortedError
+from .journal import Doubt
 from .loading import detached_copy, populate, read_rows, read_values, readable_columns, unloaded_columns
 from .plan import NO_VALUE, copy_value, state_of
 from .records import PENDING, Kind, merge_changes, same
@@ -44,19 +45,20 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
     if journal.nested or journal.root.unknown:
         raise _unknown(journal)
     frame = told or journal.root
-    if journal.deleted_by_database and any(
-        not journal.deleted_by_database.isdisjoint(plan.mapper.tables) for plan in frame.plans()
+    doubts = journal.doubts
+    if doubts and not journal.deleted_by_database.isdisjoint(
+        table for plan in frame.plans() for table in plan.mapper.tables
     ):
-        journal.past_flush = True  # as if somebody had sent a statement that did it
+        doubts.add(Doubt.PAST_FLUSH)  # as if somebody had sent a statement that did it
     written = frame.writes
-    if written and not (journal.past_flush or journal.bulk):
+    if written and not (doubts and (Doubt.PAST_FLUSH in doubts or Doubt.BULK in doubts)):
         incomplete: list[Writes] = []
         for writes in written:
-            if writes.kind is not _DELETED and (journal.unsure or not _shows_rows(writes)) and _is_heard(writes):
+            if writes.kind is not _DELETED and (doubts or not _shows_rows(writes)) and _is_heard(writes):
                 incomplete.append(writes)  # noqa: PERF401 - a comprehension is one call more in each commit
         if not incomplete or _load_writes(session, incomplete):
             return  # otherwise some row needs a record of its own
-    if journal.undone and frame.gone:
+    if Doubt.UNDONE in doubts and frame.gone:
         _take_back_deletions(session, frame)
     missing = _complete_records(session, journal, frame)
     if told is None:  # of what was told before, what has come since may have deleted a row
@@ -66,9 +68,10 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
 
 def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[Record]:
     """Complete each row by itself, in whatever number of flushes it was written; return those that are not there."""
-    everything = journal.past_flush or journal.unsure
+    reload = Doubt.PAST_FLUSH in journal.doubts
+    everything = reload or Doubt.UNSURE in journal.doubts
     records: Iterable[Record] = frame.rows.values()
-    if journal.bulk:
+    if Doubt.BULK in journal.doubts:
         complete_rows(session, frame, forgets=frame is journal.root)
         records = [record for record in records if not isinstance(record, RowRecord)]
     unshown = [
@@ -86,7 +89,7 @@ def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[
         )
         and _is_told(record)
     ]
-    return _complete(session, unshown, reload=journal.past_flush) if unshown else []
+    return _complete(session, unshown, reload=reload) if unshown else []
 
 
 def _take_back_deletions(session: Session, frame: Frame) -> None:

@@ -7,6 +7,7 @@ its frame. As long as a frame has seen one flush only, there is nothing to net, 
 
 from __future__ import annotations
 
+from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any
 
 from .records import Kind, merge_changes
@@ -158,12 +159,26 @@ class Frame:
             self._gone.setdefault(record.origin, record)
 
 
+class Doubt(IntEnum):
+    """Why what flushes have written is not all that there is to know of the rows. An ``IntEnum``, as ``Kind`` is."""
+
+    UNSURE = auto()
+    """A change has a value that only the database knows."""
+    BULK = auto()
+    """A bulk statement wrote any of the rows."""
+    PAST_FLUSH = auto()
+    """A statement was sent that no flush has made, and may have written."""
+    UNDONE = auto()
+    """Such a statement may have taken back what was written before."""
+    DELETED_ALONG = auto()
+    """The database may have deleted or changed rows of other tables by itself."""
+
+
 class Journal:
     """The frames of one session: the root transaction's, and one for each savepoint in which something happened."""
 
     __slots__ = (
-        "_position", "bulk", "deleted_by_database", "ended", "nested", "past_flush", "root", "told", "touched",
-        "undone", "unsure",
+        "_position", "deleted_by_database", "doubts", "ended", "nested", "root", "told", "touched",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -176,11 +191,9 @@ class Journal:
         """What savepoints did that were ended because everything is rolled back, from the innermost on."""
         self._position = 0
         self.touched: bool = False  # whether any frame was asked for in the current transaction: quick to see
-        self.unsure: bool = False  # whether a change has a value that only the database knows
-        self.bulk: bool = False  # whether a bulk statement wrote any of the rows
-        self.past_flush: bool = False  # whether any statement was sent that no flush has made, and may have written
-        self.deleted_by_database: frozenset[object] = frozenset()  # the tables whose rows it may have changed by itself
-        self.undone: bool = False  # whether any of them may have taken back what was written before
+        self.doubts: set[Doubt] = set()
+        self.deleted_by_database: set[object] = set()
+        """The tables whose rows the database may have changed by itself."""
 
     def __bool__(self) -> bool:
         """Whether anything was recorded in the current transaction."""
@@ -191,6 +204,17 @@ class Journal:
         first = self._position
         self._position = first + count
         return first
+
+    def write(self, savepoint: Hashable | None, written: list[Writes]) -> None:
+        """Add what one flush wrote; done twice, it is as if it were done once."""
+        position = self._position
+        for writes in written:
+            writes.position = position
+            position += len(writes.states)
+        self._position = position
+        frame = self.frame(savepoint)
+        if frame.writes is not written:  # it is where whoever has written it there was interrupted
+            frame.write(written)
 
     def frame(self, savepoint: Hashable | None) -> Frame:
         """Return the frame of a savepoint, made on first use; the root's for ``None``."""
@@ -256,10 +280,10 @@ class Journal:
                 self.nested.clear()
             if self.ended:
                 self.ended.clear()
-            self.touched = self.bulk = False
-        if self.deleted_by_database:
-            self.deleted_by_database = frozenset()
-        self.unsure = self.past_flush = self.undone = False
+            self.touched = False
+        if self.doubts:
+            self.doubts.clear()
+            self.deleted_by_database.clear()
 
     def frames(self) -> Iterator[Frame]:
         """Iterate over all frames, outermost first."""

@@ -9,6 +9,7 @@ from sqlalchemy.orm import LoaderCallableStatus, PassiveFlag
 from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
+from .journal import Doubt
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, state_of
 from .plans import IDLE, plans
@@ -161,7 +162,10 @@ class OldValues:
     def _note_deletions(self, deleted: States) -> None:
         """Note the tables that the database changes by itself: rows of them may have been written before."""
         for manager in {id(state.manager): state.manager for state in deleted}.values():
-            self._journal.deleted_by_database |= plans.deleted_by_database[manager.mapper]
+            tables = plans.deleted_by_database[manager.mapper]
+            if tables:
+                self._journal.doubts.add(Doubt.DELETED_ALONG)
+                self._journal.deleted_by_database |= tables
 
     def _read_modified(
         self, states: list[InstanceState[Any]], to_load: ToLoad, assigning: Collection[Mapper[Any]]
@@ -195,7 +199,7 @@ class OldValues:
             if state.manager is not manager:
                 manager = state.manager
                 plan, reach, _ = plans.routes[state.manager.mapper]
-            if plan is not None and self._journal.past_flush:
+            if plan is not None and Doubt.PAST_FLUSH in self._journal.doubts:
                 # Somebody else may have written the row.
                 self.reread.add(state)
                 to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(plan.columns)

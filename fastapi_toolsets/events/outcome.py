@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -11,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from . import compatibility
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from sqlalchemy.engine import Connection, ExceptionContext, RootTransaction, Transaction
 
@@ -24,6 +25,11 @@ _ROLLED_BACK_BY_MYSQL = frozenset(
         1213,  # ER_LOCK_DEADLOCK
     )
 )
+
+_KEEP_NO_STATUS = frozenset(("aiomysql", "aiosqlite", "asyncmy", "asyncpg", "mysqldb", "pymysql", "pysqlite"))
+"""Drivers that cannot tell whether the server has given a transaction up, as those for libpq can."""
+
+_driver_of = attrgetter("dialect.driver")  # of a connection or of its engine: a transaction knows it by both
 
 _had_errors: WeakSet[RootTransaction] = WeakSet()
 """Transactions in which a statement has failed. Empty in most processes at most times."""
@@ -42,23 +48,16 @@ def install() -> None:
         event.listen(Engine, "handle_error", _note_error)
 
 
-def are_lost(connections: Iterable[tuple[Connection, Transaction, bool, bool]]) -> bool:
+def are_lost(connections: Mapping[object, tuple[Connection, Transaction, bool, bool]]) -> bool:
     """Whether a COMMIT on any of a transaction's connections would be answered with success, but commit nothing.
 
     PostgreSQL does so once a statement has failed (its answer to COMMIT is ROLLBACK), SQLite where an error such as a
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    asked: list[Connection] = []
-    for connection, _, _, _ in connections:
-        dialect = connection.dialect
-        # asyncpg keeps no status that could be asked for.
-        may_be = _a_statement_failed or (dialect.name == "postgresql" and dialect.driver != "asyncpg")
-        if may_be and connection not in asked:  # SQLAlchemy knows each by itself and by its engine
-            asked.append(connection)
-            if _is_lost(connection):
-                return True
-    return False
+    if not _a_statement_failed and _KEEP_NO_STATUS.issuperset(map(_driver_of, connections)):
+        return False
+    return any(_is_lost(connection) for connection in {entry[0] for entry in connections.values()})
 
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:

@@ -238,7 +238,9 @@ class Writes:
         A deleted object shows its last row from then on. Whoever tells the rows sets ``index``; the batch's place is
         left behind, and :meth:`all_told` brings it up again.
         """
-        first, count = max(self.index, 0), len(self.objects)
+        first, count = self.index, len(self.objects)
+        if first < 0:  # noqa: PLR1730 - to call max() takes longer
+            first = 0
         if self.kind is _UPDATED:
             return self._told_updates(first, count)
         if self.kind is _DELETED:

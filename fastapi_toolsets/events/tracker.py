@@ -14,7 +14,7 @@ from .completion import complete
 from .delivery import report_unfinished, take_snapshot
 from .dispatch import Dispatch
 from .host import caller_of
-from .journal import Journal
+from .journal import Doubt, Journal
 from .lent_connections import LentConnections, mappers_heard
 from .observing import ObservingDispatch
 from .registry import registry
@@ -242,12 +242,13 @@ class Tracker:
         """Forget what is left of a transaction whose end nobody could settle: it has committed nothing."""
         now, journal = self.now, self.journal
         if now.committed is None and (journal.touched or self.capture.flushes):
-            wrote, past_flush = now.wrote, journal.past_flush
+            wrote, doubts = now.wrote, journal.doubts & {Doubt.PAST_FLUSH}
             journal.clear()
             self.capture.clear()
             now.begin_again()
             # Said of the new one, perhaps: a statement is noticed before the transaction that it begins.
-            now.wrote, now.follows, journal.past_flush = wrote, True, past_flush
+            now.wrote, now.follows = wrote, True
+            journal.doubts |= doubts
 
     # How transactions end.
 
@@ -291,7 +292,8 @@ class Tracker:
         journal = self.journal
         for inner in [inner for inner in journal.nested if inner not in enclosing]:
             if any(state.detached for state in journal.nested[inner].states()):
-                journal.past_flush = True  # SQLAlchemy expires what was changed in there, but not what was expunged
+                # SQLAlchemy expires what was changed in there, but not what was expunged.
+                journal.doubts.add(Doubt.PAST_FLUSH)
             journal.drop(inner)
 
     def _prepare_root(self, session: Session, root: SessionTransaction) -> None:
@@ -303,7 +305,7 @@ class Tracker:
             if not now.committing:
                 return  # so does a before_commit listener that comes before the library's, and may write more
             now.follows = True
-            if not outcome.are_lost(compatibility.connections_of(root).values()):
+            if not outcome.are_lost(compatibility.connections_of(root)):
                 self._voting.hold(session)
         if self.journal.touched:
             self._prepare(session, root)
@@ -313,8 +315,8 @@ class Tracker:
         now, journal = self.now, self.journal
         if not (journal.root.writes or journal):
             return
-        connections = compatibility.connections_of(root).values()
-        now.borrows = not all(map(compatibility.is_own, connections))
+        connections = compatibility.connections_of(root)
+        now.borrows = not all(map(compatibility.is_own, connections.values()))
         now.lost = outcome.are_lost(connections)
         if now.lost:
             warn(
