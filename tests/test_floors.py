@@ -55,6 +55,7 @@ FLOORS = {
     "fastapi_toolsets.events.passing_by": 2,
     "fastapi_toolsets.events.queue": 2,
     "fastapi_toolsets.events.recording": 2,
+    "fastapi_toolsets.events.reports": 2,
     "fastapi_toolsets.events.rows": 2,
     "fastapi_toolsets.events.straight": 2,
     "fastapi_toolsets.events.voting": 2,

@@ -10,22 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from . import compatibility
 from .crossing import Bridge, find_crossing, run_to_end, stands_in_bridge, was_cancelled, was_given_up
-from .delivery import (
-    Hook,
-    counted_log_fields,
-    describe,
-    generation,
-    listeners_of,
-    make_changes,
-    make_event,
-    names_of,
-    restore,
-)
-from .failures import Failures, is_interrupt, raise_again
+from .delivery import Hook, generation, make_changes, make_event, names_of, restore
+from .failures import is_interrupt, raise_again
 from .outliving import close_unstarted, go_on_after_cancellation, outlive, running_task
 from .plans import plans
-from .queue import Queue
 from .records import EVENT_TYPES, Kind, Record, Writes
+from .reports import GRACE_OVER, Reports
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -41,10 +31,9 @@ if TYPE_CHECKING:
 _UPDATED = Kind.UPDATED
 
 logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
-_GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
 
 
-class Dispatch(Queue):
+class Dispatch(Reports):
     """Everything that follows from one commit of one session, cascades included.
 
     Runs on the thread, and for an ``EventSession`` inside the greenlet bridge, of whoever committed.
@@ -54,8 +43,6 @@ class Dispatch(Queue):
     """
 
     _found: Crossing | None = None
-    _failures: Failures | None = None
-    _stop: BaseException | None = None
     _grace_ends: float | None = None
     _on_loop = False
     _has_begun = False
@@ -114,16 +101,6 @@ class Dispatch(Queue):
         if self._stop is not None or self._failures is not None or self.left_out:
             self._report(raises=phase is Phase.AFTER_COMMIT and self._can_raise)
 
-    def _report(self, *, raises: bool) -> None:
-        """Say what went wrong; see :meth:`run`."""
-        failures = self._failures or Failures(self._options)
-        if self._stop is not None:
-            failures.log_kept()
-            stop, self._stop = [self._stop], None
-            raise_again(stop)
-        left_out = names_of(self.left_out) if self.left_out else ""
-        failures.end(left_out, counted_log_fields(self.left_out), raises=raises)
-
     def _cross(self, *, cancelled: bool) -> None:
         """Run async callbacks where they can run."""
         function = self._run_all if self._crossing.in_bridge else self._run_async
@@ -180,20 +157,6 @@ class Dispatch(Queue):
     async def go_on(self) -> None:
         """Go on on the loop on which somebody else has begun."""
         await (self._run_all() if self._crossing.in_bridge else self._run_async())
-
-    def log_kept(self) -> None:
-        """Log the failures that were kept to be raised, since something else is raised."""
-        if self._failures is not None:
-            self._failures.log_kept()
-
-    def could_not_cross(self, error: Exception) -> None:
-        """Log that async callbacks cannot run, and forget them."""
-        logger.error(
-            "Async callbacks could not run, since no event loop could be reached",
-            exc_info=error,
-            extra=self._fields(),
-        )
-        self._report_rest("no event loop could be reached", begun=False)
 
     def called(self, result: object, error: BaseException | None) -> None:
         """Take what the callback that is due has returned or raised already, to go on from there."""
@@ -296,13 +259,13 @@ class Dispatch(Queue):
             return True
         if self._on_loop:
             if self._crossing.in_bridge and was_given_up(error):
-                self._report_rest(_GRACE_OVER)
+                self._report_rest(GRACE_OVER)
                 raise error
         elif self._crossing.in_bridge and was_cancelled(error):
             self._stop = self._stop or error
             reason = " by a cancellation; an async callback would have been given callback_grace to finish"
             if self._grace_ends is not None:
-                reason = f": {_GRACE_OVER}"
+                reason = f": {GRACE_OVER}"
             logger.error("%s was cut short%s", names_of(self._current()), reason, extra=self._fields())
             return False
         try:
@@ -341,7 +304,7 @@ class Dispatch(Queue):
                 raise_again(raised)
         else:
             if not in_time:  # the grace was over, and a worker thread goes on
-                logger.error("%s was cut short: %s", names_of(self._current()), _GRACE_OVER, extra=self._fields())
+                logger.error("%s was cut short: %s", names_of(self._current()), GRACE_OVER, extra=self._fields())
         finally:
             close_unstarted(awaitable)
 
@@ -413,7 +376,7 @@ class Dispatch(Queue):
             self._report_rest("interrupted")
             return True
         if was_given_up(error):
-            self._report_rest(_GRACE_OVER)
+            self._report_rest(GRACE_OVER)
             raise error
         try:
             handled = self._failed(listener, error)
@@ -446,54 +409,3 @@ class Dispatch(Queue):
                         await go_on_after_cancellation()
         finally:
             self._on_loop = False
-
-    # Errors.
-
-    def _failed(self, listener: Listener, error: BaseException) -> Awaitable[None] | None:
-        """Deal with an error as the session's policy says; return what has to be awaited for it."""
-        if self._delivery is None:
-            return None
-        if self._failures is None:
-            self._failures = Failures(self._options)
-        return self._failures.take(describe(self._delivery, listener, error), self._delivery.batch.phase)
-
-    def _handler_raised(self, error: BaseException) -> bool:
-        """Take what the session's function for errors raised; return whether it ends everything."""
-        if is_interrupt(error):
-            self._stop = error
-            self._report_rest("interrupted")
-            return True
-        logger.error(
-            "The on_callback_error function raised for %s: let it catch its errors",
-            names_of(self._current()),
-            exc_info=error,
-            extra=self._fields(),
-        )
-        return False
-
-    def _report_unstarted(self) -> None:
-        """Log what was not even begun, since no grace was left when it was due."""
-        if self._listener is not None:
-            self._report_rest(_GRACE_OVER, begun=False)
-
-    def report_untold(self) -> None:
-        """Log by name what was not told, since an interrupt has ended the telling; nothing where all of it was."""
-        if self._listener is None and self._delivery is not None:  # it came on the way to the next event
-            if isinstance(self._delivery, Writes) and self._delivery.index < 0:
-                self._delivery.tell_next()
-            self._listeners = listeners_of(self._delivery)
-            self._index, self._listener = 0, next(iter(self._listeners), None)
-        if self._listener is not None or self._waiting:
-            self._report_rest("interrupted")
-
-    def _report_rest(self, reason: str, *, begun: bool = True) -> None:
-        """Log by name what was interrupted, where it was begun, and what is not called any more, and forget it."""
-        due, fields = [*self._current()], self._fields()
-        ended = "Rolled back" if self._batch is not None and self._batch.phase is Phase.AFTER_ROLLBACK else "Committed"
-        interrupted = names_of(due if begun else ())
-        rest = self._take_rest(reason)
-        if not begun:
-            rest = [*due, *rest]
-        fields["not_called"] = counted_log_fields(rest)
-        message = "%s, but %s: interrupted %s; not called: %s"
-        logger.error(message, ended, reason, interrupted, names_of(rest), extra=fields)

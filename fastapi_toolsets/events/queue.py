@@ -158,7 +158,7 @@ class Queue:
                     self._index, self._listener = index, listener
                     return
                 index += 1
-            self._listener = None  # as long as nobody knows who it is: see Dispatch.report_untold
+            self._listener = None  # as long as nobody knows who it is: see Reports.report_untold
             delivery = self._delivery
             if type(delivery) is not Writes or delivery.all_told():
                 waiting = self._waiting

@@ -200,7 +200,7 @@ class Straight:
         self._hand_over().add_hook(callback, arguments)
 
     def report_untold(self) -> None:
-        """See :meth:`Dispatch.report_untold`."""
+        """See :meth:`Reports.report_untold`."""
         if self._dispatch is None and self._place < len(self._calls):
             self._hand_over_unstarted()
         if self._dispatch is not None:

@@ -20,6 +20,7 @@ MODULES = (
     "capture",
     "queue",
     "dispatch",
+    "reports",
     "straight",
     "delivery",
     "old_values",
