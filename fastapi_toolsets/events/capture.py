@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import repeat
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy.orm import PassiveFlag
@@ -24,7 +23,7 @@ from .transaction import open_savepoint
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -148,9 +147,11 @@ class Capture:
             else:
                 updated.append(state)
         if created:
-            if len(created) > 1:
+            if len(created) == 1:
+                objects = [created[0].obj()]
+            else:
                 created.sort(key=insert_order)
-            objects = [state.obj() for state in created]
+                objects = [state.obj() for state in created]
             found.append(Writes(_CREATED, plan, created, objects))
         if updated and not plan.follows_updates:
             # Nobody hears of them, but the row has to be known again.
@@ -160,11 +161,15 @@ class Capture:
                 sort_by_key(updated)
             self._read_updated(plan, updated, found)
         if deleted:
-            if len(deleted) > 1:
-                sort_by_key(deleted)
             self._loses = self._loses or plan.has_mutable
-            objects = [state.obj() for state in deleted]
-            found.append(Writes(_DELETED, plan, deleted, objects, [state.key for state in deleted]))
+            if len(deleted) == 1:
+                objects = [deleted[0].obj()]
+                origins = [deleted[0].key]
+            else:
+                sort_by_key(deleted)
+                objects = [state.obj() for state in deleted]
+                origins = [state.key for state in deleted]
+            found.append(Writes(_DELETED, plan, deleted, objects, origins))
 
     def _keep_switched(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Keep the last row of a deleted object whose row another one has taken over."""
@@ -304,8 +309,9 @@ class Capture:
             if early:
                 writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
-                writes.keys = [*map(_key_of, writes.states)]
-        if self._misread or self._switched or self._loses or _AFTER_ROLLBACK in registry.phases:
+                states = writes.states
+                writes.keys = [states[0].key] if len(states) == 1 else [state.key for state in states]
+        if self._misread or self._switched or self._loses or registry.regrets:
             for writes in written:
                 writes.position = journal.take_positions(len(writes.states))
             frame = journal.frame(self.savepoint)
@@ -337,14 +343,11 @@ class Capture:
                 take_snapshot(record)
         if len(misread) > 1:
             _read_again(session, misread)
-        if _AFTER_ROLLBACK in registry.phases:
+        if registry.regrets:
             keep_rows(session, [record for record in records if record.plan.follows_rollback])
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
         return records
-
-
-_key_of: Callable[[InstanceState[Any]], IdentityKey | None] = attrgetter("key")
 
 
 def _are(keys: frozenset[str], values: Mapping[str, object]) -> bool:

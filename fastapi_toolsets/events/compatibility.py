@@ -11,7 +11,7 @@ import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import sqlalchemy
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from sqlalchemy import Delete, Insert, Select, Update
-    from sqlalchemy.engine import Connection, Transaction
+    from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.orm import Mapper, ORMExecuteState, Session
     from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -160,81 +160,103 @@ def mark_awaited(waits_for: object, *, is_awaited: bool) -> None:
         cast("Any", waits_for)._asyncio_future_blocking = is_awaited  # noqa: SLF001
 
 
-# The first five are called in every commit. An ``attrgetter`` is one step of the interpreter, a function takes ten.
-
-flushed_states: Callable[[UOWTransaction], Mapping[Mapper[Any], Collection[InstanceState[Any]]]] = attrgetter("mappers")
-"""Returns the states that a flush deals with, by mapper.
-
-``UOWTransaction.mappers``: there is no public way to go by mapper; ``session.new``, ``dirty`` and ``deleted`` have no
-orphans and cost a set per call. Would it go, every flush would have to be read object by object.
-"""
-
-flush_fate: Callable[[UOWTransaction], Mapping[InstanceState[Any], tuple[bool, bool]]] = attrgetter("states")
-"""Returns ``(is_delete, list_only)`` for each state of a flush.
-
-``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had its row
-taken over by another object in the same flush (a row switch).
-"""
-
-unflushed_states: Callable[
-    [Session],
-    tuple[Collection[InstanceState[Any]], Collection[InstanceState[Any]], Collection[InstanceState[Any]]],
-] = attrgetter("identity_map._modified", "_deleted", "_new")
-"""Returns the persistent states with changes, those to be deleted, and the new ones, that await a flush.
-
-``IdentityMap._modified``, ``Session._deleted`` and ``_new``: ``session.dirty``, ``deleted`` and ``new`` give the same
-as objects, at the price of sets that are made at each call.
-"""
-
-insert_listeners, update_listeners, delete_listeners = (
-    cast(
-        "Callable[[object], tuple[object, object]]",
-        attrgetter(f"mapper.dispatch.before_{name}", f"mapper.dispatch.after_{name}"),
-    )
-    for name in ("insert", "update", "delete")
-)
-"""Return who hears of a class's rows before and after the flush writes them, given the class's manager; none is false.
-
-``Mapper.dispatch`` stands in the code that SQLAlchemy shows to those who extend it, not in its documentation. They are
-looked for each time, since anybody may listen at any time, at a third of a microsecond for each class.
-"""
-
-connections_of: Callable[[SessionTransaction], Mapping[object, tuple[Connection, Transaction, bool, bool]]] = (
-    attrgetter("_connections")
-)
-"""Returns the connections that a root transaction has acquired, each perhaps twice.
-
-``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` by connection and by
-engine. The last is true where the session has taken the connection from an engine by itself. SQLAlchemy 2.1.7 brought
-the public ``connections``, which gives the connections only.
-"""
+# What is called in each commit names its attributes in the code: the interpreter remembers for each place where it has
+# found one. ``attrgetter`` and its like look each one up anew, which takes three times as long, a call included.
 
 
-is_own: Callable[[tuple[Connection, Transaction, bool, bool]], bool] = itemgetter(3)
-"""Whether a session took a connection from an engine by itself, of an entry of :data:`connections_of`."""
+def flushed_states(flush: UOWTransaction) -> Mapping[Mapper[Any], Collection[InstanceState[Any]]]:
+    """Return the states that a flush deals with, by mapper.
+
+    ``UOWTransaction.mappers``: there is no public way to go by mapper; ``session.new``, ``dirty`` and ``deleted`` have
+    no orphans and cost a set per call. Would it go, every flush would have to be read object by object.
+    """
+    return flush.mappers
 
 
-method_under_way: Callable[[SessionTransaction], object] = attrgetter("_current_fn")
-"""Returns which of its methods a transaction is in, if any, as SQLAlchemy notes it (``_StateChange._current_fn``).
+def flush_fate(flush: UOWTransaction) -> Mapping[InstanceState[Any], tuple[bool, bool]]:
+    """Return ``(is_delete, list_only)`` for each state of a flush.
 
-Without it a flush that a commit makes could not be told from any other, nor the rollback of a session's savepoint from
-that of somebody else's.
-"""
+    ``UOWTransaction.states``. A state that is ``list_only`` is not written; a deleted one that is ``list_only`` had its
+    row taken over by another object in the same flush (a row switch).
+    """
+    return flush.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - it says no types
+
+
+def unflushed_states(
+    session: Session,
+) -> tuple[Collection[InstanceState[Any]], Collection[InstanceState[Any]], Collection[InstanceState[Any]]]:
+    """Return the persistent states with changes, those to be deleted, and the new ones, that await a flush.
+
+    ``IdentityMap._modified``, ``Session._deleted`` and ``_new``: ``session.dirty``, ``deleted`` and ``new`` give the
+    same as objects, at the price of sets that are made at each call.
+    """
+    return session.identity_map._modified, session._deleted, session._new  # noqa: SLF001
+
+
+def is_clean(session: Session) -> bool:
+    """Whether the session has nothing to flush (:func:`unflushed_states`), as ``Session._is_clean`` asks."""
+    return not (session.identity_map._modified or session._deleted or session._new)  # noqa: SLF001
+
+
+def insert_listeners(manager: ClassManager[Any]) -> tuple[object, object]:
+    """Return who hears of a class's rows before and after a flush inserts them, given its manager; none is false.
+
+    ``Mapper.dispatch`` stands in the code that SQLAlchemy shows to those who extend it, not in its documentation. They
+    are looked for each time, since anybody may listen at any time.
+    """
+    dispatch = manager.mapper.dispatch
+    return dispatch.before_insert, dispatch.after_insert
+
+
+def update_listeners(manager: ClassManager[Any]) -> tuple[object, object]:
+    """Return who hears of a class's rows before and after a flush updates them; see :func:`insert_listeners`."""
+    dispatch = manager.mapper.dispatch
+    return dispatch.before_update, dispatch.after_update
+
+
+def delete_listeners(manager: ClassManager[Any]) -> tuple[object, object]:
+    """Return who hears of a class's rows before and after a flush deletes them; see :func:`insert_listeners`."""
+    dispatch = manager.mapper.dispatch
+    return dispatch.before_delete, dispatch.after_delete
+
+
+def connections_of(
+    transaction: SessionTransaction,
+) -> Mapping[Engine | Connection, tuple[Connection, Transaction, bool, bool]]:
+    """Return the connections that a root transaction has acquired, each perhaps twice.
+
+    ``SessionTransaction._connections`` holds ``(connection, transaction, should_commit, autoclose)`` by connection and
+    by engine. The last is true where the session has taken the connection from an engine by itself. SQLAlchemy 2.1.7
+    brought the public ``connections``, which gives the connections only.
+    """
+    return transaction._connections  # noqa: SLF001
+
+
+def method_under_way(transaction: SessionTransaction) -> object:
+    """Return which of its methods a transaction is in, if any, as SQLAlchemy notes it (``_StateChange._current_fn``).
+
+    Without it a flush that a commit makes could not be told from any other, nor the rollback of a session's savepoint
+    from that of somebody else's.
+    """
+    return transaction._current_fn  # noqa: SLF001
+
 
 PREPARES: object = cast("Any", SessionTransaction)._prepare_impl.__wrapped__  # noqa: SLF001
 """The method in which a commit releases the savepoints that are open and flushes, before it commits."""
 
 
-in_flush: Callable[[Session], object] = attrgetter("_flushing")
-"""Whether a flush is under way, its listeners included (``Session._flushing``): until it is over another is refused."""
+def in_flush(session: Session) -> bool:
+    """Whether a flush is under way, its listeners included (``Session._flushing``): another one would be refused."""
+    return session._flushing  # noqa: SLF001
 
 
-is_flushing: Callable[[Session], object] = attrgetter("_warn_on_events")
-"""Whether the unit of work is sending its statements right now.
+def is_flushing(session: Session) -> bool:
+    """Whether the unit of work is sending its statements right now.
 
-``Session._warn_on_events``, by which SQLAlchemy warns of what has no place there; it is off while the listeners of
-``before_flush`` and ``after_flush`` run. Without it what they send on a connection could not be told from a flush.
-"""
+    ``Session._warn_on_events``, by which SQLAlchemy warns of what has no place there; it is off while the listeners of
+    ``before_flush`` and ``after_flush`` run. Without it what they send on a connection could not be told from a flush.
+    """
+    return session._warn_on_events  # noqa: SLF001
 
 
 def is_of_unit_of_work(options: Mapping[str, Any]) -> bool:
@@ -247,13 +269,13 @@ def is_of_unit_of_work(options: Mapping[str, Any]) -> bool:
 
 
 def owns_connection(transaction: SessionTransaction, connection: Connection) -> bool:
-    """Whether a root transaction took a connection from an engine by itself (:data:`connections_of`)."""
+    """Whether a root transaction took a connection from an engine by itself (:func:`connections_of`)."""
     entry = connections_of(transaction).get(connection)
-    return entry is not None and is_own(entry)
+    return entry is not None and entry[3]
 
 
 def begun_transactions(transaction: SessionTransaction) -> set[Transaction]:
-    """Return the database transactions that a root transaction began (:data:`connections_of`), also ended."""
+    """Return the database transactions that a root transaction began (:func:`connections_of`), also ended."""
     return {entry[1] for entry in connections_of(transaction).values()}
 
 
@@ -288,11 +310,6 @@ def autoflush(execution: ORMExecuteState) -> None:
     options = execution.execution_options
     if options.get("autoflush", True) if execution.is_orm_statement else _FLUSHES_BEFORE_CORE:
         execution.session._autoflush()  # noqa: SLF001
-
-
-def is_clean(session: Session) -> bool:
-    """Whether the session has nothing to flush (:data:`unflushed_states`), as ``Session._is_clean`` asks."""
-    return not any(unflushed_states(session))
 
 
 def expirable_states(session: Session, transaction: SessionTransaction) -> list[InstanceState[Any]]:
@@ -414,8 +431,9 @@ def usable_in_begin_block(session: Session) -> Generator[None]:
         session._trans_context_manager = block  # noqa: SLF001
 
 
-begin_block: Callable[[Session], object] = attrgetter("_trans_context_manager")
-"""Returns the ``begin()`` block that session work is refused for, if any; see :func:`usable_in_begin_block`."""
+def begin_block(session: Session) -> object:
+    """Return the ``begin()`` block that session work is refused for, if any; see :func:`usable_in_begin_block`."""
+    return session._trans_context_manager  # noqa: SLF001
 
 
 def leave_begin_block(session: Session) -> None:

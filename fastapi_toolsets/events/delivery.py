@@ -59,6 +59,9 @@ class Hook:
 Delivery: TypeAlias = Record | Writes | Hook
 """What waits to be told: the event of a row, or a flush's events of many rows as long as nothing tells them apart."""
 
+Call: TypeAlias = tuple[Writes, Listener, ModelEvent]
+"""What one flush did in one way to rows of one mapper, the only one who hears of it, and as what."""
+
 
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
+    from .delivery import Call
     from .host import Host
     from .registry import Listener
 
@@ -142,7 +143,7 @@ class Dispatch(Reports):
 
     # Where somebody else has begun.
 
-    def take_over(self, calls: list[tuple[Writes, Listener]], place: int, crossing: Crossing | None) -> None:
+    def take_over(self, calls: list[Call], place: int, crossing: Crossing | None) -> None:
         """Go on with what is being told already; :meth:`called` says how far the callback has come that is due.
 
         Args:

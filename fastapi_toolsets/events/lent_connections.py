@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
+    from sqlalchemy.orm.instrumentation import ClassManager
 
     from .bulk import BulkWrites
     from .old_values import States
@@ -154,14 +155,14 @@ def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper
 
 
 def _add_heard(
-    found: list[Mapper[Any]], states: States, listeners_of: Callable[[object], tuple[object, object]]
+    found: list[Mapper[Any]], states: States, listeners_of: Callable[[ClassManager[Any]], tuple[object, object]]
 ) -> None:
-    manager: object = None
+    manager: ClassManager[Any] | None = None
     for state in states:
         if state.manager is not manager:  # most are of the same class as the one before; to hash a manager takes a call
             manager = state.manager
-            if any(listeners_of(manager)) and state.manager.mapper not in found:
-                found.append(state.manager.mapper)
+            if any(listeners_of(manager)) and manager.mapper not in found:
+                found.append(manager.mapper)
 
 
 def _is_of_flush(statement: object, options: Mapping[str, Any]) -> bool:

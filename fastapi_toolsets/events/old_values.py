@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Mapper, Session
+    from sqlalchemy.orm.instrumentation import ClassManager
 
     from .journal import Journal
     from .plan import Plan
@@ -39,13 +40,13 @@ ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
 
 def olds_are_at_hand(modified: States) -> bool:
     """Whether all old values of what a flush writes can be had after it, as most can: nothing to keep or to load."""
-    manager: object = None
+    manager: ClassManager[Any] | None = None
     plan = None
     for state in modified:
         if state.manager is not manager:
             manager = state.manager
             before, after = compatibility.update_listeners(manager)
-            plan, reach, has_orphans = plans.routes[state.manager.mapper]
+            plan, reach, has_orphans = plans.routes[manager.mapper]
             if before or after or reach or has_orphans:
                 return False
             if plan is not None:
@@ -64,16 +65,16 @@ def olds_are_at_hand(modified: States) -> bool:
 
 def rows_are_at_hand(deleted: States) -> bool:
     """Whether the objects of all rows that a flush deletes show them as they are: nothing to load either."""
-    manager: object = None
+    manager: ClassManager[Any] | None = None
     plan = None
     for state in deleted:
         if state.manager is not manager:
             manager = state.manager
             before, after = compatibility.delete_listeners(manager)
-            plan, reach, _ = plans.routes[state.manager.mapper]
+            plan, reach, _ = plans.routes[manager.mapper]
             if before or after or reach or (plan is not None and plan.deferred):
                 return False
-            if plans.deleted_by_database[state.manager.mapper]:
+            if plans.deleted_by_database[manager.mapper]:
                 return False
         if plan is not None and (state.committed_state or state.expired_attributes or state.callables):
             return False
@@ -82,12 +83,12 @@ def rows_are_at_hand(deleted: States) -> bool:
 
 def stands_alone(new: States) -> bool:
     """Whether no row that somebody listens to changes with the new ones that a flush inserts."""
-    manager: object = None
+    manager: ClassManager[Any] | None = None
     for state in new:
         if state.manager is not manager:
             manager = state.manager
             before, after = compatibility.insert_listeners(manager)
-            if before or after or plans.routes[state.manager.mapper][1]:
+            if before or after or plans.routes[manager.mapper][1]:
                 return False
     return True
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from . import compatibility
@@ -26,10 +25,19 @@ _ROLLED_BACK_BY_MYSQL = frozenset(
     )
 )
 
-_KEEP_NO_STATUS = frozenset(("aiomysql", "aiosqlite", "asyncmy", "asyncpg", "mysqldb", "pymysql", "pysqlite"))
-"""Drivers that cannot tell whether the server has given a transaction up, as those for libpq can."""
 
-_driver_of = attrgetter("dialect.driver")  # of a connection or of its engine: a transaction knows it by both
+class _KeepStatus(dict[type[Dialect], bool]):
+    """Whether a driver knows by itself that the server has given a transaction up: all for PostgreSQL but asyncpg.
+
+    By the dialect's class, since to look up what the class says takes the interpreter ten times as long.
+    """
+
+    def __missing__(self, dialect: type[Dialect]) -> bool:
+        keeps = self[dialect] = dialect.name == "postgresql" and dialect.driver != "asyncpg"
+        return keeps
+
+
+_keep_status = _KeepStatus()
 
 _had_errors: WeakSet[RootTransaction] = WeakSet()
 """Transactions in which a statement has failed. Empty in most processes at most times."""
@@ -48,16 +56,19 @@ def install() -> None:
         event.listen(Engine, "handle_error", _note_error)
 
 
-def are_lost(connections: Mapping[object, tuple[Connection, Transaction, bool, bool]]) -> bool:
+def are_lost(connections: Mapping[Engine | Connection, tuple[Connection, Transaction, bool, bool]]) -> bool:
     """Whether a COMMIT on any of a transaction's connections would be answered with success, but commit nothing.
 
     PostgreSQL does so once a statement has failed (its answer to COMMIT is ROLLBACK), SQLite where an error such as a
     full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
     the driver does not know and a statement failed.
     """
-    if not _a_statement_failed and _KEEP_NO_STATUS.issuperset(map(_driver_of, connections)):
-        return False
-    return any(_is_lost(connection) for connection in {entry[0] for entry in connections.values()})
+    for key, (connection, _, _, _) in connections.items():
+        if key is not connection:
+            continue  # a transaction knows each by itself and by its engine
+        if (_a_statement_failed or _keep_status[type(connection.dialect)]) and _is_lost(connection):
+            return True
+    return False
 
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:

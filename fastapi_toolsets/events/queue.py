@@ -24,7 +24,7 @@ from .registry import registry
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from .delivery import Delivery
+    from .delivery import Call, Delivery
     from .journal import Frame
     from .registry import Listener
     from .types import Phase, SessionOptions
@@ -129,14 +129,14 @@ class Queue:
             return record
         return delivery
 
-    def _resume(self, calls: list[tuple[Writes, Listener]], place: int) -> None:
+    def _resume(self, calls: list[Call], place: int) -> None:
         """Begin with what is being told already.
 
         Args:
             calls: What a commit has to tell, with the only one who hears of it.
             place: Which of it is being told; it knows by itself how far that has come.
         """
-        written = [writes for writes, _ in calls]
+        written = [writes for writes, _, _ in calls]
         batch = self._batch = Batch(0)  # a callback's own commit does not begin that way
         for writes in written:
             writes.batch = batch

@@ -241,11 +241,25 @@ class Writes:
         first, count = self.index, len(self.objects)
         if first < 0:  # noqa: PLR1730 - to call max() takes longer
             first = 0
+        if count == 1:  # as in most commits: to iterate over nothing else takes longer than all that is told
+            return ((0, self.objects[0], self._tell_only()),)
         if self.kind is _UPDATED:
             return self._told_updates(first, count)
         if self.kind is _DELETED:
             return self._told_deletes(first, count)
         return zip(range(first, count), islice(self.objects, first, None), repeat(None))
+
+    def _tell_only(self) -> Changes | None:
+        """Return the changes to tell of the only row."""
+        if self.kind is _UPDATED:
+            changes = self.changes
+            told: Changes = {}
+            for at in range(0, len(changes), 3):
+                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+            return told
+        if self.kind is _DELETED and self.states[0].committed_state:
+            show_last_row(self.plan, self.states[0])
+        return None
 
     def _told_updates(self, first: int, count: int) -> Iterator[tuple[int, object, Changes]]:
         changes, ends = self.changes, self.ends

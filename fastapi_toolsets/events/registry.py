@@ -104,8 +104,10 @@ class Registry:
         self._lock = ProcessLock()
         self._listeners: WeakKeyDictionary[type, list[Listener]] = WeakKeyDictionary()
         self._watchers: list[Callable[[], None]] = []
-        self.phases: frozenset[Phase] = frozenset()
-        """The phases that anybody listens to."""
+        self.votes: bool = False
+        """Whether anybody listens to ``Phase.BEFORE_COMMIT``."""
+        self.regrets: bool = False
+        """Whether anybody listens to ``Phase.AFTER_ROLLBACK``."""
         self.recorders: tuple[Recorder, ...] = ()
         """Who hears of events besides the listeners; scopes leave them alone."""
         self.checks: list[Callable[[type], None]] = []
@@ -140,7 +142,8 @@ class Registry:
             check(target)
         with self._lock.current:
             self._listeners.setdefault(target, []).append(listener)
-            self.phases |= {listener.phase}
+            self.votes = self.votes or listener.phase is Phase.BEFORE_COMMIT
+            self.regrets = self.regrets or listener.phase is Phase.AFTER_ROLLBACK
         self._tell_watchers()
 
     def remove(self, target: type, callback: AnyCallback) -> None:
@@ -202,7 +205,8 @@ class Registry:
 
     def _changed(self) -> None:
         with self._lock.current:
-            self.phases = frozenset(filter(self._has_listener_in, Phase))
+            self.votes = self._has_listener_in(Phase.BEFORE_COMMIT)
+            self.regrets = self._has_listener_in(Phase.AFTER_ROLLBACK)
         self._tell_watchers()
 
     def _has_listener_in(self, phase: Phase) -> bool:

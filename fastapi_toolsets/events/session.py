@@ -363,7 +363,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
 
 def _before_commit(session: SyncEventSession) -> None:
     tracker = session._tracker
-    if tracker.now.follows or _BEFORE_COMMIT in registry.phases:
+    if tracker.now.follows or registry.votes:
         tracker.before_commit(session)
 
 

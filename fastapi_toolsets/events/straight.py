@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
 
     from .crossing import Crossing
+    from .delivery import Call
     from .host import Host
     from .journal import Frame, Journal
-    from .records import Batch, Writes
-    from .registry import Listener
+    from .records import Batch
 
 _AFTER_COMMIT = Phase.AFTER_COMMIT
 
@@ -38,7 +38,7 @@ _AFTER_COMMIT = Phase.AFTER_COMMIT
 _current_generation, _set_generation = generation.get, generation.set
 
 
-def straight_calls(journal: Journal) -> list[tuple[Writes, Listener]] | None:
+def straight_calls(journal: Journal) -> list[Call] | None:
     """Return what a commit has to tell with the callback that hears of it; ``None`` where there is more to it.
 
     Either all of the callbacks are sync, or all are async; what nobody hears of is left out.
@@ -49,7 +49,7 @@ def straight_calls(journal: Journal) -> list[tuple[Writes, Listener]] | None:
     if _current_generation() or registry.recorders or muted_callbacks():
         return None
     by_mapper = plans.by_mapper
-    calls: list[tuple[Writes, Listener]] = []
+    calls: list[Call] = []
     for writes in root.writes:
         plan, event_type = writes.plan, EVENT_TYPES[writes.kind]
         if by_mapper.get(plan.mapper) is not plan:
@@ -61,7 +61,7 @@ def straight_calls(journal: Journal) -> list[tuple[Writes, Listener]] | None:
             continue
         if calls and listener.is_async is not calls[0][1].is_async:
             return None
-        calls.append((writes, listener))
+        calls.append((writes, listener, event_type))
     return calls
 
 
@@ -79,7 +79,7 @@ class Straight:
         host: Host,
         session: Session,
         states: list[InstanceState[Any]],
-        calls: list[tuple[Writes, Listener]],
+        calls: list[Call],
     ) -> None:
         """Prepare to call."""
         self.states: list[InstanceState[Any]] = states
@@ -125,8 +125,8 @@ class Straight:
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
         # A callback that cancels its own task must not cancel the next one.
         task = running_task() if len(self._calls) > 1 or len(self._calls[0][0].states) > 1 else None
-        for writes, listener in self._calls:
-            callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
+        for writes, listener, event_type in self._calls:
+            callback = listener.callback
             failed: BaseException | None = None
             try:
                 for index, instance, changes in writes.told():
@@ -153,8 +153,8 @@ class Straight:
     def _call(self) -> None:
         """Call each callback with its rows, until something comes in between."""
         by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
-        for writes, listener in self._calls:
-            callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
+        for writes, listener, event_type in self._calls:
+            callback = listener.callback
             for index, instance, changes in writes.told():
                 writes.index = index
                 try:
@@ -178,7 +178,7 @@ class Straight:
     def _hand_over_unstarted(self) -> Dispatch:
         """Let a dispatch go on where perhaps nobody has begun to tell the row that is due."""
         if self._dispatch is None:
-            due, _ = self._calls[self._place]
+            due, _, _ = self._calls[self._place]
             due.index = max(due.index, 0)
         return self._hand_over()
 

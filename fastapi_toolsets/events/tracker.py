@@ -106,7 +106,7 @@ class Tracker:
             root is not None
             and compatibility.method_under_way(root) is PREPARES
             and not (session.get_nested_transaction() and open_savepoint(session))
-            and not any(compatibility.unflushed_states(session))
+            and compatibility.is_clean(session)
         ):
             self._prepare_root(session, root)
 
@@ -266,7 +266,7 @@ class Tracker:
             self.now.released = None
             self.journal.release(savepoint, parent)
         else:
-            if _AFTER_ROLLBACK in registry.phases and self._ends_with(root):
+            if registry.regrets and self._ends_with(root):
                 self.journal.end(savepoint)
             self._drop_savepoint(savepoint)
         if (
@@ -301,7 +301,7 @@ class Tracker:
         now = self.now
         if now.telling:
             return  # a callback flushes, or ends a savepoint of its own: whoever called it goes on
-        if _BEFORE_COMMIT in registry.phases:
+        if registry.votes:
             if not now.committing:
                 return  # so does a before_commit listener that comes before the library's, and may write more
             now.follows = True
@@ -316,7 +316,10 @@ class Tracker:
         if not (journal.root.writes or journal):
             return
         connections = compatibility.connections_of(root)
-        now.borrows = not all(map(compatibility.is_own, connections.values()))
+        now.borrows = False
+        for _, _, _, is_own in connections.values():
+            if not is_own:
+                now.borrows = True
         now.lost = outcome.are_lost(connections)
         if now.lost:
             warn(
@@ -357,7 +360,7 @@ class Tracker:
                 if root is not None and not self.now.lost:
                     unknown = outcome.is_unknown(compatibility.begun_transactions(root))
                     report_unfinished(journal.whole())
-                if _AFTER_ROLLBACK in registry.phases and not unknown:
+                if registry.regrets and not unknown:
                     journal.take_ended()
                     self._tell(session, _AFTER_ROLLBACK, [], interruption)
             journal.clear()
