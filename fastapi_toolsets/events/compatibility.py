@@ -12,7 +12,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import sqlalchemy
 from sqlalchemy import CTE, UpdateBase
@@ -164,6 +164,26 @@ def mark_awaited(waits_for: object, *, is_awaited: bool) -> None:
 # found one. ``attrgetter`` and its like look each one up anew, which takes three times as long, a call included.
 
 
+class MapperListeners(Protocol):
+    """Who hears of a mapper's rows as a flush writes them; false for an event that nobody hears of."""
+
+    before_insert: object
+    after_insert: object
+    before_update: object
+    after_update: object
+    before_delete: object
+    after_delete: object
+
+
+def listeners_of(mapper: Mapper[Any]) -> MapperListeners:
+    """Return who hears of a mapper's rows, from now on always (``Mapper.dispatch``, which a mapper has for life).
+
+    SQLAlchemy shows ``dispatch`` in the code for those who extend it, not in its documentation. Who listens is asked of
+    it in each flush, since anybody may begin to at any time, also to all mappers.
+    """
+    return cast("MapperListeners", mapper.dispatch)
+
+
 def flushed_states(flush: UOWTransaction) -> Mapping[Mapper[Any], Collection[InstanceState[Any]]]:
     """Return the states that a flush deals with, by mapper.
 
@@ -196,28 +216,6 @@ def unflushed_states(
 def is_clean(session: Session) -> bool:
     """Whether the session has nothing to flush (:func:`unflushed_states`), as ``Session._is_clean`` asks."""
     return not (session.identity_map._modified or session._deleted or session._new)  # noqa: SLF001
-
-
-def insert_listeners(manager: ClassManager[Any]) -> tuple[object, object]:
-    """Return who hears of a class's rows before and after a flush inserts them, given its manager; none is false.
-
-    ``Mapper.dispatch`` stands in the code that SQLAlchemy shows to those who extend it, not in its documentation. They
-    are looked for each time, since anybody may listen at any time.
-    """
-    dispatch = manager.mapper.dispatch
-    return dispatch.before_insert, dispatch.after_insert
-
-
-def update_listeners(manager: ClassManager[Any]) -> tuple[object, object]:
-    """Return who hears of a class's rows before and after a flush updates them; see :func:`insert_listeners`."""
-    dispatch = manager.mapper.dispatch
-    return dispatch.before_update, dispatch.after_update
-
-
-def delete_listeners(manager: ClassManager[Any]) -> tuple[object, object]:
-    """Return who hears of a class's rows before and after a flush deletes them; see :func:`insert_listeners`."""
-    dispatch = manager.mapper.dispatch
-    return dispatch.before_delete, dispatch.after_delete
 
 
 def connections_of(

@@ -167,7 +167,7 @@ def listeners_of(delivery: Delivery) -> tuple[Listener, ...]:
     if isinstance(delivery, Hook):
         return delivery.listeners
     plan = delivery.plan
-    if plans.by_mapper.get(plan.mapper) is not plan:
+    if plan.version is not plans.version:
         if is_only_recorded(delivery):
             return ()
         current = plans.by_mapper[plan.mapper]

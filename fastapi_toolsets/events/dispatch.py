@@ -226,7 +226,7 @@ class Dispatch(Reports):
         Does what :meth:`_run_one` and :meth:`_advance` would, without asking again what cannot have changed.
         """
         writes = cast("Writes", self._delivery)
-        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        version = plans.version  # another one as soon as somebody begins or ceases to listen
         callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
         for index, instance, changes in writes.told():
             writes.index = index
@@ -243,7 +243,7 @@ class Dispatch(Reports):
                 if self._session.in_transaction():
                     self._tidy(listener)
                 return False
-            if self._stop is not None or plans.by_mapper is not by_mapper:
+            if self._stop is not None or plans.version is not version:
                 return False
         if self._waiting:
             return False
@@ -354,7 +354,7 @@ class Dispatch(Reports):
     async def _await_alike(self, listener: Listener, task: asyncio.Task[Any] | None) -> None:
         """Await an async callback with the rows of a flush, until something else has to be looked at."""
         writes = cast("Writes", self._delivery)
-        by_mapper = plans.by_mapper
+        version = plans.version
         callback, event_type = listener.callback, EVENT_TYPES[writes.kind]
         for index, instance, changes in writes.told():
             writes.index = index
@@ -363,7 +363,7 @@ class Dispatch(Reports):
                 await result
             if (
                 self._delivery is not writes
-                or plans.by_mapper is not by_mapper
+                or plans.version is not version
                 or (task is not None and task.cancelling())  # which is nobody's but the library's to cancel
             ):
                 break

@@ -212,7 +212,8 @@ class Journal:
             writes.position = position
             position += len(writes.states)
         self._position = position
-        frame = self.frame(savepoint)
+        self.touched = True
+        frame = self.root if savepoint is None else self.frame(savepoint)
         if frame.writes is not written:  # it is where whoever has written it there was interrupted
             frame.write(written)
 

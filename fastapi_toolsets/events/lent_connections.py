@@ -5,6 +5,7 @@ No session event tells of it.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ref
 
@@ -148,9 +149,9 @@ def _class_of_followed(before: type[Connection]) -> type[Connection]:
 def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper[Any]]:
     """Return the mappers whose own listeners a flush will call, and give its connection."""
     found: list[Mapper[Any]] = []
-    _add_heard(found, new, compatibility.insert_listeners)
-    _add_heard(found, modified, compatibility.update_listeners)
-    _add_heard(found, deleted, compatibility.delete_listeners)
+    _add_heard(found, new, _OF_INSERT)
+    _add_heard(found, modified, _OF_UPDATE)
+    _add_heard(found, deleted, _OF_DELETE)
     return found
 
 
@@ -163,6 +164,12 @@ def _add_heard(
             manager = state.manager
             if any(listeners_of(manager)) and manager.mapper not in found:
                 found.append(manager.mapper)
+
+
+_OF_INSERT, _OF_UPDATE, _OF_DELETE = (
+    attrgetter(f"mapper.dispatch.before_{name}", f"mapper.dispatch.after_{name}")
+    for name in ("insert", "update", "delete")
+)
 
 
 def _is_of_flush(statement: object, options: Mapping[str, Any]) -> bool:

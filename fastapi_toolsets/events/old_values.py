@@ -12,7 +12,7 @@ from . import compatibility
 from .journal import Doubt
 from .loading import populate, read_objects, read_rows, unloaded_columns
 from .plan import ATOMS, NO_VALUE, state_of
-from .plans import IDLE, plans
+from .plans import plans
 from .records import Kind
 
 if TYPE_CHECKING:
@@ -45,9 +45,8 @@ def olds_are_at_hand(modified: States) -> bool:
     for state in modified:
         if state.manager is not manager:
             manager = state.manager
-            before, after = compatibility.update_listeners(manager)
-            plan, reach, has_orphans = plans.routes[manager.mapper]
-            if before or after or reach or has_orphans:
+            plan, reach, has_orphans, heard = plans.routes[manager.mapper]
+            if reach or has_orphans or heard.before_update or heard.after_update:
                 return False
             if plan is not None:
                 if not plan.follows_updates:
@@ -70,9 +69,8 @@ def rows_are_at_hand(deleted: States) -> bool:
     for state in deleted:
         if state.manager is not manager:
             manager = state.manager
-            before, after = compatibility.delete_listeners(manager)
-            plan, reach, _ = plans.routes[manager.mapper]
-            if before or after or reach or (plan is not None and plan.deferred):
+            plan, reach, _, heard = plans.routes[manager.mapper]
+            if reach or (plan is not None and plan.deferred) or heard.before_delete or heard.after_delete:
                 return False
             if plans.deleted_by_database[manager.mapper]:
                 return False
@@ -87,8 +85,8 @@ def stands_alone(new: States) -> bool:
     for state in new:
         if state.manager is not manager:
             manager = state.manager
-            before, after = compatibility.insert_listeners(manager)
-            if before or after or plans.routes[manager.mapper][1]:
+            _, reach, _, heard = plans.routes[manager.mapper]
+            if reach or heard.before_insert or heard.after_insert:
                 return False
     return True
 
@@ -172,11 +170,13 @@ class OldValues:
         self, states: list[InstanceState[Any]], to_load: ToLoad, assigning: Collection[Mapper[Any]]
     ) -> None:
         manager: object = None
-        plan, reach, has_orphans = IDLE
+        plan: Plan | None = None
+        reach: tuple[Reach, ...] = ()
+        has_orphans = False
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                plan, reach, has_orphans = plans.routes[state.manager.mapper]
+                plan, reach, has_orphans, _ = plans.routes[state.manager.mapper]
             if plan is not None:
                 if plan.follows_updates:
                     self._read_updated(state, plan, to_load, is_assigned=plan.mapper in assigning)
@@ -195,11 +195,12 @@ class OldValues:
 
     def _read_deleted(self, states: list[InstanceState[Any]], to_load: ToLoad) -> None:
         manager: object = None
-        plan, reach, _ = IDLE
+        plan: Plan | None = None
+        reach: tuple[Reach, ...] = ()
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                plan, reach, _ = plans.routes[state.manager.mapper]
+                plan, reach, _, _ = plans.routes[state.manager.mapper]
             if plan is not None and Doubt.PAST_FLUSH in self._journal.doubts:
                 # Somebody else may have written the row.
                 self.reread.add(state)

@@ -98,6 +98,7 @@ class Plan:
 
     Attributes:
         mapper: The mapper.
+        version: Which of all plans this is one of (``Plans.version``).
         listeners: Who listens, in any phase, in the order of calling.
         by_phase: Who hears of each event type in each phase.
         alone: The one who hears of each event type after a commit, where it is a single callback that is told nothing
@@ -129,9 +130,12 @@ class Plan:
         compares_only: Whether comparing values with those that were there tells all that a flush has changed.
     """
 
-    def __init__(self, mapper: Mapper[Any], listeners: tuple[Listener, ...], *, observed: bool = False) -> None:
+    def __init__(
+        self, mapper: Mapper[Any], listeners: tuple[Listener, ...], version: object = None, *, observed: bool = False
+    ) -> None:
         """Resolve the plan from the mapper and the listeners of its class."""
         self.mapper = mapper
+        self.version: object = version
         self.by_phase: dict[Phase, dict[ModelEvent, tuple[Listener, ...]]] = {
             phase: {
                 kind: tuple(listener for listener in listeners if listener.phase is phase and kind in listener.events)

@@ -36,25 +36,27 @@ class Reach:
         return mapped_keys(member, self._remote)
 
 
-Route: TypeAlias = "tuple[Plan | None, tuple[Reach, ...], bool]"
+Route: TypeAlias = "tuple[Plan | None, tuple[Reach, ...], bool, compatibility.MapperListeners]"
 """What a flush that begins has to look at in each changed object of a class.
 
 The plan of the mapper, if somebody listens; the relationships through which the objects change rows that somebody
-listens to; whether an object that has lost its parent is deleted, and somebody hears of it. A plain tuple, since to
-unpack one that has names takes several times as long.
+listens to; whether an object that has lost its parent is deleted, and somebody hears of it; the mapper's own listeners.
+A plain tuple, since to unpack one that has names takes several times as long.
 """
-
-IDLE: Route = (None, (), False)
-"""The route where there is nothing to look at."""
 
 
 class _PlansByMapper(dict["Mapper[Any]", "Plan | None"]):
     """Resolves what is asked for the first time: a dictionary, since to look into one takes no call."""
 
+    def __init__(self, version: object) -> None:
+        super().__init__()
+        self._version = version
+
     def __missing__(self, mapper: Mapper[Any]) -> Plan | None:
         listeners = registry.resolve(mapper.class_)
         observed = bool(registry.recorders) and registry.is_recorded(mapper.class_)
-        plan = self[mapper] = Plan(mapper, listeners, observed=observed) if listeners or observed else None
+        plan = Plan(mapper, listeners, self._version, observed=observed) if listeners or observed else None
+        self[mapper] = plan
         return plan
 
 
@@ -79,7 +81,7 @@ class _Routes(dict["Mapper[Any]", Route]):
             and any(by_mapper[member] is not None for member in prop.mapper.self_and_descendants)
         )
         has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
-        route = self[mapper] = (plan, reach, has_orphans) if plan is not None or reach else IDLE
+        route = self[mapper] = (plan, reach, has_orphans, compatibility.listeners_of(mapper))
         return route
 
 
@@ -141,8 +143,8 @@ class Plans:
     """The plan of each mapper, made at its first flush, dropped whenever a registration or a new mapper may change it.
 
     Attributes:
-        by_mapper: The plan of each mapper, ``None`` where nobody listens or observes. Another dictionary as soon as
-            somebody begins or ceases to.
+        version: Another object as soon as somebody begins or ceases to listen or to observe; each plan knows its own.
+        by_mapper: The plan of each mapper, ``None`` where nobody listens or observes.
         routes: What a flush that begins has to look at in objects of each class.
         deleted_by_database: The tables that change by themselves when a row of a mapper is deleted.
     """
@@ -155,7 +157,8 @@ class Plans:
     def clear(self) -> None:
         """Forget everything resolved. New dictionaries, so that what is being resolved now ends in the old ones."""
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
-        self.by_mapper: _PlansByMapper = _PlansByMapper()
+        self.version: object = object()
+        self.by_mapper: _PlansByMapper = _PlansByMapper(self.version)
         self.routes: _Routes = _Routes(self.by_mapper)
         self.deleted_by_database: _DeletedByDatabase = _DeletedByDatabase()
 

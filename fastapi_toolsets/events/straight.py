@@ -48,11 +48,11 @@ def straight_calls(journal: Journal) -> list[Call] | None:
         return None
     if _current_generation() or registry.recorders or muted_callbacks():
         return None
-    by_mapper = plans.by_mapper
+    version = plans.version
     calls: list[Call] = []
     for writes in root.writes:
         plan, event_type = writes.plan, EVENT_TYPES[writes.kind]
-        if by_mapper.get(plan.mapper) is not plan:
+        if plan.version is not version:
             return None
         listener = plan.alone[event_type]
         if listener is None:
@@ -72,7 +72,7 @@ class Straight:
         states: The states of the objects to expire once all callbacks have run.
     """
 
-    __slots__ = ("_calls", "_crossing", "_dispatch", "_host", "_place", "_session", "states")
+    __slots__ = ("_calls", "_crossing", "_dispatch", "_host", "_may_wait", "_place", "_session", "states")
 
     def __init__(
         self,
@@ -80,12 +80,23 @@ class Straight:
         session: Session,
         states: list[InstanceState[Any]],
         calls: list[Call],
+        *,
+        may_wait: bool,
     ) -> None:
-        """Prepare to call."""
+        """Prepare to call.
+
+        Args:
+            host: Who follows the session.
+            session: The session.
+            states: The states of the objects to expire once all callbacks have run.
+            calls: What to tell.
+            may_wait: Whether the committer may stand inside the greenlet bridge, as it does with an async driver.
+        """
         self.states: list[InstanceState[Any]] = states
         self._host = host
         self._session = session
         self._calls = calls
+        self._may_wait = may_wait
         self._place = 0
         self._crossing: Crossing | None = None
         self._dispatch: Dispatch | None = None
@@ -96,7 +107,7 @@ class Straight:
             _set_generation(1)
             if self._calls and self._calls[0][1].is_async:
                 self._cross()
-            elif stands_in_bridge():
+            elif self._may_wait and stands_in_bridge():
                 compatibility.call_with_waits(self._call, self._outlive)
             else:
                 self._call()
@@ -122,7 +133,7 @@ class Straight:
     async def _await(self) -> None:
         """Call and await each callback with its rows, until something comes in between."""
         _set_generation(1)  # a loop's task has a context of its own
-        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        version = plans.version  # another one as soon as somebody begins or ceases to listen
         # A callback that cancels its own task must not cancel the next one.
         task = running_task() if len(self._calls) > 1 or len(self._calls[0][0].states) > 1 else None
         for writes, listener, event_type in self._calls:
@@ -136,7 +147,7 @@ class Straight:
                         await result
                     if (
                         self._dispatch is not None
-                        or plans.by_mapper is not by_mapper
+                        or plans.version is not version
                         or (task is not None and task.cancelling())
                     ):
                         break
@@ -152,7 +163,7 @@ class Straight:
 
     def _call(self) -> None:
         """Call each callback with its rows, until something comes in between."""
-        by_mapper = plans.by_mapper  # another one as soon as somebody begins or ceases to listen
+        version = plans.version  # another one as soon as somebody begins or ceases to listen
         for writes, listener, event_type in self._calls:
             callback = listener.callback
             for index, instance, changes in writes.told():
@@ -162,7 +173,7 @@ class Straight:
                 except BaseException as error:  # noqa: BLE001 - the dispatch deals with whatever it is
                     self._hand_over().called(None, error)
                     return
-                if result is not None or self._dispatch is not None or plans.by_mapper is not by_mapper:
+                if result is not None or self._dispatch is not None or plans.version is not version:
                     self._hand_over().called(result, None)
                     return
             self._place += 1

@@ -317,7 +317,8 @@ class Tracker:
             return
         connections = compatibility.connections_of(root)
         now.borrows = False
-        for _, _, _, is_own in connections.values():
+        for connection, _, _, is_own in connections.values():
+            now.awaits = connection.dialect.is_async
             if not is_own:
                 now.borrows = True
         now.lost = outcome.are_lost(connections)
@@ -377,9 +378,9 @@ class Tracker:
             session.expire_on_commit = True
             states = compatibility.expirable_states(session, root)
         if self.dispatch is None and self.now.told is None and interruption is None and observation.current is None:
-            calls = straight_calls(self.journal)
+            calls, may_wait = straight_calls(self.journal), self.now.awaits
             if calls is not None:
-                self._run(session, Straight(self, session, states, calls), _AFTER_COMMIT)
+                self._run(session, Straight(self, session, states, calls, may_wait=may_wait), _AFTER_COMMIT)
                 return
         self._tell(session, _AFTER_COMMIT, states, interruption)
 

@@ -31,6 +31,7 @@ class Transaction:
         committing: Whether its own commit has begun, and the library's ``before_commit`` listener was told of it.
         prepared: The transaction itself, once all that callbacks will read is there.
         joined: Whether its COMMIT was none, since it has joined somebody's transaction.
+        awaits: Whether its driver is an async one, so that whoever commits stands inside the greenlet bridge.
         borrows: Whether any connection is not the session's own, so that it may have joined somebody's transaction.
         lost: Whether the server has rolled it back although nobody asked it to.
         committed: The transaction itself, once its COMMIT has succeeded.
@@ -43,8 +44,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "borrows", "committed", "committing", "expires", "follows", "joined", "lent", "lost", "prepared", "released",
-        "telling", "told", "wrote",
+        "awaits", "borrows", "committed", "committing", "expires", "follows", "joined", "lent", "lost", "prepared",
+        "released", "telling", "told", "wrote",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -63,7 +64,8 @@ class Transaction:
         self.committing: bool = False
         self.lost: bool = False
         self.joined: bool = False
-        self.borrows: bool = True  # until somebody has looked
+        self.awaits: bool = True  # until somebody has looked, as below
+        self.borrows: bool = True
         self.expires: bool = False
         self.telling: bool = False
         self.wrote: bool = False
