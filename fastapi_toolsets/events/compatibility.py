@@ -147,7 +147,7 @@ def forget_task(task: asyncio.Task[Any]) -> None:
     pending task was destroyed.
     """
     asyncio._unregister_task(task)  # noqa: SLF001
-    cast("Any", task)._log_destroy_pending = False  # noqa: SLF001
+    task._log_destroy_pending = False  # type: ignore[attr-defined] # pyright: ignore[reportAttributeAccessIssue] # noqa: SLF001
 
 
 def mark_awaited(waits_for: object, *, is_awaited: bool) -> None:

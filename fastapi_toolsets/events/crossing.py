@@ -94,23 +94,26 @@ class Crossing(Protocol):
 
 def stands_in_bridge() -> bool:
     """Whether the caller stands inside SQLAlchemy's greenlet bridge, so that a loop of this process runs it."""
-    return (
-        # Only a loop of asyncio's that runs in this thread can run the bridge; that there is none is quicker to see.
-        asyncio._get_running_loop() is not None  # noqa: SLF001 - documented, for those who make loops
-        and compatibility.in_greenlet()
-        and (_inherited_bridge is None or compatibility.current_greenlet() is not _inherited_bridge)
+    # Only a loop of asyncio's that runs in this thread can run the bridge; that there is none is quicker to see.
+    return asyncio._get_running_loop() is not None and _in_bridge()  # noqa: SLF001 - documented, for those who make loops
+
+
+def _in_bridge() -> bool:
+    return compatibility.in_greenlet() and (
+        _inherited_bridge is None or compatibility.current_greenlet() is not _inherited_bridge
     )
 
 
 def find_crossing(backend: Backend | None) -> Crossing:
     """Return the way from where the caller stands."""
-    if stands_in_bridge():
+    loop_runs = asyncio._get_running_loop() is not None  # noqa: SLF001 - as above
+    if loop_runs and _in_bridge():
         return _BRIDGE
     # A thread with a loop of the library's is no worker thread, and never becomes one.
     if not hasattr(_local, "runner") and _in_worker_thread():
         return _WorkerThread()
     chosen = backend or _default_backend
-    if chosen == "trio" or _loop_runs_here() or getattr(_local, "is_used", False):
+    if chosen == "trio" or loop_runs or _trio_runs_here() or getattr(_local, "is_used", False):
         return _HelperThread(chosen)
     return _OWN_LOOP
 
@@ -127,10 +130,6 @@ def _in_worker_thread() -> bool:
     except BaseException:  # noqa: BLE001 - the host task was cancelled, and only a worker thread has one
         return True
     return True
-
-
-def _loop_runs_here() -> bool:
-    return asyncio._get_running_loop() is not None or _trio_runs_here()  # noqa: SLF001 - documented, for those who make loops
 
 
 def _trio_runs_here() -> bool:
@@ -242,16 +241,18 @@ class _OwnLoop:
             # The factory keeps the runner from making its loop the thread's current one.
             runner = asyncio.Runner(loop_factory=make_loop)
             _local.end = _EndOfThread(runner)
+            _local.loop = runner.get_loop()
             _local.runner = runner  # last: interrupted before, the loop is closed by whoever makes the next one
         try:
             _local.is_used = True  # a signal handler may commit now, before the loop runs
-            self._run_on(runner, function, grace)
+            self._run_on(runner, _local.loop, function, grace)
         finally:
             _local.is_used = False
 
-    def _run_on(self, runner: asyncio.Runner, function: AsyncFunction, grace: float) -> None:
+    def _run_on(
+        self, runner: asyncio.Runner, loop: asyncio.AbstractEventLoop, function: AsyncFunction, grace: float
+    ) -> None:
         context = contextvars.copy_context()
-        loop = runner.get_loop()
         kept = loop if isinstance(loop, KeptLoop) else None
         task = kept.begin(function(), context) if kept else loop.create_task(function(), context=context)
         # One step, or one turn of the loop, is as far as callbacks come that wait for nothing. The runner would do as

@@ -35,6 +35,7 @@ class KeptLoop(asyncio.SelectorEventLoop):
     """
 
     _is_idle = False
+    _is_debugged = False  # debug mode looks how long a step takes in a turn
     _captures = False
     _is_stepping = False
     _first_step: Callable[[], object] | None = None
@@ -50,12 +51,18 @@ class KeptLoop(asyncio.SelectorEventLoop):
         self.call_soon(look)
         self.stop()
         self.run_forever()
+        self._is_debugged = self.get_debug()
         self._is_idle = True
+
+    def set_debug(self, enabled: bool) -> None:  # noqa: FBT001 - asyncio's own signature
+        """Set the debug mode."""
+        super().set_debug(enabled)
+        self._is_debugged = enabled
 
     def begin(self, coroutine: Coroutine[Any, Any, ResultT], context: Context) -> asyncio.Task[ResultT]:
         """Make a task; :meth:`advance` takes its first step."""
         self._first_step = None
-        self._captures = self._is_idle and not self.get_debug()  # which looks how long a step takes in a turn
+        self._captures = self._is_idle and not self._is_debugged
         try:
             return self.create_task(coroutine, context=context)
         finally:
@@ -106,8 +113,8 @@ class KeptLoop(asyncio.SelectorEventLoop):
         """Schedule a call, unless it is the first step of a task that is being made."""
         if self._captures and context is not None and not args:
             self._captures = False
-            self._first_step = functools.partial(context.run, cast("Callable[[], object]", callback))
-            return cast("asyncio.Handle", None)  # in which a task takes no interest
+            self._first_step = functools.partial(context.run, callback)  # type: ignore[call-arg] # pyright: ignore[reportAttributeAccessIssue] - it takes none
+            return None  # type: ignore[return-value] # pyright: ignore[reportReturnType] - a task takes no interest in it
         self._is_idle = False
         return super().call_soon(callback, *args, context=context)
 
