@@ -35,6 +35,7 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     InstanceState,
     Mapped,
+    Mapper,
     ORMExecuteState,
     Session,
     SessionTransaction,
@@ -283,6 +284,29 @@ def test_fate_of_a_row_switch(session: Session) -> None:
 
 
 # What awaits a flush
+
+
+def test_who_listens_to_a_mapper(session: Session) -> None:
+    """``Mapper.dispatch``: one object for the mapper's life, which knows who listens to it, and to all mappers."""
+    mapper = inspect(Knot)
+    listeners = compatibility.listeners_of(mapper)
+    names = [f"{when}_{what}" for what in ("insert", "update", "delete") for when in ("before", "after")]
+
+    def heard() -> list[str]:
+        return [name for name in names if getattr(listeners, name)]
+
+    def listen(mapper: object, connection: object, target: object) -> None: ...
+
+    found = [heard()]
+    for target in (Knot, mapper, Mapper):
+        for name in names:
+            event.listen(target, name, listen)
+            found.append(heard())
+            event.remove(target, name, listen)
+    session.add(Knot(number=1, version=1))
+    session.flush()
+    assert (found, heard()) == ([[], *([name] for name in names * 3)], [])
+    assert compatibility.listeners_of(mapper) is listeners
 
 
 def test_modified_and_deleted_states(session: Session) -> None:
