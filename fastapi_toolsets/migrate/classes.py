@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import libcst as cst
 
-from .commas import without
+from .commas import opening_without, without
 from .edits import ClassEdit
 
 _NO_SPACE = cst.SimpleWhitespace("")
@@ -20,12 +20,30 @@ def with_bases(class_: cst.ClassDef, edit: ClassEdit) -> cst.ClassDef:
         base.with_changes(value=cst.Name(edit.replaced_bases[index])) if index in edit.replaced_bases else base
         for index, base in enumerate(class_.bases)
     ]
-    arguments = without([*bases, *class_.keywords], edit.removed_bases)
+    before = [*bases, *class_.keywords]
+    arguments = without(before, edit.removed_bases)
     if not arguments:
-        nothing = cst.MaybeSentinel.DEFAULT
-        return class_.with_changes(bases=(), lpar=nothing, rpar=nothing)
+        return _without_brackets(class_)
+    lpar = class_.lpar
+    if isinstance(lpar, cst.LeftParen):
+        opening = opening_without(lpar.whitespace_after, before, edit.removed_bases)
+        lpar = lpar.with_changes(whitespace_after=opening)
     count = len(bases) - len(edit.removed_bases)
-    return class_.with_changes(bases=arguments[:count], keywords=arguments[count:])
+    return class_.with_changes(bases=arguments[:count], keywords=arguments[count:], lpar=lpar)
+
+
+def _without_brackets(class_: cst.ClassDef) -> cst.ClassDef:
+    """Return a class without bases; a comment behind the opening bracket is about the class, and stays in its line."""
+    nothing = cst.MaybeSentinel.DEFAULT
+    bare = class_.with_changes(bases=(), lpar=nothing, rpar=nothing)
+    match class_:
+        case cst.ClassDef(
+            lpar=cst.LeftParen(whitespace_after=cst.ParenthesizedWhitespace(first_line=line)),
+            body=cst.IndentedBlock(header=cst.TrailingWhitespace(comment=None)) as body,
+        ) if line.comment is not None:
+            return bare.with_changes(body=body.with_changes(header=line))
+        case _:
+            return bare
 
 
 def with_watched_fields(class_: cst.ClassDef, index: int) -> cst.ClassDef:
@@ -62,11 +80,16 @@ def _block(body: cst.BaseSuite) -> cst.IndentedBlock:
     """Return a class's body as a block, without a ``pass`` that something is about to join."""
     if isinstance(body, cst.SimpleStatementSuite):
         small = [each for each in body.body if not isinstance(each, cst.Pass)]
-        lines = [cst.SimpleStatementLine(small, trailing_whitespace=body.trailing_whitespace)] if small else []
-        return cst.IndentedBlock(lines)
+        if not small:
+            return cst.IndentedBlock((), header=body.trailing_whitespace)
+        return cst.IndentedBlock([cst.SimpleStatementLine(small, trailing_whitespace=body.trailing_whitespace)])
     block = cst.ensure_type(body, cst.IndentedBlock)
     match block.body:
-        case [cst.SimpleStatementLine(body=[cst.Pass()], leading_lines=[])]:
+        case [
+            cst.SimpleStatementLine(
+                body=[cst.Pass()], leading_lines=[], trailing_whitespace=cst.TrailingWhitespace(comment=None)
+            )
+        ]:
             return block.with_changes(body=())
         case _:
             return block

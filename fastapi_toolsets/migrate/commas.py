@@ -24,6 +24,34 @@ def without(items: Sequence[ItemT], indexes: Collection[int]) -> list[ItemT]:
     return kept
 
 
+def opening_without(
+    opening: WhitespaceT, items: Sequence[cst.Arg | cst.ImportAlias | cst.BaseElement], indexes: Collection[int]
+) -> WhitespaceT:
+    """Return the space behind the opening bracket, with the comments above the first item that stays.
+
+    A comment above the first that goes stays, too: it may be about them all.
+    """
+    first = next((index for index in range(len(items)) if index not in indexes), 0)
+    behind = _space_behind(items[first - 1]) if first else None
+    if isinstance(opening, cst.ParenthesizedWhitespace) and isinstance(behind, cst.ParenthesizedWhitespace):
+        return opening.with_changes(empty_lines=[*opening.empty_lines, *behind.empty_lines])
+    return opening
+
+
+def closing_without(
+    closing: WhitespaceT, items: Sequence[cst.Arg | cst.ImportAlias | cst.BaseElement], indexes: Collection[int]
+) -> WhitespaceT:
+    """Return the space before the closing bracket, with the comment beside the last item that stays, if none follows.
+
+    In lists and tuples it is there; in all else it is the space behind the last item.
+    """
+    last = max((index for index in range(len(items)) if index not in indexes), default=len(items) - 1)
+    behind = _space_behind(items[last]) if last < len(items) - 1 else None
+    if isinstance(closing, cst.ParenthesizedWhitespace) and isinstance(behind, cst.ParenthesizedWhitespace):
+        return closing.with_changes(first_line=behind.first_line)
+    return closing
+
+
 def inserted(
     items: Sequence[ItemT], index: int, new: ItemT, opening: cst.BaseParenthesizableWhitespace | None
 ) -> list[ItemT]:
@@ -38,6 +66,8 @@ def inserted(
     separator = _separator(items, opening)
     if index < len(items):
         all_items = list(items)
+        if index:
+            all_items[index - 1], separator = _with_comments_moved(items[index - 1], separator)
         all_items.insert(index, new.with_changes(comma=separator))
         return all_items
     if not items:
@@ -77,6 +107,20 @@ def _with_comments_behind(item: ItemT, gone: ItemT) -> ItemT:
             return item.with_changes(comma=comma.with_changes(whitespace_after=after.with_changes(empty_lines=lines)))
         case _:
             return item
+
+
+def _with_comments_moved(item: ItemT, separator: cst.Comma) -> tuple[ItemT, cst.Comma]:
+    """Move the lines of comments behind an item, which are about the next one, behind another comma."""
+    match item.comma, separator:
+        case (
+            cst.Comma(whitespace_after=cst.ParenthesizedWhitespace(empty_lines=lines) as behind) as comma,
+            cst.Comma(whitespace_after=cst.ParenthesizedWhitespace() as after),
+        ):
+            emptied = comma.with_changes(whitespace_after=behind.with_changes(empty_lines=()))
+            filled = separator.with_changes(whitespace_after=after.with_changes(empty_lines=lines))
+            return item.with_changes(comma=emptied), filled
+        case _:
+            return item, separator
 
 
 def _ending_as(item: ItemT, last: ItemT) -> ItemT:

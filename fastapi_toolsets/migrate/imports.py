@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import libcst as cst
 
-from .commas import inserted, without
+from .commas import closing_without, inserted, opening_without, without
 from .edits import FileEdit
 from .facts import Counts
 from .gaps import GONE, close_block, close_gaps, leading_lines, without_gone
@@ -120,13 +120,16 @@ class _ImportRewriter(cst.CSTTransformer):
         if isinstance(updated_node.names, cst.ImportStar):
             return updated_node
         names = list(updated_node.names)
+        removed = self._removed.get(number, set())
+        lpar = updated_node.lpar
+        if lpar is not None:
+            lpar = lpar.with_changes(whitespace_after=opening_without(lpar.whitespace_after, names, removed))
         if number == self._edit.import_to_extend:
-            removed = self._removed.get(number, set())
             opening = updated_node.lpar.whitespace_after if updated_node.lpar else None
             names = _extended(names, removed, self._edit.added_imports, opening)
         else:
-            names = without(names, self._removed.get(number, ()))
-        return updated_node.with_changes(names=names) if names else GONE
+            names = without(names, removed)
+        return updated_node.with_changes(names=names, lpar=lpar) if names else GONE
 
     def leave_Assign(self, original_node: cst.Assign, updated_node: cst.Assign) -> cst.BaseSmallStatement:
         """Remove other names of what is gone, and take from ``__all__`` what is not there any more."""
@@ -156,11 +159,28 @@ class _ImportRewriter(cst.CSTTransformer):
             if isinstance(element.value, cst.SimpleString)
             and element.value.evaluated_value in self._edit.removed_exports
         }
-        return value.with_changes(elements=without(value.elements, gone))
+        return _bracketed_without(value, gone).with_changes(elements=without(value.elements, gone))
 
     def _next(self) -> int:
         self._count += 1
         return self._count - 1
+
+
+def _bracketed_without(value: cst.List | cst.Tuple, gone: set[int]) -> cst.List | cst.Tuple:
+    """Return a list or tuple with the comments in its brackets where they are without some of the elements."""
+    match value:
+        case cst.List(lbracket=left, rbracket=right):
+            before = opening_without(left.whitespace_after, value.elements, gone)
+            after = closing_without(right.whitespace_before, value.elements, gone)
+            left, right = left.with_changes(whitespace_after=before), right.with_changes(whitespace_before=after)
+            return value.with_changes(lbracket=left, rbracket=right)
+        case cst.Tuple(lpar=[left, *lefts], rpar=[*rights, right]):
+            before = opening_without(left.whitespace_after, value.elements, gone)
+            after = closing_without(right.whitespace_before, value.elements, gone)
+            left, right = left.with_changes(whitespace_after=before), right.with_changes(whitespace_before=after)
+            return value.with_changes(lpar=[left, *lefts], rpar=[*rights, right])
+        case _:
+            return value
 
 
 def _extended(

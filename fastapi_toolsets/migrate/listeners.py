@@ -39,10 +39,13 @@ class Listeners:
         self_name = own[0].name.value
         body = cst.ensure_type(method.body.visit(_OutOfClass(self_name, new)), type(method.body))
         decorators = [each for each in method.decorators if not _is_override(each.decorator)]
+        parameters = self._parameters(own[1:], new)
         comments = [line for line in method.leading_lines if line.comment is not None]
+        comments += _comments_lost(method, parameters)
         return method.with_changes(
             name=cst.Name(new.name),
-            params=self._parameters(own[1:], new),
+            params=parameters,
+            whitespace_before_params=cst.SimpleWhitespace(""),
             body=_tidied(body, self._module.default_indent * levels),
             decorators=[self._decorator(new.target, new.events), *decorators],
             leading_lines=[*[_EMPTY_LINE] * blank_lines, *comments],
@@ -98,6 +101,26 @@ class Listeners:
             else:
                 params.append(cst.Param(cst.Name(name), cst.Annotation(_annotation(annotation))))
         return cst.Parameters(params=params)
+
+
+def _comments_lost(method: cst.FunctionDef, parameters: cst.Parameters) -> list[cst.EmptyLine]:
+    """Return the comments between the brackets of a method that are not between those of the listener."""
+    before, after = _Comments(), _Comments()
+    method.whitespace_before_params.visit(before)
+    method.params.visit(before)
+    parameters.visit(after)
+    return [cst.EmptyLine(comment=comment) for comment in before.found if comment not in after.found]
+
+
+class _Comments(cst.CSTVisitor):
+    """Finds comments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[cst.Comment] = []
+
+    def visit_Comment(self, node: cst.Comment) -> None:
+        self.found.append(node)
 
 
 def dotted(name: str) -> cst.Name | cst.Attribute:

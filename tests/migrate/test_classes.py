@@ -175,6 +175,138 @@ CASES = [
         """,
     ),
     Case(
+        "a comment above the name before which another is put",
+        """
+        from fastapi_toolsets.models import (
+            CreatedAtMixin,
+            # with a key
+            UUIDMixin,
+            WatchedFieldsMixin,
+        )
+
+
+        class Order(UUIDMixin, WatchedFieldsMixin):
+            def on_create(self): ...
+        """,
+        """
+        from fastapi_toolsets.models import (
+            CreatedAtMixin,
+            ModelEvent,
+            # with a key
+            UUIDMixin,
+            listens_for,
+        )
+
+
+        class Order(UUIDMixin):
+            pass
+
+
+        @listens_for(Order, [ModelEvent.CREATE])
+        def on_order_created(order: Order, event_type: ModelEvent, changes: None): ...
+        """,
+    ),
+    Case(
+        "comments above what stays behind the first, and on what becomes another line",
+        """
+        from fastapi_toolsets.models import (  # of version 2
+            # with callbacks
+            WatchedFieldsMixin,
+            watch,
+            # with a key
+            UUIDMixin,
+            TimestampMixin,
+        )
+
+        __all__ = [
+            "WatchedFieldsMixin",
+            # models
+            "Order",  # and its lines
+            "watch",
+        ]
+
+
+        class Order(
+            # with callbacks
+            WatchedFieldsMixin,
+            # with a key
+            UUIDMixin,
+        ):
+            # told to all
+            def on_update(
+                self,  # new
+                # the difference
+                changes: dict[
+                    str,  # by name
+                    object,
+                ],
+                # no more
+            ) -> None: ...
+
+
+        class Line(  # of an order
+            WatchedFieldsMixin
+        ):
+            x = 1
+
+
+        @watch("x")
+        class Part(WatchedFieldsMixin): pass  # of a line
+
+
+        @watch("x")
+        class Whole(WatchedFieldsMixin):
+            pass  # nothing else
+        """,
+        """
+        from fastapi_toolsets.models import (  # of version 2
+            # with callbacks
+            # with a key
+            UUIDMixin,
+            TimestampMixin,
+            ModelEvent,
+            listens_for,
+        )
+
+        __all__ = [
+            # models
+            "Order",  # and its lines
+        ]
+
+
+        class Order(
+            # with callbacks
+            # with a key
+            UUIDMixin,
+        ):
+            pass
+
+
+        # told to all
+        # new
+        # the difference
+        # no more
+        @listens_for(Order, [ModelEvent.UPDATE])
+        def on_order_updated(order: Order, event_type: ModelEvent, changes: dict[
+                str,  # by name
+                object,
+            ]) -> None: ...
+
+
+        class Line:  # of an order
+            x = 1
+
+
+        class Part:  # of a line
+            __watched_fields__ = ("x",)
+
+
+        class Whole:
+            __watched_fields__ = ("x",)
+            pass  # nothing else
+        """,
+    ),
+    Case(
         "one-line bodies, keywords, and a class of which nothing else is left",
         """
         from fastapi_toolsets.models import WatchedFieldsMixin, watch
