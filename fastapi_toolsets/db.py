@@ -36,6 +36,9 @@ __all__ = [
     "get_transaction",
 ]
 
+_BEGINS_BY_ITSELF = "fastapi_toolsets.begins_by_itself"
+"""Key of a connection's ``info``: whether the SQLite driver keeps a transaction open by itself."""
+
 AsyncSessionT = TypeVar("AsyncSessionT", bound="AsyncSession")
 SyncSessionT = TypeVar("SyncSessionT", bound=Session)
 
@@ -189,50 +192,79 @@ def enable_sqlite_savepoints(engine: Engine | AsyncEngine) -> None:
 
     The driver's own transaction control is switched off for each new connection and ``BEGIN`` sent when SQLAlchemy
     begins: the recipe of SQLAlchemy's documentation. A connection whose COMMIT failed is rolled back when the pool gets
-    it: SQLite leaves its transaction open, and SQLAlchemy takes it for ended. Call it once, before the engine is used.
+    it: SQLite leaves its transaction open, and SQLAlchemy takes it for ended. Call it before the engine is used; to
+    call it again changes nothing.
 
     Args:
         engine: A sync or async engine; one of another database is left as it is.
-    """
-    sync_engine = _sync_engine_of(engine)
-    if sync_engine.dialect.name != "sqlite":
-        return
 
-    @event.listens_for(sync_engine, "connect")
-    def leave_transactions_to_sqlalchemy(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    Raises:
+        SessionClassError: ``engine`` is no engine.
+    """
+    sync_engine = _checked_engine(engine, "enable_sqlite_savepoints()")
+    if sync_engine.dialect.name == "sqlite" and not event.contains(sync_engine, "begin", _begin):
+        event.listen(sync_engine, "connect", _leave_transactions_to_sqlalchemy)
+        event.listen(sync_engine, "begin", _begin)
+        event.listen(sync_engine, "reset", _end_what_a_failed_commit_left)
+
+
+def _leave_transactions_to_sqlalchemy(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    if not _begins_by_itself(entry):
         connection.isolation_level = None
 
-    @event.listens_for(sync_engine, "begin")
-    def begin(connection: Connection) -> None:
+
+def _begin(connection: Connection) -> None:
+    if not connection.info.get(_BEGINS_BY_ITSELF):
         connection.exec_driver_sql("BEGIN")
 
-    @event.listens_for(sync_engine, "reset")
-    def end_what_a_failed_commit_left(
-        connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState
-    ) -> None:
-        if state.asyncio_safe and getattr(entry.driver_connection, "in_transaction", False):
-            connection.rollback()
+
+def _begins_by_itself(entry: ConnectionPoolEntry) -> bool:
+    """Whether a new connection is in a transaction already, as ``connect_args={"autocommit": False}`` makes it.
+
+    That is right as it is. It is noted, since the driver could be asked in its own thread only.
+    """
+    begins = getattr(entry.driver_connection, "in_transaction", False) is True
+    return bool(entry.info.setdefault(_BEGINS_BY_ITSELF, begins))
+
+
+def _end_what_a_failed_commit_left(
+    connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState
+) -> None:
+    if state.asyncio_safe and getattr(entry.driver_connection, "in_transaction", False):
+        connection.rollback()
 
 
 def enable_sqlite_foreign_keys(engine: Engine | AsyncEngine) -> None:
-    """Make SQLite check foreign keys, as every other database does. Call it once, before the engine is used.
+    """Make SQLite check foreign keys, as every other database does. Call it before the engine is used.
 
     Args:
         engine: A sync or async engine; one of another database is left as it is.
+
+    Raises:
+        SessionClassError: ``engine`` is no engine.
     """
-    sync_engine = _sync_engine_of(engine)
-    if sync_engine.dialect.name != "sqlite":
-        return
-
-    @event.listens_for(sync_engine, "connect")
-    def check_foreign_keys(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.close()
+    sync_engine = _checked_engine(engine, "enable_sqlite_foreign_keys()")
+    if sync_engine.dialect.name == "sqlite":
+        event.listen(sync_engine, "connect", _check_foreign_keys)
 
 
-def _sync_engine_of(engine: Engine | AsyncEngine) -> Engine:
-    return engine if isinstance(engine, Engine) else engine.sync_engine
+def _check_foreign_keys(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    pragma = "PRAGMA foreign_keys=ON"  # does nothing in a transaction
+    cursor = connection.cursor()
+    for statement in ("COMMIT", pragma, "BEGIN") if _begins_by_itself(entry) else (pragma,):
+        cursor.execute(statement)
+    cursor.close()
+
+
+def _checked_engine(engine: object, caller: str) -> Engine:
+    """Return the sync engine, which an async one has, or say what was given instead."""
+    sync_engine = getattr(engine, "sync_engine", engine)
+    if not isinstance(sync_engine, Engine):
+        raise SessionClassError(
+            f"{caller} was given {_described(engine)}, which is no engine: give it what create_engine() or "
+            "create_async_engine() has returned"
+        )
+    return sync_engine
 
 
 def _checked_sync_maker(session_maker: object, caller: str) -> sessionmaker[Session] | None:

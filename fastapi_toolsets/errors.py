@@ -16,7 +16,7 @@ class WatchedFieldsError(ToolsetsError, TypeError):
 
 
 class SessionClassError(ToolsetsError, TypeError):
-    """An async session class was given to a sync factory or engine, or the reverse."""
+    """What was given as a session, a factory or an engine is none, or it is async beside something sync."""
 
 
 class SessionOptionError(ToolsetsError, ValueError):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, select, text
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from fastapi_toolsets.db import enable_sqlite_foreign_keys, enable_sqlite_savepoints
+from fastapi_toolsets.errors import SessionClassError
 
 from .databases import TYPES, Database
 
@@ -23,6 +27,21 @@ class Order(Base):
     status: Mapped[str]
 
 
+def rolled_back_and_checked(engine: Engine) -> tuple[list[int], int]:
+    """Return the rows that a rollback has left which a released savepoint had made, and whether keys are checked."""
+    Base.metadata.drop_all(engine)
+    Base.metadata.create_all(engine)
+    with Session(engine) as session:
+        savepoint = session.begin_nested()
+        session.execute(text("INSERT INTO orders (id, status) VALUES (1, 'dropped')"))
+        savepoint.commit()
+        session.rollback()
+    with engine.connect() as connection:
+        found = list(connection.scalars(select(Order.id))), connection.scalar(text("PRAGMA foreign_keys"))
+    engine.dispose()
+    return found
+
+
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_sqlite_functions_change_what_sqlite_does(database: Database) -> None:
     """Without the first, releasing a savepoint commits it, whatever becomes of the transaction around it."""
@@ -31,21 +50,35 @@ def test_sqlite_functions_change_what_sqlite_does(database: Database) -> None:
         engine = create_engine(database.sync_url)
         for function in enable:
             function(engine)
-        Base.metadata.drop_all(engine)
-        Base.metadata.create_all(engine)
-        with Session(engine) as session:
-            savepoint = session.begin_nested()
-            session.execute(text("INSERT INTO orders (id, status) VALUES (1, 'dropped')"))
-            savepoint.commit()
-            session.rollback()
-        with engine.connect() as connection:
-            found = list(connection.scalars(select(Order.id))), connection.scalar(text("PRAGMA foreign_keys"))
-        engine.dispose()
-        return found
+        return rolled_back_and_checked(engine)
 
     assert outcome(enable_sqlite_savepoints, enable_sqlite_foreign_keys) == ([], 1)
     assert outcome(enable_sqlite_savepoints) == ([], 0)
+    both = (enable_sqlite_savepoints, enable_sqlite_foreign_keys)
+    assert outcome(*both, *both) == ([], 1)
     assert outcome() == ([1], 0)
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="the driver has no such mode before Python 3.12")
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_driver_that_begins_by_itself_is_left_so(database: Database) -> None:
+    """SQLAlchemy recommends that mode, in which BEGIN is an error and a pragma inside the transaction does nothing."""
+    mode = {"connect_args": {"autocommit": False}}
+    engine = create_engine(database.sync_url, **mode)
+    async_engine = create_async_engine(database.async_url, **mode)
+    for function in (enable_sqlite_savepoints, enable_sqlite_foreign_keys):
+        function(engine)
+        function(async_engine)
+    assert rolled_back_and_checked(engine) == ([], 1)
+    async with async_engine.connect() as connection:
+        assert await connection.scalar(text("PRAGMA foreign_keys")) == 1
+        savepoint = await connection.begin_nested()
+        await connection.execute(text("INSERT INTO orders (id, status) VALUES (1, 'dropped')"))
+        await savepoint.commit()
+        await connection.rollback()
+        assert list(await connection.scalars(select(Order.id))) == []
+    await async_engine.dispose()
 
 
 @pytest.mark.parametrize("database", ["postgresql", "mariadb"], indirect=True)
@@ -56,3 +89,11 @@ def test_sqlite_functions_leave_other_databases_alone(database: Database) -> Non
     with engine.connect() as connection:
         assert connection.scalar(text("SELECT 1")) == 1
     engine.dispose()
+
+
+@pytest.mark.parametrize("function", [enable_sqlite_savepoints, enable_sqlite_foreign_keys])
+@pytest.mark.parametrize(("given", "name"), [("sqlite://", "an object of type str"), (Engine, "the class Engine")])
+def test_what_is_no_engine_is_refused(function: Callable[[Any], object], given: object, name: str) -> None:
+    message = rf"^{function.__name__}\(\) was given {name}, which is no engine: give it what create_engine\(\) or "
+    with pytest.raises(SessionClassError, match=message):
+        function(given)
