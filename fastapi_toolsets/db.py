@@ -82,7 +82,7 @@ def create_db_dependency(session_maker: object) -> Callable[..., Coroutine[Any, 
 
     Raises:
         SessionClassError: ``session_maker`` is no session factory, or its session class or engine is of the other kind.
-        MissingExtraError: FastAPI is not installed.
+        MissingExtraError: FastAPI is not installed, or is older than 0.121.
     """
     if (sync_maker := _checked_sync_maker(session_maker, "create_db_dependency()")) is not None:
         open_session: Callable[[], object] = _sync_generator(sync_maker)
@@ -98,7 +98,13 @@ def create_db_dependency(session_maker: object) -> Callable[..., Coroutine[Any, 
 
     # FastAPI ends a generator after the response, unless whoever depends on it asks for the function's scope. Asking
     # here, one level below what endpoints depend on, frees every endpoint from having to know.
-    session_of_the_call: object = Depends(open_session, scope="function")
+    try:
+        session_of_the_call: object = Depends(open_session, scope="function")
+    except TypeError as error:
+        raise MissingExtraError(
+            "create_db_dependency() needs FastAPI 0.121 or later, and the one installed is older: run "
+            "`pip install 'fastapi-toolsets[fastapi]'`"
+        ) from error
 
     async def get_db(session: object = session_of_the_call) -> object:
         return session

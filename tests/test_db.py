@@ -346,6 +346,20 @@ def test_works_without_fastapi_and_says_what_the_dependency_needs() -> None:
     )
 
 
+def test_fastapi_that_is_too_old_is_named() -> None:
+    """Before 0.121 its Depends() knew no scope."""
+    program = (
+        "import sys, types\n"
+        "sys.modules['fastapi'] = types.SimpleNamespace(Depends=lambda dependency: dependency)\n"
+        + SYNC_USE
+        + "try:\n    create_db_dependency(SessionLocal)\nexcept MissingExtraError as error:\n    print(error)\n"
+    )
+    assert run_program(program) == (
+        "works\ncreate_db_dependency() needs FastAPI 0.121 or later, and the one installed is older: run "
+        "`pip install 'fastapi-toolsets[fastapi]'`\n"
+    )
+
+
 def test_sync_form_works_without_greenlet() -> None:
     """N8: also where it has to tell that what it was given is neither kind."""
     program = (
