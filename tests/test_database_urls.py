@@ -1,4 +1,4 @@
-"""What ``create_db_session`` and its sync twin make of URLs and bases: memory databases, and what they refuse."""
+"""What sessions for tests make of URLs and bases: memory databases, and what they refuse."""
 
 from __future__ import annotations
 
@@ -19,7 +19,14 @@ from sqlalchemy.schema import DropTable
 
 from fastapi_toolsets.errors import ToolsetsError
 from fastapi_toolsets.models import EventSession, SyncEventSession
-from fastapi_toolsets.pytest import DatabaseURLError, ModelBaseError, create_db_session, create_sync_db_session
+from fastapi_toolsets.pytest import (
+    DatabaseURLError,
+    ModelBaseError,
+    create_db_session,
+    create_sync_db_session,
+    rolled_back_session,
+    rolled_back_sync_session,
+)
 
 from .front_ends import entered, resolve
 
@@ -79,8 +86,10 @@ def test_memory_database_is_one_for_all_who_use_the_engine_from_any_thread(url: 
         (
             create_db_session,
             "sqlite:///x.db",
-            r"works with an async driver.*write sqlite\+aiosqlite://…, or use create_sy",
+            r"works with an async driver.*write sqlite\+aiosqlite://…, or use create_sync_db_session\(\)$",
         ),
+        (rolled_back_session, "sqlite:///x.db", r"^rolled_back_session\(\) .*, or use rolled_back_sync_session\(\)$"),
+        (rolled_back_sync_session, "sqlite+aiosqlite://", r"^rolled_back_sync_s.*, or use rolled_back_session\(\)$"),
         (
             create_db_session,
             "mysql+pymysql://u:secret@h/d",
@@ -89,7 +98,7 @@ def test_memory_database_is_one_for_all_who_use_the_engine_from_any_thread(url: 
         (
             create_sync_db_session,
             "sqlite+aiosqlite://",
-            r"names an async one: write sqlite\+pysqlite://…, or use create_",
+            r"names an async one: write sqlite\+pysqlite://…, or use create_db_session\(\)$",
         ),
         (create_sync_db_session, "mysql+asyncmy://u:secret@h/d", r"names an async one: write mysql\+pymysql://…"),
         (

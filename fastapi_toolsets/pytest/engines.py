@@ -31,6 +31,14 @@ _SYNC_DRIVERS = {
 }
 
 
+_OF_THE_OTHER_KIND = {
+    "create_db_session()": "create_sync_db_session()",
+    "create_sync_db_session()": "create_db_session()",
+    "rolled_back_session()": "rolled_back_sync_session()",
+    "rolled_back_sync_session()": "rolled_back_session()",
+}
+
+
 class DatabaseURLError(ToolsetsError, ValueError):
     """A database URL cannot be read, or names a driver that is not there or is of the other kind."""
 
@@ -47,7 +55,7 @@ def make_async_engine(database_url: str | URL, caller: str, options: Mapping[str
             raise
         raise DatabaseURLError(
             f"{caller} works with an async driver, and {shown(url)} names a sync one: "
-            f"{_advice(url, _ASYNC_DRIVERS)}, or use create_sync_db_session()"
+            f"{_advice(url, _ASYNC_DRIVERS)}, or use {_OF_THE_OTHER_KIND[caller]}"
         ) from error
 
 
@@ -58,7 +66,7 @@ def make_sync_engine(database_url: str | URL, caller: str, options: Mapping[str,
     if engine.dialect.is_async:
         raise DatabaseURLError(
             f"{caller} works with a sync driver, and {shown(url)} names an async one: "
-            f"{_advice(url, _SYNC_DRIVERS)}, or use create_db_session()"
+            f"{_advice(url, _SYNC_DRIVERS)}, or use {_OF_THE_OTHER_KIND[caller]}"
         )
     return engine
 

@@ -157,8 +157,9 @@ class WorkerDatabase:
             backend.create(name)
         except DBAPIError as error:
             raise WorkerDatabaseError(
-                f"{CALLER} could not create the database {name} beside {shown(backend.url_of(name))}: "
-                f"{error.orig}. Give it a URL whose user may (PostgreSQL: ALTER ROLE … CREATEDB, MariaDB: GRANT CREATE)"
+                f"{CALLER} could not create the database {name} beside {shown(make_url(self.server))}: {error.orig}. "
+                "Give it the URL of a database that is there, and a user who may create others "
+                "(PostgreSQL: ALTER ROLE … CREATEDB, MariaDB: GRANT CREATE)"
             ) from error
         try:
             fill(backend.url_of(name), self._metadata, self._prepare)

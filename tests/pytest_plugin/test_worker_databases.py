@@ -222,6 +222,15 @@ def test_user_who_may_not_create_databases_is_told(test_run_databases: TestRunDa
     administrator.dispose()
 
 
+def test_database_that_is_not_there_is_named(test_run_databases: TestRunDatabases, tmp_path: Path) -> None:
+    url = test_run_databases.provide("postgresql", tmp_path).sync_url.set(database="nonesuch")
+    message = (
+        r'beside .*/nonesuch: .*"nonesuch" does not exist\. Give it the URL of a database that is there, and a user '
+    )
+    with pytest.raises(WorkerDatabaseError, match=message), create_worker_database(url, Base):
+        pytest.fail("the block must not run")
+
+
 @pytest.mark.parametrize(
     ("url", "error", "message"),
     [
