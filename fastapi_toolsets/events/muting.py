@@ -7,6 +7,11 @@ from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
+import sqlalchemy
+from sqlalchemy.orm import Mapper
+
+from ..errors import ListenerError
+
 if TYPE_CHECKING:
     from .registry import AnyCallback, Listener
 
@@ -30,10 +35,29 @@ def muted(*callbacks: AnyCallback) -> Generator[None]:
     ``threading.Thread`` or an executor's thread, which inherit no context variables, nor for others. Muted events are
     not made up for later. Where all callbacks are muted, :func:`capture_events` records nothing either: nothing is
     delivered.
+
+    Args:
+        *callbacks: The functions that listeners were registered with.
+
+    Raises:
+        ListenerError: One of them is a model, or cannot be called. It is a ``TypeError``.
     """
+    for callback in callbacks:
+        _check_callback(callback)
     before = _muted.get()
     with _muting(_EVERYTHING if not callbacks or before is _EVERYTHING else (*before, *callbacks)):
         yield
+
+
+def _check_callback(given: object) -> None:
+    """Refuse what would mute nothing, and let everybody be called whom the block was to keep quiet."""
+    if callable(given) and not isinstance(sqlalchemy.inspect(given, raiseerr=False), Mapper):
+        return
+    name = f"the class {given.__name__}" if isinstance(given, type) else f"an object of type {type(given).__name__}"
+    msg = (
+        f"muted() was given {name}, which is no callback: give it the functions that listens_for decorated, or nothing"
+    )
+    raise ListenerError(msg)
 
 
 @contextlib.contextmanager

@@ -251,6 +251,14 @@ async def test_muting_some_callbacks(front: FrontEnd) -> None:
     ]
 
 
+@pytest.mark.parametrize(("given", "name"), [(Order, "the class Order"), ("report", "an object of type str")])
+def test_muting_what_is_no_callback(given: Any, name: str) -> None:  # noqa: ANN401 - what type checkers refuse
+    """N5: is refused, since it would mute nobody."""
+    message = rf"^muted\(\) was given {name}, which is no callback: give it the functions that listens_for decorated"
+    with pytest.raises(ListenerError, match=message), muted(given):
+        pytest.fail("the block must not run")
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_a_muted_block_that_raises(front: FrontEnd) -> None:
     """N5: the block ends however it is left."""
