@@ -131,6 +131,8 @@ class _FilePlan:
         if self._edit.removed_aliases:
             aliases = [name for name, bound in self._facts.scopes[0].names.items() if isinstance(bound, Alias)]
             self._edit.removed_exports |= {name for name in aliases if self._meaning(name, 0) in {MIXIN, WATCH}}
+        from_stars = set(self._facts.exported or ()) - self._facts.scopes[0].names.keys()
+        self._edit.removed_exports |= {name for name in from_stars if self._meaning(name, 0) in {MIXIN, WATCH}}
         for each in self._facts.imports:
             self._plan_import(each, converted, staying)
         self._edit.todos = list({todo.line: todo for todo in reversed(self._edit.todos)}.values())

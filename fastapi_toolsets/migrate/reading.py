@@ -197,7 +197,8 @@ class _Reader(ast.NodeVisitor):
         self._assign(node.targets, node.value)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.visit(node.annotation)
+        self._visit_all([node.annotation])
+        self._refer_to_quoted([node.annotation])
         self._assign([node.target], node.value)
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
@@ -218,6 +219,14 @@ class _Reader(ast.NodeVisitor):
                 for target in targets:
                     self.visit(target)
 
+    def _refer_to_quoted(self, annotations: Iterable[ast.expr | None]) -> None:
+        """Note the names in annotations that are strings. Where they stand, nothing is rewritten."""
+        for annotation in annotations:
+            for node in ast.walk(annotation) if annotation is not None else ():
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    for name in _expressions_in(node.value):
+                        self._refer(name)
+
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
         outer, self._in_handler = self._in_handler, True
         self.generic_visit(node)
@@ -232,6 +241,7 @@ class _Reader(ast.NodeVisitor):
     def _function(self, node: Function) -> None:
         self._bind(node.name, Other())
         self._visit_all([*node.decorator_list, *_outside(node.args), node.returns])
+        self._refer_to_quoted([*(argument.annotation for argument in _parameters(node.args)), node.returns])
         outer, enclosing = self._enter(is_class=False), self._enclosing
         self._enclosing = []
         self._bind_parameters(node.args)
@@ -342,6 +352,15 @@ def scope_binding(facts: FileFacts, name: str, scope: int) -> int | None:
             return where
         where = known.parent
     return None
+
+
+def _expressions_in(text: str) -> Iterator[ast.expr]:
+    """Yield the expressions in a string that is one, and nothing from any other."""
+    try:
+        expression = ast.parse(text.strip(), mode="eval")
+    except (SyntaxError, ValueError, RecursionError):
+        return
+    yield from (node for node in ast.walk(expression) if isinstance(node, ast.expr))
 
 
 def _position(node: ast.expr) -> tuple[int, int, int, int]:

@@ -175,6 +175,25 @@ CASES = [
         """,
     ),
     Case(
+        "what is exported comes from a star import",
+        """
+        from fastapi_toolsets.models import *
+
+        __all__ = ["Order", "WatchedFieldsMixin", "listens_for"]
+
+
+        class Order(WatchedFieldsMixin): ...
+        """,
+        """
+        from fastapi_toolsets.models import *
+
+        __all__ = ["Order", "listens_for"]
+
+
+        class Order: ...
+        """,
+    ),
+    Case(
         "a comment above the name before which another is put",
         """
         from fastapi_toolsets.models import (

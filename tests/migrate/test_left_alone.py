@@ -74,6 +74,15 @@ CASES = {
         """,
         ["app.py:4: WatchedFieldsMixin does not exist in version 3", "app.py:5: watch does not exist in version 3"],
     ),
+    "annotations in quotes": (
+        """
+        from typing import Optional
+        def first(order: "WatchedFieldsMixin") -> Optional["list[WatchedFieldsMixin]"]: ...
+        last: "WatchedFieldsMixin | None" = None
+        text: "a WatchedFieldsMixin" = "WatchedFieldsMixin"
+        """,
+        [f"app.py:{line}: WatchedFieldsMixin does not exist in version 3" for line in (4, 5)],
+    ),
     "factories that say what they make elsewhere": (
         """
         from sqlalchemy.orm import sessionmaker
