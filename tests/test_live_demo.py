@@ -334,7 +334,10 @@ def test_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (
             "sqlite:///orders.sqlite",
             2,
-            "The database's URL cannot be used: The asyncio extension requires an async driver",
+            (
+                "The database's URL cannot be used: The asyncio extension requires an async driver to be used. "
+                "The loaded 'pysqlite' is not async. Give one with an async driver: "
+            ),
         ),
         ("oracle+nothing://here", 2, "The database's URL cannot be used: Can't load plugin: "),
         ("sqlite+aiosqlite:////nowhere/at/all.sqlite", 1, "The database does not answer: "),

@@ -17,6 +17,11 @@ from .script import run_script
 
 MAXIMUM_ROWS = 10_000
 MAXIMUM_PORT = 65_535
+HOST = "127.0.0.1"
+PORT = 8000
+
+_OF_THE_PAGE = {"--host", "--port", "--database"}
+_NOT_OF_THE_PAGE = {"--rows", "--no-color"}
 
 
 class _OneLineParser(argparse.ArgumentParser):
@@ -40,11 +45,14 @@ def run(arguments: Sequence[str]) -> int:
         SystemExit: For ``--help`` with 0, for arguments that cannot be used with 2.
     """
     orders = read_orders()
-    options = _parser(len(orders)).parse_args(arguments)
+    parser = _parser(len(orders))
+    options = parser.parse_args(arguments)
+    _refuse_mixture(parser, options)
     if options.serve:
-        return _serve_page(options.host, options.port, options.database)
+        return _serve_page(options.host or HOST, PORT if options.port is None else options.port, options.database)
+    rows = len(orders) if options.rows is None else options.rows
     try:
-        return _compare_front_ends(repeat_orders(orders, options.rows), color=not options.no_color)
+        return _compare_front_ends(repeat_orders(orders, rows), color=not options.no_color)
     except OSError as error:
         sys.stderr.write(f"The demo needs a temporary folder and a port on 127.0.0.1, and had to stop: {error}\n")
         return 1
@@ -52,6 +60,14 @@ def run(arguments: Sequence[str]) -> int:
         reason = str(error).partition("\n")[0] or type(error).__name__
         sys.stderr.write(f"The demo's application did not answer as it should, see above if it said why: {reason}\n")
         return 1
+
+
+def _refuse_mixture(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options that the other form of the command has: they would be passed over without a word."""
+    values = vars(options).items()
+    given = {f"--{name.replace('_', '-')}" for name, value in values if value is not None and value is not False}
+    for option in sorted(given & (_NOT_OF_THE_PAGE if options.serve else _OF_THE_PAGE)):
+        parser.error(f"argument {option}: {'not allowed with' if options.serve else 'needs'} --serve")
 
 
 def _serve_page(host: str, port: int, database: str | None) -> int:
@@ -99,18 +115,15 @@ def _parser(rows_in_file: int) -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows",
         type=_rows,
-        default=rows_in_file,
         metavar="N",
         help=f"import N orders, 1 to {MAXIMUM_ROWS}; past the file's {rows_in_file} it starts over with new numbers "
-        "(default: %(default)s)",
+        f"(default: {rows_in_file})",
     )
     parser.add_argument("--no-color", action="store_true", help="no colours; setting NO_COLOR does the same")
     page = parser.add_argument_group("the page")
     page.add_argument("--serve", action="store_true", help="serve the page until Ctrl+C")
-    page.add_argument("--host", default="127.0.0.1", help="the address to serve at (default: %(default)s)")
-    page.add_argument(
-        "--port", type=_port, default=8000, help="the port to serve on, 0 for a free one (default: %(default)s)"
-    )
+    page.add_argument("--host", help=f"the address to serve at (default: {HOST})")
+    page.add_argument("--port", type=_port, help=f"the port to serve on, 0 for a free one (default: {PORT})")
     page.add_argument(
         "--database",
         metavar="URL",

@@ -119,7 +119,7 @@ class LiveServer(uvicorn.Server):
 
 
 def _refuse(exit_code: int, what: str, error: Exception, advice: str) -> int:
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
     sys.stderr.write(f"{what}: {reason}. {advice}.\n")
     return exit_code
 
