@@ -87,7 +87,7 @@ def _of_step(plain: Step, mine: Step, *, has_work: bool) -> list[str]:
         and mine.session[-1]
         and not plain.session[-1]
     ):
-        # "The same error comes before the flush has begun": the session is active, its transaction goes on.
+        # "The same error may come before the flush has begun": the session is active, its transaction goes on.
         raise _DocumentedError
     for name, seen in mine.objects.items():
         problems += _of_object(name, plain.objects[name], seen, is_past=mine.is_past)
