@@ -220,7 +220,8 @@ def _leave_transactions_to_sqlalchemy(connection: DBAPIConnection, entry: Connec
 
 
 def _begin(connection: Connection) -> None:
-    if not connection.info.get(_BEGINS_BY_ITSELF):
+    autocommit = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"  # as VACUUM needs it
+    if not autocommit and not connection.info.get(_BEGINS_BY_ITSELF):
         connection.exec_driver_sql("BEGIN")
 
 

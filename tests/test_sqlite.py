@@ -59,6 +59,18 @@ def test_sqlite_functions_change_what_sqlite_does(database: Database) -> None:
     assert outcome() == ([1], 0)
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+def test_autocommit_begins_nothing(database: Database) -> None:
+    """VACUUM refuses to run in a transaction; the same connection rolls back again when it is used without."""
+    engine = create_engine(database.sync_url, pool_size=1)
+    enable_sqlite_savepoints(engine)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM")
+    with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.exec_driver_sql("VACUUM")
+    assert rolled_back_and_checked(engine) == ([], 0)
+
+
 @pytest.mark.anyio
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="the driver has no such mode before Python 3.12")
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
