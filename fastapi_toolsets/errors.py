@@ -35,6 +35,10 @@ class ObserverError(ToolsetsError, ValueError):
     """A dispatch observer was added twice, or one removed that does not observe."""
 
 
+class ExpectedChangeError(ToolsetsError, TypeError):
+    """A test expects a change that is no pair of an old and a new value."""
+
+
 class CascadeLimitError(ToolsetsError, RuntimeError):
     """Callbacks kept committing changes that called callbacks again, beyond the session's bound."""
 

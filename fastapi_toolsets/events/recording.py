@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
+from ..errors import ExpectedChangeError
 from .muting import muted, only_recorded
 from .registry import check_target, registry
 from .types import ModelEvent, reduced
@@ -81,7 +82,11 @@ def created(model: type[object], /, *identity: object) -> RecordedEvent:
     Args:
         model: The mapped class.
         *identity: The primary key, one value for each column. Left out, any row of the model will do.
+
+    Raises:
+        ListenerError: ``model`` is no class that has rows. It is a ``TypeError``.
     """
+    check_target(model, "created()")
     return RecordedEvent(model, ModelEvent.CREATE, identity or None)
 
 
@@ -92,8 +97,13 @@ def updated(model: type[object], /, *identity: object, **changes: tuple[object, 
         model: The mapped class.
         *identity: The primary key, one value for each column. Left out, any row of the model will do.
         **changes: Everything that has changed, as ``attribute=(old, new)``. Left out, any change will do.
+
+    Raises:
+        ListenerError: ``model`` is no class that has rows. It is a ``TypeError``.
+        ExpectedChangeError: One of the changes is no pair. It is a ``TypeError``.
     """
-    told = {key: MappingProxyType({"old": old, "new": new}) for key, (old, new) in changes.items()}
+    check_target(model, "updated()")
+    told = {key: _checked_change(key, change) for key, change in changes.items()}
     return RecordedEvent(model, ModelEvent.UPDATE, identity or None, MappingProxyType(told) if told else None)
 
 
@@ -103,8 +113,22 @@ def deleted(model: type[object], /, *identity: object) -> RecordedEvent:
     Args:
         model: The mapped class.
         *identity: The primary key, one value for each column. Left out, any row of the model will do.
+
+    Raises:
+        ListenerError: ``model`` is no class that has rows. It is a ``TypeError``.
     """
+    check_target(model, "deleted()")
     return RecordedEvent(model, ModelEvent.DELETE, identity or None)
+
+
+def _checked_change(key: str, change: object) -> Mapping[str, Any]:
+    given = f"an object of type {type(change).__name__}"
+    pair = cast("Sequence[object]", change) if isinstance(change, (tuple, list)) else ()  # two letters are no pair
+    if len(pair) != 2:  # noqa: PLR2004 - as above
+        msg = f"updated() was given {given} as the change of {key}: give it a pair, {key}=(old, new)"
+        raise ExpectedChangeError(msg)
+    old, new = pair
+    return MappingProxyType({"old": old, "new": new})
 
 
 class EventRecorder(Sequence[RecordedEvent]):  # noqa: PLW1641 - it changes, and so has no hash

@@ -276,7 +276,8 @@ def listens_for(
 
     The function is called with ``(obj, event_type, changes)``; it may also declare the keyword-only parameters
     ``session`` (the session of the transaction) and ``event`` (an :class:`Event`). It may be sync or async, a partial,
-    a bound method or an object with ``__call__``. Decorators stack. It takes effect from the next flush on.
+    a bound method or an object with ``__call__``. Decorators stack. It takes effect from the next flush on, or from
+    the next commit on where somebody listens to the model already.
 
     Phases:
         ``AFTER_COMMIT``: after the COMMIT of the outermost transaction, for exactly what it committed.
@@ -309,7 +310,7 @@ def check_target(target: object, caller: str) -> None:
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
         is_row = isinstance(sqlalchemy.inspect(target, raiseerr=False), InstanceState)  # whose repr may show its values
         given = f"an object of type {type(target).__qualname__}" if is_row else repr(target)
-        msg = f"{caller} was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
+        msg = f"{caller} was given {given}, which is no model: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
 
 

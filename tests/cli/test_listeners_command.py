@@ -177,7 +177,7 @@ def test_nothing_is_registered(app: Path) -> None:
         (
             "from fastapi_toolsets.models import ModelEvent, listens_for\nlistens_for(int)",
             (
-                "ListenerError: listens_for() was given <class 'int'> to listen to: "
+                "ListenerError: listens_for() was given <class 'int'>, which is no model: "
                 "give it a mapped class, an abstract base or a mixin"
             ),
         ),

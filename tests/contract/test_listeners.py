@@ -173,7 +173,7 @@ def test_removing_from_what_is_no_target(target: Any, given: str) -> None:  # no
     with pytest.raises(ListenerError) as raised:
         remove_listener(target, hearing([], "a"))
     assert str(raised.value) == (
-        f"remove_listener() was given {given} to listen to: give it a mapped class, an abstract base or a mixin"
+        f"remove_listener() was given {given}, which is no model: give it a mapped class, an abstract base or a mixin"
     )
 
 

@@ -113,7 +113,7 @@ def test_anything_else_as_target_is_refused(target: object) -> None:
     with pytest.raises(ListenerError) as caught:
         register(target)(plain)
     given = "an object of type Order" if isinstance(target, Order) else repr(target)
-    assert f"was given {given} to listen to" in str(caught.value)
+    assert f"was given {given}, which is no model" in str(caught.value)
 
 
 def test_a_target_is_required() -> None:

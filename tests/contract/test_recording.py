@@ -6,6 +6,7 @@ import copy
 import pickle
 import threading
 import warnings
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from contextvars import ContextVar
 from dataclasses import FrozenInstanceError, fields
@@ -20,7 +21,7 @@ import pytest
 from sqlalchemy import ForeignKey, delete, insert, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
-from fastapi_toolsets.errors import ListenerError, PlainSessionWarning
+from fastapi_toolsets.errors import ExpectedChangeError, ListenerError, PlainSessionWarning
 from fastapi_toolsets.events import (
     Changes,
     Event,
@@ -618,6 +619,22 @@ def test_what_is_no_model_is_refused() -> None:
     given: Any = "Order"
     with pytest.raises(ListenerError, match=r"capture_events\(\) was given 'Order'"), capture_events(given):
         pytest.fail("the block must not run")
+
+
+@pytest.mark.parametrize("expected", [created, updated, deleted])
+@pytest.mark.parametrize("given", ["Order", Order(id=1, status="new")])
+def test_expectation_of_no_model_is_refused(expected: Callable[..., RecordedEvent], given: object) -> None:
+    message = rf"^{expected.__name__}\(\) was given .*, which is no model: give it a mapped class"
+    with pytest.raises(ListenerError, match=message) as caught:
+        expected(given, 1)
+    assert "status" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["ab", ("new",), ("new", "paid", "sent"), None])
+def test_expectation_of_a_change_that_is_no_pair_is_refused(change: Any) -> None:  # noqa: ANN401 - as a test may write
+    message = rf"^updated\(\) was given an object of type {type(change).__name__} as the change of status: give it a "
+    with pytest.raises(ExpectedChangeError, match=message):
+        updated(Order, 1, status=change)
 
 
 def test_expectations_compare_what_they_say() -> None:
