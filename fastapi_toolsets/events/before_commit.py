@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections import deque
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 from ..errors import CascadeLimitError, CommitAbortedError
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from .types import SessionOptions
 
 
+_depth: ContextVar[int] = ContextVar("fastapi_toolsets_depth_of_rounds", default=0)
+"""In how many rounds, of other sessions, this one stands. What callbacks of other phases commit, the queue counts."""
+
+
 class Round:
     """The callbacks for what has come up since the last round. Runs on the thread or greenlet of whoever commits."""
 
@@ -45,6 +50,7 @@ class Round:
         )
         self._options = options
         self._generation = generation.get()
+        self._depth = _depth.get()
         self._told: Record | None = None
 
     def run(self, *, is_last: bool) -> None:
@@ -59,7 +65,7 @@ class Round:
                 those of other sessions.
             CommitAbortedError: The task that waits for this thread was cancelled, and the callback did not end in time.
         """
-        if is_last or self._generation > self._options.cascade_limit:
+        if is_last or self._depth > self._options.cascade_limit:
             msg = (
                 f"BEFORE_COMMIT callbacks have written {self._options.cascade_limit} times in a row what called "
                 "callbacks again, so the commit was aborted and everything rolled back; not called any more: "
@@ -71,7 +77,7 @@ class Round:
             if record.plan.wants_event:  # the first callback may assign to what the second hears of
                 take_snapshot(record)
         try:
-            generation.set(self._generation + 1)
+            self._enter()
             while self._calls:
                 if is_expired(self._calls[0][0]):  # by what a callback before has written
                     load_expired(self._session, [record for record, _ in self._calls])
@@ -81,8 +87,14 @@ class Round:
                     self._run_sync()
         finally:
             generation.set(self._generation)
+            _depth.set(self._depth)
             for record in self._records:
                 record.snapshot = None
+
+    def _enter(self) -> None:
+        """Let what callbacks commit, on other sessions, know where it stands."""
+        generation.set(self._generation + 1)
+        _depth.set(self._depth + 1)
 
     def _run_sync(self) -> None:
         result = self._call(*self._calls.popleft())
@@ -97,7 +109,7 @@ class Round:
 
     async def _run_async(self) -> None:
         """Await async callbacks until a sync one is due, or something has to be loaded."""
-        generation.set(self._generation + 1)  # a loop's task has a context of its own
+        self._enter()  # a loop's task has a context of its own
         while True:
             result = self._call(*self._calls.popleft())
             if inspect.isawaitable(result):

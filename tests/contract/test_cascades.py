@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import event, select
 
 from fastapi_toolsets.errors import CascadeLimitError, UncommittedChangesWarning
-from fastapi_toolsets.models import Changes, ModelEvent, listener_scope, listens_for
+from fastapi_toolsets.models import Changes, ModelEvent, Phase, listener_scope, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, entered, resolve, scenario
 from .clauses import Clauses
@@ -162,11 +162,26 @@ EXPECTED_AT_LIMIT = {0: [0], 1: [0, 1], 3: [0, 1, 2, 3]}
 @pytest.mark.parametrize("policy", ["log", "raise"])
 @pytest.mark.parametrize("limit", EXPECTED_AT_LIMIT)
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["sync callback", "async callback"])
+@pytest.mark.parametrize("phases", [(), (Phase.BEFORE_COMMIT,)], ids=["", "beside another phase"])
 @scenario(Base.metadata, databases=LOCAL)
 async def test_chain_that_feeds_itself_ends(
-    front: FrontEnd, caplog: pytest.LogCaptureFixture, *, limit: int, policy: str, asynchronous: bool
+    front: FrontEnd,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    limit: int,
+    policy: str,
+    asynchronous: bool,
+    phases: tuple[Phase, ...],
 ) -> None:
-    """C6: at ``cascade_limit`` commits in a row, with an error that names the callback and the option."""
+    """C6: at ``cascade_limit`` commits in a row, with an error that names the callback and the option.
+
+    P1: what ``BEFORE_COMMIT`` callbacks hear of that is no chain of theirs.
+    """
+
+    def hear(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
+    for phase in phases:
+        listens_for(Order, phase=phase)(hear)
     session = front.new_session(cascade_limit=limit, on_callback_error=policy)
     seen: list[int] = []
 
