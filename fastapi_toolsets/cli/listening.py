@@ -70,9 +70,11 @@ def place_of(callback: Callable[..., object]) -> Place | None:
 
 
 def _hint(module: str) -> str:
-    if not module.endswith(".py") and os.sep not in module:
+    if not module.endswith(".py") and os.sep not in module and not module.startswith("."):
         return ""
-    dotted = os.path.normpath(module).removesuffix(".py").replace(os.sep, ".")
+    dotted = os.path.normpath(module).removesuffix(".py").replace(os.sep, ".").strip(".")
+    if not dotted:
+        return " (give the dotted name of a module)"
     return f" (give its dotted name: {dotted})"
 
 

@@ -196,7 +196,20 @@ def test_module_that_cannot_be_imported(source: str, reason: str, options: list[
     [
         ("nowhere.at_all", "ModuleNotFoundError: No module named 'nowhere'"),
         ("", "ValueError: Empty module name"),
-        (".models", "TypeError: the 'package' argument is required to perform a relative import for '.models'"),
+        (
+            ".models",
+            (
+                "TypeError: the 'package' argument is required to perform a relative import for '.models' "
+                "(give its dotted name: models)"
+            ),
+        ),
+        (
+            ".",
+            (
+                "TypeError: the 'package' argument is required to perform a relative import for '.' "
+                "(give the dotted name of a module)"
+            ),
+        ),
         (
             "app/models.py",
             "ModuleNotFoundError: No module named 'app/models' (give its dotted name: app.models)",
