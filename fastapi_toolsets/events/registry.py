@@ -308,10 +308,15 @@ def listens_for(
 def check_target(target: object, caller: str) -> None:
     """Raise :class:`ListenerError` for what nobody can listen to."""
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
-        is_row = isinstance(sqlalchemy.inspect(target, raiseerr=False), InstanceState)  # whose repr may show its values
-        given = f"an object of type {type(target).__qualname__}" if is_row else repr(target)
+        given = _shown(target)
         msg = f"{caller} was given {given}, which is no model: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
+
+
+def _shown(given: object) -> str:
+    """Write what was given for a message: a row by its type, since its repr may show its values."""
+    is_row = isinstance(sqlalchemy.inspect(given, raiseerr=False), InstanceState)
+    return f"an object of type {type(given).__qualname__}" if is_row else repr(given)
 
 
 def remove_listener(target: type, callback: AnyCallback) -> None:
@@ -357,7 +362,7 @@ def listener_scope(*, inherit: bool = True) -> Generator[None]:
 def check_callable(callback: object) -> None:
     """Raise :class:`ListenerError` for what ``on_commit`` cannot call."""
     if not callable(callback):
-        msg = f"on_commit() was given {callback!r}, which cannot be called: give it a function and its arguments"
+        msg = f"on_commit() was given {_shown(callback)}, which cannot be called: give it a function and its arguments"
         raise ListenerError(msg)
 
 
@@ -386,7 +391,8 @@ def _checked_phase(phase: object) -> Phase:
 def _checked_keywords(callback: object, target: type) -> frozenset[str]:
     """Return which keyword-only parameters the callback wants filled in, or say why it cannot be called."""
     if not callable(callback):
-        msg = f"listens_for({target.__qualname__}) was put on {callback!r}, which cannot be called: give it a function"
+        given = _shown(callback)
+        msg = f"listens_for({target.__qualname__}) was put on {given}, which cannot be called: give it a function"
         raise ListenerError(msg)
     name = callback_name(callback)
     function: object = callback
