@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,20 @@ from fastapi_toolsets.events import listener_scope
 
 from .databases import DATABASES, Database, TestRunDatabases
 from .front_ends import Case, EventRecorder, PreparedCase
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()  # what runs next may ask the garbage collector who refers to what, as Hypothesis does
+
+
+@pytest.fixture(scope="module", autouse=True)
+def garbage_of_this_module() -> None:
+    """Spare the garbage collector what is there before a module's tests: pytest's items, reports and imported modules.
+
+    It would go through hundreds of thousands of objects each time, which takes longer than the tests that make garbage.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

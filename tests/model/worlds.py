@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
@@ -77,12 +76,9 @@ class Worlds:
         ):
             for oracle in {oracle.database: oracle for oracle in self._oracles.values()}.values():
                 tables.enter_context(oracle.tables())
-            gc.collect()
-            gc.freeze()  # programs collect garbage, and need not go through all of pytest
             try:
                 yield
             finally:
-                gc.unfreeze()
                 for oracle in self._oracles.values():
                     if isinstance(oracle.engine, AsyncEngine):
                         self._runner.run(oracle.engine.dispose())
