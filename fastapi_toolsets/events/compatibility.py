@@ -18,6 +18,7 @@ import sqlalchemy
 from sqlalchemy import CTE, UpdateBase
 from sqlalchemy.orm import InstanceState, SessionTransaction, attributes, mapperlib
 from sqlalchemy.orm.session import SessionTransactionState
+from sqlalchemy.orm.state_changes import _StateChangeStates
 from sqlalchemy.util import concurrency
 
 if TYPE_CHECKING:
@@ -447,6 +448,19 @@ def roll_back_in_commit(root: SessionTransaction) -> None:
     """
     with root._expect_state(SessionTransactionState.CLOSED):  # noqa: SLF001
         root.rollback()
+
+
+def roll_back_flush(flush: SessionTransaction) -> None:
+    """Roll back a flush, given the transaction that it is, from within the event of its creation.
+
+    ``SessionTransaction.rollback(_capture_exception=True)``, as ``Session._flush`` does with whatever is raised later:
+    until somebody rolls back, too, the session refuses to be used, and says what was raised. Without it the session
+    would be left in a transaction that nobody can end. And since the flush's parent is in ``_begin()`` meanwhile, which
+    is done for (``_StateChange._next_state``), listeners of ``after_soft_rollback`` could not end that.
+    """
+    begins = cast("Any", flush.parent)
+    begins._next_state = _StateChangeStates.ANY  # noqa: SLF001
+    flush.rollback(_capture_exception=True)
 
 
 class ClosingTransaction(SessionTransaction):

@@ -386,7 +386,7 @@ def _after_transaction_create(session: SyncEventSession, transaction: SessionTra
         try:
             tracker.before_flush(session)
         except BaseException:
-            transaction.close()  # as if it had never begun
+            compatibility.roll_back_flush(transaction)
             raise
     elif tracker.now.follows and transaction.parent is None:
         tracker.after_root_create()

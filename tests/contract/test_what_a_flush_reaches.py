@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Connection, ForeignKey, select, text
+from sqlalchemy import ForeignKey, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
@@ -177,26 +177,6 @@ async def test_object_that_a_before_flush_listener_deletes(front: FrontEnd, reco
     with listening_to(front.sync_session, "before_flush", remove):
         await front.commit()
     assert (recorder.take(), shown) == ([deleted(Owner, 1)], [("old", "hidden")])
-
-
-@scenario(Base.metadata, databases=LOCAL)
-async def test_session_goes_on_where_old_values_cannot_be_read(front: FrontEnd, recorder: EventRecorder) -> None:
-    """T2, T4: an error before the flush's first statement leaves everything as it was, to be tried again."""
-    await store(front, Owner(id=1, name="old"))
-    recorder.listen(Owner)
-    owner = await front.get_one(Owner, 1)
-    await front.expire(owner)
-    owner.name = "new"
-
-    def fail(connection: Connection, *_: object) -> None:
-        raise ConnectionError(connection)
-
-    with listening_to(front.sync_engine, "before_cursor_execute", fail), pytest.raises(ConnectionError):
-        await front.flush()
-    session = front.sync_session
-    assert session.is_active
-    await front.commit()
-    assert recorder.take() == [updated(Owner, 1, name=("old", "new"))]
 
 
 class Profile(Base):
