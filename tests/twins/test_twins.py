@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.databases import TestRunDatabases
+from tests.databases import DATABASES, TestRunDatabases
 
 from .pairs import Pair
 from .programs import make_program
 
 PROGRAMS = int(os.environ.get("TWIN_PROGRAMS", "40"))
-"""How many programs run on SQLite with either front-end; on PostgreSQL a tenth of them."""
+"""How many programs run on SQLite with either front-end; on each server a tenth of them."""
 
 SEED = int(os.environ.get("TWIN_SEED", "0"))
 """Which programs: the same seed makes the same programs."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def pair(
     request: pytest.FixtureRequest, front_end: str, test_run_databases: TestRunDatabases, tmp_path: Path
 ) -> Iterator[Pair]:

@@ -47,6 +47,11 @@ class PlainAsyncSession(AsyncSession):
     sync_session_class = PlainSession
 
 
+_COUNTING = {table_of(model) for model in MODELS} - {"twin_slots", "twin_boxes"}
+"""The tables whose keys the database counts; on a server from the same number for both, SQLite from what is there."""
+
+_COUNTERS = "SELECT table_name, auto_increment FROM information_schema.tables WHERE table_schema = DATABASE()"
+
 Sent = tuple[str, str]
 """A statement and its parameters."""
 
@@ -172,6 +177,8 @@ class Twin:
 
     def _sow(self) -> None:
         connection = self._watching
+        if self.database.name == "mariadb":  # it looks after each row, and those of a tree come in any order
+            connection.execute(text("SET foreign_key_checks = 0"))
         connection.execute(text("BEGIN"))
         for table in reversed(Base.metadata.sorted_tables):
             connection.execute(table.delete())
@@ -181,11 +188,16 @@ class Twin:
         for name, rows in SEED_OF_TABLES.items():
             connection.execute(Base.metadata.tables[name].insert(), rows)
         connection.execute(text("COMMIT"))
+        self._restart_counters(connection)
+
+    def _restart_counters(self, connection: Connection) -> None:
         if self.database.name == "postgresql":
-            for model in MODELS:
-                name = table_of(model)
-                if name not in {"twin_slots", "twin_boxes"}:
-                    connection.execute(text(f"ALTER SEQUENCE {name}_id_seq RESTART WITH 100"))
+            for table in _COUNTING:
+                connection.execute(text(f"ALTER SEQUENCE {table}_id_seq RESTART WITH 100"))
+        elif self.database.name == "mariadb":
+            for table, count in connection.execute(text(_COUNTERS)).all():
+                if table in _COUNTING and count != 100:  # an ALTER takes as long as a program
+                    connection.execute(text(f"ALTER TABLE {table} AUTO_INCREMENT = 100"))
 
     async def run(self, program: Program) -> Run:
         """Run a program on fresh rows."""
