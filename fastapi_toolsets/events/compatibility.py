@@ -464,17 +464,26 @@ def roll_back_flush(flush: SessionTransaction) -> None:
 
 
 class ClosingTransaction(SessionTransaction):
-    """What the transaction of an event session becomes once it is over, to notice an interrupted ``close()``.
+    """What the transaction of an event session becomes in the end, to notice an interrupted ``close()``.
 
     After COMMIT or ROLLBACK a ``SessionTransaction`` calls its own ``close()``, which gives the connection back. A
     driver that awaits there can be cancelled, and then no session event tells that the transaction has ended. Would it
-    no longer go through ``close``, committed events were reported as lost, and those of rollbacks not told.
+    no longer go through ``close``, committed events were reported as lost, and those of rollbacks not told. Nor does an
+    event come before a ROLLBACK, when it can still be seen whether a COMMIT was sent.
 
     A class of its own and no function put into the object: that would make every later look at its attributes slow.
     """
 
     settle: ClassVar[Callable[[Session, BaseException], None]]
     """Called when closing was interrupted, after what was begun has been tidied up."""
+
+    give_up: ClassVar[Callable[[Session], None]]
+    """Called before a rollback, which may be that of a ``begin()`` block whose commit was refused."""
+
+    def rollback(self, _capture_exception: bool = False, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002 - as below
+        """Roll back as any transaction does, taking note of it."""
+        ClosingTransaction.give_up(self.session)
+        SessionTransaction.rollback(self, _capture_exception, _to_root)
 
     def close(self, invalidate: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
         """Close as any transaction does, and settle what an interruption leaves."""

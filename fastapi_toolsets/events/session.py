@@ -264,6 +264,7 @@ def flush(self: SyncEventSession, objects: Sequence[Any] | None = None) -> None:
         # Rolled back, in whichever of SQLAlchemy's steps it failed, and not refused inside another one.
         if not self.is_active and not compatibility.in_flush(self):
             tracker.capture.clear()
+            tracker.now.prepared = None
         raise
     if tracker.now.follows:
         tracker.flushed(self)
@@ -402,7 +403,13 @@ def _settle(session: Session, interruption: BaseException) -> None:
         session._tracker.settle(session, interruption)
 
 
+def _give_up(session: Session) -> None:
+    if isinstance(session, SyncEventSession):
+        session._tracker.give_up()
+
+
 compatibility.ClosingTransaction.settle = _settle
+compatibility.ClosingTransaction.give_up = _give_up
 
 
 registry.subscribe(install)

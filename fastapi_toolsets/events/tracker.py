@@ -183,11 +183,11 @@ class Tracker:
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
             session.expire_on_commit = False
             now.expires = True
-        if not self.settles:  # but a method of the transaction itself, or the end of a block
+        if not self.settles:
             root.__class__ = compatibility.ClosingTransaction
 
     def give_up(self) -> None:
-        """Take note that a method of the session rolls back what was prepared for a COMMIT, before one was sent."""
+        """Take note that somebody rolls back what was prepared for a COMMIT, before one was sent."""
         root = self.now.prepared
         # SQLAlchemy makes a transaction inactive with its COMMIT, however that ends.
         if root is not None and all(begun.is_active for begun in compatibility.begun_transactions(root)):
@@ -334,6 +334,8 @@ class Tracker:
             complete(session, journal, told)
         complete(session, journal)
         now.prepared = root
+        if not self.settles:  # but a method of the transaction itself, or the end of a block
+            root.__class__ = compatibility.ClosingTransaction
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""

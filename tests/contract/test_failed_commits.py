@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -179,34 +179,57 @@ async def test_session_listener_that_refuses_the_commit(front: FrontEnd, recorde
     assert recorder.take() == [created(Order, 2)]
 
 
+async def commit_order(front: FrontEnd, end: str) -> None:
+    """Commit one, and end the transaction in some way if that fails."""
+    if end == "block":
+        async with front.begin():
+            await front.add(Order(id=1))
+            await front.flush()
+        return
+    try:
+        await front.add(Order(id=1))
+        await front.flush()
+        await front.commit()
+    finally:
+        await getattr(front, end)()
+
+
+def refuse(_session: Session) -> None:
+    raise ExpectedError
+
+
+def flush_what_fails(session: Session) -> None:
+    session.add(Order(id=2, quantity=text("no_such_column")))
+    session.flush()
+
+
 @pytest.mark.parametrize("insert", [False, True], ids=["behind", "before"])
-@pytest.mark.parametrize("end", ["rollback", "close"])
+@pytest.mark.parametrize("refusal", [refuse, flush_what_fails])
+@pytest.mark.parametrize("end", ["rollback", "close", "block"])
 @scenario(Base.metadata)
 async def test_refusal_before_the_commit_is_no_failed_commit(
-    front: FrontEnd, recorder: EventRecorder, caplog: pytest.LogCaptureFixture, end: str, *, insert: bool
+    front: FrontEnd,
+    recorder: EventRecorder,
+    caplog: pytest.LogCaptureFixture,
+    end: str,
+    refusal: Callable[[Session], None],
+    *,
+    insert: bool,
 ) -> None:
     """T2, P2: nothing was sent, so that nobody is sent to look; where it was sent and failed, the log says so."""
     recorder.listen(Order)
-
-    def refuse(_session: Session) -> None:
-        raise ExpectedError
-
-    with listening_to(front.sync_session, "before_commit", refuse, insert=insert):
-        await front.add(Order(id=1))
-        await front.flush()
-        with pytest.raises(ExpectedError):
-            await front.commit()
-        await getattr(front, end)()
+    with (
+        listening_to(front.sync_session, "before_commit", refusal, insert=insert),
+        pytest.raises((ExpectedError, DBAPIError)),
+    ):
+        await commit_order(front, end)
     assert (caplog.messages, recorder.take()) == ([], [])
 
     def refuse_on_connection(_connection: Connection) -> None:
         raise ExpectedError
 
-    with listening_to(front.sync_engine, "commit", refuse_on_connection):
-        await front.add(Order(id=1))
-        with pytest.raises(ExpectedError):
-            await front.commit()
-        await getattr(front, end)()
+    with listening_to(front.sync_engine, "commit", refuse_on_connection), pytest.raises(ExpectedError):
+        await commit_order(front, end)
     assert [message.partition(",")[0] for message in caplog.messages] == ["COMMIT did not succeed"]
     assert recorder.take() == []
 
