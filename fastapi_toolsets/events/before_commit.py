@@ -73,8 +73,10 @@ class Round:
                 "the session factory"
             )
             raise CascadeLimitError(msg)
-        for record in self._records:
-            if record.plan.wants_event:  # the first callback may assign to what the second hears of
+        # The first callback may assign to what the second hears of. What is kept of deleted rows is kept to the end.
+        kept = [record for record in self._records if record.kind is not Kind.DELETED]
+        for record in kept:
+            if record.plan.wants_event:
                 take_snapshot(record)
         try:
             self._enter()
@@ -88,7 +90,7 @@ class Round:
         finally:
             generation.set(self._generation)
             _depth.set(self._depth)
-            for record in self._records:
+            for record in kept:
                 record.snapshot = None
 
     def _enter(self) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Computed, select, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, Computed, ForeignKey, select, update
+from sqlalchemy.ext.mutable import MutableDict
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from fastapi_toolsets.models import Changes, ModelEvent, Phase, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..databases import TYPES
 from ..front_ends import AnySession, EventRecorder, FrontEnd, scenario
 from ..session_adapter import resolve
+from .bulk_models import store
 from .event_models import created
 
 
@@ -40,6 +42,20 @@ async def update_in_bulk(session: AnySession, box: Box) -> None:
 async def expire(session: AnySession, box: Box) -> None:
     await change_and_query(session, box)
     session.expire_all()
+
+
+class Case(Base):
+    __tablename__ = "expired_cases"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    tags: Mapped[dict[str, Any]] = mapped_column(MutableDict.as_mutable(JSON), default=dict)
+    boxed: Mapped[list[Boxed]] = relationship(cascade="all")
+
+
+class Boxed(Base):
+    __tablename__ = "expired_boxed"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    case_id: Mapped[int] = mapped_column(ForeignKey("expired_cases.id"))
+    name: Mapped[str] = mapped_column(default="lid")
 
 
 WAYS = {way.__name__: way for way in (change_and_query, update_in_bulk, expire)}
@@ -98,3 +114,66 @@ async def test_cost(front: FrontEnd, recorder: EventRecorder) -> None:
     assert areas == [1, 4, 9, 16]
     assert [statement.split()[0] for statement in sent[starts[0] :]] == ["SELECT", "SELECT"]
     assert recorder.take() == [created(Box, number) for number in range(1, 5)]
+
+
+PHASES = (Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT)
+
+
+@pytest.mark.parametrize("model", [Boxed, Box])
+@pytest.mark.parametrize("wants_event", [False, True])
+@scenario(Base.metadata)
+async def test_deleted_rows_that_a_callback_expires(front: FrontEnd, model: type[Base], *, wants_event: bool) -> None:
+    """E11: they show their last row in each phase, whoever had them expired by a cascade."""
+    shown: list[tuple[Phase, int, str]] = []
+    await store(front, Case(id=1, boxed=[Boxed(id=1), Boxed(id=2)]), Box(id=1))
+    case = await front.get_one(Case, 1, options=[selectinload(Case.boxed)])
+    box = await front.get_one(Box, 1)
+
+    def expire(row: Base, event_type: ModelEvent, changes: Changes | None, *, session: AnySession) -> None:
+        session.expire(case)
+
+    def expire_again(
+        row: Base, event_type: ModelEvent, changes: Changes | None, *, session: AnySession, event: Event
+    ) -> None:
+        session.expire(case)
+
+    def show(phase: Phase) -> None:
+        @listens_for(Boxed, ModelEvent.DELETE, phase=phase)
+        def show_row(boxed: Boxed, event_type: ModelEvent, changes: None) -> None:
+            shown.append((phase, boxed.id, boxed.name))
+
+    expires = listens_for(model, ModelEvent.DELETE, phase=Phase.BEFORE_COMMIT)
+    if wants_event:
+        expires(expire_again)
+    else:
+        expires(expire)
+    for phase in PHASES:
+        show(phase)
+    for boxed in case.boxed:
+        await front.delete(boxed)
+    await front.flush()
+    await front.delete(box)
+    await front.commit()
+    assert shown == [(phase, number, "lid") for phase in PHASES for number in (1, 2)]
+
+
+@scenario(Base.metadata)
+async def test_deleted_value_that_changes_in_place(front: FrontEnd) -> None:
+    """E5, E11: it is told in each phase as the row had it last."""
+    shown: list[tuple[Phase, object, object]] = []
+
+    def show(phase: Phase) -> None:
+        @listens_for(Case, ModelEvent.DELETE, phase=phase)
+        def show_row(case: Case, event_type: ModelEvent, changes: None, *, event: Event) -> None:
+            assert event.before is not None
+            shown.append((phase, dict(case.tags), event.before["tags"]))
+
+    for phase in PHASES:
+        show(phase)
+    await store(front, Case(id=1, tags={"a": 1}))
+    case = await front.get_one(Case, 1)
+    await front.delete(case)
+    await front.flush()
+    case.tags["a"] = 2
+    await front.commit()
+    assert shown == [(phase, {"a": 1}, {"a": 1}) for phase in PHASES]
