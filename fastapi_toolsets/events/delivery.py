@@ -192,7 +192,7 @@ def make_changes(record: Record) -> Changes:
     changes: Changes = {}
     for key, old, new in record.changes:
         if isinstance(new, Members):
-            changes[key] = {"old": list(new.removed), "new": list(new.added)}
+            _add_members(changes, key, new.net())
         elif key in plan.relationships:
             changes[key] = {"old": old, "new": new}
         elif key in plan.reported:
@@ -216,6 +216,11 @@ def make_changes(record: Record) -> Changes:
                     extra={"model": model, "field": composite.key},
                 )
     return changes
+
+
+def _add_members(changes: Changes, key: str, members: Members) -> None:
+    if members:
+        changes[key] = {"old": list(members.removed), "new": list(members.added)}
 
 
 def make_event(record: Record) -> Event:

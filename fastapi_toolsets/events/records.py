@@ -75,6 +75,10 @@ class Members:
         added = _without(self.added, later.removed) + _without(later.added, self.removed)
         return Members(removed, added)
 
+    def net(self) -> Members:
+        """Return it without those whose row another object has taken over, once that has its key."""
+        return Members(_without(self.removed, self.added), _without(self.added, self.removed))
+
     def __bool__(self) -> bool:
         """Whether anything is left."""
         return bool(self.removed or self.added)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from operator import attrgetter
 
+import pytest
 from sqlalchemy import Column, ForeignKey, Integer, Table, select
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -182,6 +183,28 @@ async def test_a_member_that_was_added_and_removed(front: FrontEnd, recorder: Ev
     authors[0].books.remove(third)
     await front.commit()
     assert recorder.take() == [created(Book, 3)]
+
+
+@pytest.mark.parametrize("flushes", [False, True], ids=["in one flush", "in two"])
+@scenario(LibraryBase.metadata)
+async def test_a_member_whose_row_another_object_takes_over(
+    front: FrontEnd, recorder: EventRecorder, *, flushes: bool
+) -> None:
+    """E2, E7, E8: members are rows, and one that is deleted and put back has neither left nor joined."""
+    authors, books, _ = await store_library(front, recorder)
+    authors[0].books.remove(books[1])
+    await front.delete(books[1])
+    if flushes:
+        await front.flush()
+    third = Book(id=3)
+    authors[0].books += [Book(id=2, keywords=set()), third]
+    await front.commit()
+    taken = [event for event in recorder.take() if event[1] == "Author"]
+    assert taken == [updated(Author, 1, books=([], [third]))]
+    await front.delete(third)
+    authors[0].books[1:] = [authors[0].books[1], Book(id=3, keywords=set())]
+    await front.commit()
+    assert [event for event in recorder.take() if event[1] == "Author"] == []
 
 
 @scenario(LibraryBase.metadata)
