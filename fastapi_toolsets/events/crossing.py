@@ -109,13 +109,16 @@ def find_crossing(backend: Backend | None) -> Crossing:
     loop_runs = asyncio._get_running_loop() is not None  # noqa: SLF001 - as above
     if loop_runs and _in_bridge():
         return _BRIDGE
+    own: _OwnLoop | None = getattr(_local, "own", None)
     # A thread with a loop of the library's is no worker thread, and never becomes one.
-    if not hasattr(_local, "runner") and _in_worker_thread():
+    if own is None and _in_worker_thread():
         return _WorkerThread()
     chosen = backend or _default_backend
-    if chosen == "trio" or loop_runs or _trio_runs_here() or getattr(_local, "is_used", False):
+    if chosen == "trio" or loop_runs or _trio_runs_here() or (own is not None and own.is_used):
         return _HelperThread(chosen)
-    return _OWN_LOOP
+    if own is None:
+        own = _local.own = _OwnLoop()
+    return own
 
 
 def _in_worker_thread() -> bool:
@@ -230,24 +233,33 @@ class _WorkerThread:
 
 
 class _OwnLoop:
-    """Runs on an asyncio loop of the library's in this thread, kept as long as the thread."""
+    """Runs on an asyncio loop of the library's in this thread, kept as long as the thread.
+
+    Attributes:
+        is_used: Whether it runs something, so that the thread has to look for another loop.
+    """
 
     in_bridge = False
+    _loop: asyncio.AbstractEventLoop
+
+    def __init__(self) -> None:
+        self.is_used: bool = False
+        self._runner: asyncio.Runner | None = None
 
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
         """Run the function; see :class:`Crossing`. Interrupted by Ctrl-C, it has its grace to end."""
-        runner: asyncio.Runner | None = getattr(_local, "runner", None)
+        runner = self._runner
         if runner is None:
             # The factory keeps the runner from making its loop the thread's current one.
             runner = asyncio.Runner(loop_factory=make_loop)
             _local.end = _EndOfThread(runner)
-            _local.loop = runner.get_loop()
-            _local.runner = runner  # last: interrupted before, the loop is closed by whoever makes the next one
+            self._loop = runner.get_loop()
+            self._runner = runner  # last: interrupted before, the loop is closed by whoever makes the next one
         try:
-            _local.is_used = True  # a signal handler may commit now, before the loop runs
-            self._run_on(runner, _local.loop, function, grace)
+            self.is_used = True  # a signal handler may commit now, before the loop runs
+            self._run_on(runner, self._loop, function, grace)
         finally:
-            _local.is_used = False
+            self.is_used = False
 
     def _run_on(
         self, runner: asyncio.Runner, loop: asyncio.AbstractEventLoop, function: AsyncFunction, grace: float
@@ -395,7 +407,6 @@ _of_parent_process: list[object] = []
 # The bridge from which this process was forked: its loop runs in the parent only.
 _inherited_bridge: object = None
 _BRIDGE = Bridge()
-_OWN_LOOP = _OwnLoop()
 
 
 def _close_loops() -> None:

@@ -64,6 +64,8 @@ class KeptLoop(asyncio.SelectorEventLoop):
         self._first_step = None
         self._captures = self._is_idle and not self._is_debugged
         try:
+            if self.get_task_factory() is None:  # as create_task() does, but for the look at its own debug mode
+                return asyncio.Task(coroutine, loop=self, context=context)
             return self.create_task(coroutine, context=context)
         finally:
             self._captures = False

@@ -26,18 +26,20 @@ _ROLLED_BACK_BY_MYSQL = frozenset(
 )
 
 
-class _KeepStatus(dict[type[Dialect], bool]):
-    """Whether a driver knows by itself that the server has given a transaction up: all for PostgreSQL but asyncpg.
+class _Drivers(dict[type[Dialect], tuple[bool, bool]]):
+    """Whether a driver knows by itself that the server has given a transaction up, and whether it is an async one.
 
-    By the dialect's class, since to look up what the class says takes the interpreter ten times as long.
+    All drivers for PostgreSQL but asyncpg know. By the dialect's class, since to look up what the class says takes the
+    interpreter ten times as long.
     """
 
-    def __missing__(self, dialect: type[Dialect]) -> bool:
-        keeps = self[dialect] = dialect.name == "postgresql" and dialect.driver != "asyncpg"
-        return keeps
+    def __missing__(self, dialect: type[Dialect]) -> tuple[bool, bool]:
+        keeps_status = dialect.name == "postgresql" and dialect.driver != "asyncpg"
+        found = self[dialect] = keeps_status, dialect.is_async
+        return found
 
 
-_keep_status = _KeepStatus()
+_drivers = _Drivers()
 
 _had_errors: WeakSet[RootTransaction] = WeakSet()
 """Transactions in which a statement has failed. Empty in most processes at most times."""
@@ -56,19 +58,27 @@ def install() -> None:
         event.listen(Engine, "handle_error", _note_error)
 
 
-def are_lost(connections: Mapping[Engine | Connection, tuple[Connection, Transaction, bool, bool]]) -> bool:
-    """Whether a COMMIT on any of a transaction's connections would be answered with success, but commit nothing.
+def look_at(
+    connections: Mapping[Engine | Connection, tuple[Connection, Transaction, bool, bool]],
+) -> tuple[bool, bool, bool]:
+    """Look at a transaction's connections, before its COMMIT.
 
-    PostgreSQL does so once a statement has failed (its answer to COMMIT is ROLLBACK), SQLite where an error such as a
-    full disk made it roll back by itself, MariaDB after a deadlock or a snapshot conflict. Asks the server only where
-    the driver does not know and a statement failed.
+    Returns:
+        Whether any of them is not the session's own; whether its driver is an async one; and whether a COMMIT would be
+        answered with success, but commit nothing. PostgreSQL does so once a statement has failed (its answer to COMMIT
+        is ROLLBACK), SQLite where an error such as a full disk made it roll back by itself, MariaDB after a deadlock or
+        a snapshot conflict. The server is asked only where the driver does not know and a statement failed.
     """
-    for key, (connection, _, _, _) in connections.items():
+    borrows = is_async = is_lost = False
+    for key, (connection, _, _, is_own) in connections.items():
         if key is not connection:
             continue  # a transaction knows each by itself and by its engine
-        if (_a_statement_failed or _keep_status[type(connection.dialect)]) and _is_lost(connection):
-            return True
-    return False
+        keeps_status, is_async = _drivers[type(connection.dialect)]
+        if not is_own:
+            borrows = True
+        if (keeps_status or _a_statement_failed) and not is_lost:
+            is_lost = _is_lost(connection)
+    return borrows, is_async, is_lost
 
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:

@@ -305,7 +305,8 @@ class Tracker:
             if not now.committing:
                 return  # so does a before_commit listener that comes before the library's, and may write more
             now.follows = True
-            if not outcome.are_lost(compatibility.connections_of(root)):
+            _, _, is_lost = outcome.look_at(compatibility.connections_of(root))
+            if not is_lost:
                 self._voting.hold(session)
         if self.journal.touched:
             self._prepare(session, root)
@@ -315,13 +316,7 @@ class Tracker:
         now, journal = self.now, self.journal
         if not (journal.root.writes or journal):
             return
-        connections = compatibility.connections_of(root)
-        now.borrows = False
-        for connection, _, _, is_own in connections.values():
-            now.awaits = connection.dialect.is_async
-            if not is_own:
-                now.borrows = True
-        now.lost = outcome.are_lost(connections)
+        now.borrows, now.awaits, now.lost = outcome.look_at(compatibility.connections_of(root))
         if now.lost:
             warn(
                 "an error inside this transaction has made the server roll it back, although nobody called "
