@@ -71,14 +71,17 @@ def test_autocommit_begins_nothing(database: Database) -> None:
     assert rolled_back_and_checked(engine) == ([], 0)
 
 
+# The driver knows of such modes from Python 3.12 on. SQLAlchemy recommends the second, in which the driver begins by itself:
+# BEGIN is an error then, and a pragma inside the transaction does nothing.
+MODES: list[dict[str, bool]] = [{}, {"autocommit": False}] if sys.version_info >= (3, 12) else [{}]
+
+
 @pytest.mark.anyio
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="the driver has no such mode before Python 3.12")
+@pytest.mark.parametrize("mode", MODES, ids=str)
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-async def test_driver_that_begins_by_itself_is_left_so(database: Database) -> None:
-    """SQLAlchemy recommends that mode, in which BEGIN is an error and a pragma inside the transaction does nothing."""
-    mode = {"connect_args": {"autocommit": False}}
-    engine = create_engine(database.sync_url, **mode)
-    async_engine = create_async_engine(database.async_url, **mode)
+async def test_driver_that_begins_by_itself_is_left_so(database: Database, mode: dict[str, bool]) -> None:
+    engine = create_engine(database.sync_url, connect_args=mode)
+    async_engine = create_async_engine(database.async_url, connect_args=mode)
     for function in (enable_sqlite_savepoints, enable_sqlite_foreign_keys):
         function(engine)
         function(async_engine)

@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 
+from fastapi_toolsets.errors import ExpectedChangeError
 from fastapi_toolsets.events import created, deleted, updated
 from fastapi_toolsets.models import (
     EventRecorder,
@@ -58,8 +59,8 @@ for event in events:
 
 try:
     updated(Order, 1, status="paid")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-except ValueError as error:
-    assert_type(error, ValueError)
+except ExpectedChangeError as error:
+    assert_type(error, ExpectedChangeError)
 
 
 def add_order(connection: Connection) -> None:
