@@ -71,8 +71,8 @@ def test_autocommit_begins_nothing(database: Database) -> None:
     assert rolled_back_and_checked(engine) == ([], 0)
 
 
-# The driver knows of modes from Python 3.12 on. SQLAlchemy recommends the second, in which the driver begins by itself: BEGIN
-# is an error then, and a pragma inside the transaction does nothing.
+# The driver knows of modes from Python 3.12 on. SQLAlchemy recommends the second, in which the driver begins by itself:
+# BEGIN is an error then, and a pragma inside the transaction does nothing.
 MODES: list[dict[str, bool]] = [{}, {"autocommit": False}] if sys.version_info >= (3, 12) else [{}]
 
 
