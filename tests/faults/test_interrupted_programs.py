@@ -101,6 +101,8 @@ async def test_interrupted_programs(front: FrontEnd) -> None:
     callbacks = Callbacks(front)
     if front.database.name == "sqlite":
         event.listen(front.sync_engine, "connect", wait_for_no_lock)
+    elif not front.is_async:
+        event.listen(front.sync_engine, "checkin", end_what_was_begun)
     wrong: dict[int, object] = {}
     reported = 0
     for seed in range(SEED, SEED + PROGRAMS):
@@ -138,6 +140,17 @@ def wait_for_no_lock(connection: DBAPIConnection, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("PRAGMA busy_timeout = 0")
     cursor.close()
+
+
+def end_what_was_begun(connection: DBAPIConnection | None, _: object) -> None:
+    """Roll back a connection that the pool gets.
+
+    Where Ctrl-C comes after SQLAlchemy has declared a transaction inactive, and before it has sent the COMMIT, a plain
+    session, too, gives its connection back without a reset: what was written there would keep its locks, and be
+    committed with what the next session writes.
+    """
+    if connection is not None:
+        connection.rollback()
 
 
 @asynccontextmanager
