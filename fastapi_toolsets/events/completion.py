@@ -46,7 +46,7 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
         raise _unknown(journal)
     frame = told or journal.root
     doubts = journal.doubts
-    if doubts and not journal.deleted_by_database.isdisjoint(
+    if journal.deleted_by_database and not journal.deleted_by_database.isdisjoint(
         table for plan in frame.plans() for table in plan.mapper.tables
     ):
         doubts.add(Doubt.PAST_FLUSH)  # as if somebody had sent a statement that did it

@@ -170,8 +170,6 @@ class Doubt(IntEnum):
     """A statement was sent that no flush has made, and may have written."""
     UNDONE = auto()
     """Such a statement may have taken back what was written before."""
-    DELETED_ALONG = auto()
-    """The database may have deleted or changed rows of other tables by itself."""
 
 
 class Journal:
@@ -284,6 +282,7 @@ class Journal:
             self.touched = False
         if self.doubts:
             self.doubts.clear()
+        if self.deleted_by_database:
             self.deleted_by_database.clear()
 
     def frames(self) -> Iterator[Frame]:

@@ -160,11 +160,8 @@ class OldValues:
 
     def _note_deletions(self, deleted: States) -> None:
         """Note the tables that the database changes by itself: rows of them may have been written before."""
-        for manager in {id(state.manager): state.manager for state in deleted}.values():
-            tables = plans.deleted_by_database[manager.mapper]
-            if tables:
-                self._journal.doubts.add(Doubt.DELETED_ALONG)
-                self._journal.deleted_by_database |= tables
+        for mapper in {state.manager.mapper for state in deleted}:
+            self._journal.deleted_by_database |= plans.deleted_by_database[mapper]
 
     def _read_modified(
         self, states: list[InstanceState[Any]], to_load: ToLoad, assigning: Collection[Mapper[Any]]
