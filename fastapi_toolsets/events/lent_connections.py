@@ -156,19 +156,21 @@ def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper
 
 
 def _add_heard(
-    found: list[Mapper[Any]], states: States, listeners_of: Callable[[ClassManager[Any]], tuple[object, object]]
+    found: list[Mapper[Any]],
+    states: States,
+    before_and_after: Callable[[compatibility.MapperListeners], tuple[object, object]],
 ) -> None:
     manager: ClassManager[Any] | None = None
     for state in states:
         if state.manager is not manager:  # most are of the same class as the one before; to hash a manager takes a call
             manager = state.manager
-            if any(listeners_of(manager)) and manager.mapper not in found:
-                found.append(manager.mapper)
+            mapper = manager.mapper
+            if any(before_and_after(compatibility.listeners_of(mapper))) and mapper not in found:
+                found.append(mapper)
 
 
 _OF_INSERT, _OF_UPDATE, _OF_DELETE = (
-    attrgetter(f"mapper.dispatch.before_{name}", f"mapper.dispatch.after_{name}")
-    for name in ("insert", "update", "delete")
+    attrgetter(f"before_{name}", f"after_{name}") for name in ("insert", "update", "delete")
 )
 
 

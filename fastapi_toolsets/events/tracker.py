@@ -93,7 +93,7 @@ class Tracker:
         for mapper in mappers_heard(modified, deleted, new):
             # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
             session.connection(bind_arguments={"mapper": mapper.base_mapper})
-            if mapper.dispatch.before_update:
+            if compatibility.listeners_of(mapper).before_update:
                 assigning.append(mapper)
         self.capture.olds.read(session, modified, deleted, new, assigning)
 
