@@ -256,25 +256,26 @@ class Writes:
     def _tell_only(self) -> Changes | None:
         """Return the changes to tell of the only row."""
         if self.kind is _UPDATED:
-            changes = self.changes
-            told: Changes = {}
-            for at in range(0, len(changes), 3):
-                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-            return told
+            return self._changes_to_tell(0, len(self.changes))
         if self.kind is _DELETED and self.states[0].committed_state:
             show_last_row(self.plan, self.states[0])
         return None
 
     def _told_updates(self, first: int, count: int) -> Iterator[tuple[int, object, Changes]]:
-        changes, ends = self.changes, self.ends
-        at = ends[first - 1] if first else 0
+        begin = self.ends[first - 1] if first else 0
         for index in range(first, count):
-            told: Changes = {}
-            end = ends[index]
-            while at < end:
-                told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
-                at += 3
-            yield index, self.objects[index], told
+            end = self.ends[index]
+            yield index, self.objects[index], self._changes_to_tell(begin, end)
+            begin = end
+
+    def _changes_to_tell(self, at: int, end: int) -> Changes:
+        """Return one row's part of the changes as its callback gets them: nobody else's."""
+        changes = self.changes
+        told: Changes = {}
+        while at < end:
+            told[changes[at]] = {"old": changes[at + 1], "new": changes[at + 2]}
+            at += 3
+        return told
 
     def _told_deletes(self, first: int, count: int) -> Iterator[tuple[int, object, None]]:
         for index in range(first, count):

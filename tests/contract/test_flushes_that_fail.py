@@ -97,6 +97,13 @@ async def fail(
     return [*seen, ended]
 
 
+async def begin_again(front: FrontEnd) -> None:
+    """Leave a single row in the table."""
+    await front.execute(text("DELETE FROM failing_shops"))
+    await front.commit()
+    await store(front, Shop(id=1))
+
+
 async def lose_row(session: SessionAdapter) -> None:
     """Delete an expired object whose row is gone."""
     shop = await session.get_one(Shop, 1)
@@ -114,9 +121,7 @@ async def test_expired_object_whose_row_is_gone(
     """T2, T7: deleting it fails and wants a rollback, as on a plain session; nothing of what it takes along is told."""
     rolled_back, found = EventRecorder(), list[object]()
     for session in (front.plain_session(), front.new_session()):
-        await front.execute(text("DELETE FROM failing_shops"))
-        await front.commit()
-        await store(front, Shop(id=1))
+        await begin_again(front)
         if found:
             recorder.listen(Shop)
             recorder.listen(Good)
@@ -162,9 +167,7 @@ async def test_select_that_a_plain_session_does_not_send(
 
     event.listen(front.sync_engine, "before_cursor_execute", break_statement, retval=True)
     for session in (front.plain_session(), front.new_session()):
-        await front.execute(text("DELETE FROM failing_shops"))
-        await front.commit()
-        await store(front, Shop(id=1))
+        await begin_again(front)
         if found:
             recorder.listen(Shop)
             rolled_back.listen(Shop, phase=Phase.AFTER_ROLLBACK)
