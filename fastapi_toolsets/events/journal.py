@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .records import IdentityKey, OnCommit, Record, Writes
 
 # Looking a member up in its enumeration takes longer than comparing with it.
-_CREATED, _DELETED = Kind.CREATED, Kind.DELETED
+_CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 
 
 class Frame:
@@ -86,7 +86,7 @@ class Frame:
 
     def write(self, written: list[Writes]) -> None:
         """Add what one flush wrote."""
-        if self.writes or self._rows or self._gone or self._nothing:
+        if self.writes or self._rows or self._gone or self._nothing or (len(written) > 1 and _has_undone(written)):
             self.absorb([record for writes in written for record in writes.records()])
         else:
             self.writes = written
@@ -111,7 +111,7 @@ class Frame:
 
     def _add(self, records: Collection[Record]) -> None:
         if any(record.key != record.origin for record in records):
-            self._enter_all(records)
+            self._enter_all(self._without_undone(records))
             return
         rows = self.rows
         for record in records:
@@ -119,6 +119,15 @@ class Frame:
                 self._enter(record, rows.pop(record.origin, None) if rows else None)
             elif rows.setdefault(record.key, record) is not record:
                 self._enter(record, rows[record.key])
+
+    def _without_undone(self, records: Collection[Record]) -> Collection[Record]:
+        """Return the records of one flush without those of rows that it has made and deleted again."""
+        made = {record.key for record in records if record.kind is _CREATED}
+        undone = made.intersection(record.origin for record in records if record.kind is _DELETED)
+        if not undone:
+            return records
+        self._nothing |= undone
+        return [record for record in records if record.kind is _UPDATED or record.origin not in undone]
 
     def release(self, savepoint: Frame) -> None:
         """Take over what a released savepoint did."""
@@ -157,6 +166,19 @@ class Frame:
         elif first is not None or record.origin not in self._nothing:
             # SQLAlchemy lets an object be deleted whose row the transaction has deleted already: that is one event.
             self._gone.setdefault(record.origin, record)
+
+
+def _has_undone(written: list[Writes]) -> bool:
+    """Whether a flush has deleted rows that it had just made: it inserts first, and deletes then.
+
+    SQLAlchemy does that where it finds that an object which is to be deleted had lost its row already, and another
+    object has its key: an object that is there yet would have had its row taken over.
+    """
+    kinds = {writes.kind for writes in written}
+    if _CREATED not in kinds or _DELETED not in kinds:
+        return False
+    made = {key for writes in written if writes.kind is _CREATED for key in writes.keys}
+    return not all(made.isdisjoint(writes.origins) for writes in written if writes.kind is _DELETED)
 
 
 class Doubt(IntEnum):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, select, text
+import pytest
+from sqlalchemy import ForeignKey, delete, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship, selectinload
 
-from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -186,6 +187,35 @@ async def test_a_row_switch_over_what_an_insert_left_out(front: FrontEnd, record
     await front.commit()
     assert recorder.take() == [updated(Order, 1, note=(None, "n"))]
     assert befores == [None]
+
+
+@scenario(Base.metadata)
+@pytest.mark.parametrize("new_key", [2, 3])
+@pytest.mark.parametrize("phase", Phase)
+async def test_a_row_switch_over_an_object_whose_row_is_gone(
+    front: FrontEnd, recorder: EventRecorder, phase: Phase, new_key: int
+) -> None:
+    """E1: somebody else has deleted the row: SQLAlchemy inserts that of the new object, and deletes it."""
+    await front.add_all([Order(id=key, status="first") for key in (1, 2)])
+    await front.commit()
+    order, other = await front.get_one(Order, 1), await front.get_one(Order, 2)
+    await front.expire_all()
+    await front.rollback()
+    elsewhere = front.plain_session()
+    await elsewhere.execute(delete(Order).where(Order.id == 1))
+    await elsewhere.commit()
+    recorder.listen(Order, phase=phase)
+    await front.delete(order)
+    await front.add(Order(id=1, status="second"))
+    await front.refresh(other)
+    other.id = new_key
+    await front.flush()
+    if phase is Phase.AFTER_ROLLBACK:
+        await front.rollback()
+    else:
+        await front.commit()
+        assert await front.committed_rows(select(Order.id)) == [(new_key,)]
+    assert recorder.take() == ([updated(Order, 3, id=(2, 3))] if new_key == 3 else [])
 
 
 @scenario(Base.metadata)
