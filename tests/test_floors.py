@@ -58,6 +58,7 @@ FLOORS = {
     "fastapi_toolsets.events.reports": 2,
     "fastapi_toolsets.events.rows": 2,
     "fastapi_toolsets.events.straight": 2,
+    "fastapi_toolsets.events.telling": 2,
     "fastapi_toolsets.events.voting": 2,
     "fastapi_toolsets.events.asyncio": 3,
     "fastapi_toolsets.events.session": 3,

@@ -4,71 +4,58 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from ..errors import JoinedTransactionWarning, RolledBackCommitWarning, UncommittedChangesWarning
-from . import compatibility, observation, outcome
+from ..errors import JoinedTransactionWarning, RolledBackCommitWarning
+from . import compatibility, outcome
 from .bulk import BulkWrites
 from .bulk_statements import may_undo, may_write
 from .capture import Capture
 from .compatibility import PREPARES
 from .completion import complete
 from .delivery import report_unfinished, take_snapshot
-from .dispatch import Dispatch
-from .host import caller_of
-from .journal import Doubt, Journal
+from .journal import Doubt
 from .lent_connections import LentConnections, mappers_heard
-from .observing import ObservingDispatch
 from .registry import registry
-from .straight import Straight, straight_calls
-from .transaction import Transaction, open_savepoint
+from .telling import Teller
+from .transaction import open_savepoint
 from .types import Phase
 from .voting import Voting
-from .warn import warn, warn_of
+from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from sqlalchemy import Result
     from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session, SessionTransaction
+    from sqlalchemy.orm import Mapper, ORMExecuteState, Session, SessionTransaction
 
-    from .host import Telling
-    from .registry import Listener
     from .types import SessionOptions
 
 # Looking a member up in its enumeration takes longer than asking for it.
-_BEFORE_COMMIT, _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
+_AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 
 
-class Tracker:
+class Tracker(Teller):
     """Follows one session through its transactions. Every method runs where the session's own work runs.
 
     A root transaction that ends after its COMMIT succeeded hands its frame to a dispatch; one that ends in any other
     way forgets it.
 
     Attributes:
-        options: What the session factory was told.
         capture: What reads the session's flushes.
         bulk: What follows the session's bulk statements.
-        dispatch: What calls callbacks right now.
-        now: The current transaction.
-        journal: What it has done.
         settles: Whether whoever has called ``commit()`` settles what an interruption leaves.
         ends: Whether a method of the session is rolling everything back.
     """
 
     def __init__(self, options: SessionOptions) -> None:
         """Follow a session, which hands itself over each time: kept here it would live until a garbage collection."""
-        self.options = options
-        self.now: Transaction = Transaction()
-        self.journal: Journal = Journal()
+        super().__init__(options)
         self.capture: Capture = Capture(self.journal, self.now)
         self.bulk: BulkWrites = BulkWrites(self.journal, self.now, self.capture, options.on_bulk_write)
         self._voting = Voting(self.journal, self.now, options)
-        self.dispatch: Telling | None = None
         self._warned_joined = False
         self.settles = False
         self.ends = False
-        self._found_open: SessionTransaction | None = None  # the next transaction, if a listener has begun it already
 
     def on_commit(self, session: Session, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Call ``callback`` after the events of the transaction's commit, unless its savepoint is rolled back."""
@@ -368,103 +355,6 @@ class Tracker:
         self.now.begin_again()
         if joined:
             self._warn_joined()  # last: made an error, it leaves a session that can be used
-
-    def _deliver(self, session: Session, root: SessionTransaction, interruption: BaseException | None = None) -> None:
-        states: list[InstanceState[Any]] = []
-        if self.now.expires:
-            session.expire_on_commit = True
-            states = compatibility.expirable_states(session, root)
-        if self.dispatch is None and self.now.told is None and interruption is None and observation.current is None:
-            calls, may_wait = straight_calls(self.journal), self.now.awaits
-            if calls is not None:
-                self._run(session, Straight(self, session, states, calls, may_wait=may_wait), _AFTER_COMMIT)
-                return
-        self._tell(session, _AFTER_COMMIT, states, interruption)
-
-    def _tell(
-        self,
-        session: Session,
-        phase: Phase,
-        states: list[InstanceState[Any]],
-        interruption: BaseException | None = None,
-    ) -> None:
-        """Call the callbacks of a transaction that has ended, or queue them behind those that are being called."""
-        dispatch = self.dispatch
-        if dispatch is not None:
-            # A callback has ended a transaction: its events come after those that wait.
-            dispatch.states[:] = dict.fromkeys((*dispatch.states, *states))
-            dispatch.add(phase, self.now.told, self.journal.whole())
-            self.journal.clear()
-            self.now.begin_again()
-            return
-        new = self._new_dispatch(session, states)
-        new.add(phase, self.now.told, self.journal.whole())
-        if interruption is not None:
-            new.interrupt(interruption)
-        self._run(session, new, phase)
-
-    def _run(self, session: Session, dispatch: Dispatch | Straight, phase: Phase) -> None:
-        """Forget the transaction, which the dispatch knows now, and call its callbacks.
-
-        Interrupted by Ctrl-C on the way, nothing is lost without a word: what the session still knows is told by
-        whoever finds that it has ended, and what the dispatch knows is named.
-        """
-        try:
-            self.dispatch = dispatch
-            self.journal.clear()
-            self.now.begin_again()
-            self._found_open = session.get_transaction()
-            if compatibility.begin_block(session) is None:
-                dispatch.run(phase)
-            else:
-                with compatibility.usable_in_begin_block(session):
-                    dispatch.run(phase)
-        except BaseException:
-            if self.now.committed is not None:
-                self.journal.clear()
-                self.now.begin_again()
-            dispatch.report_untold()
-            raise
-        finally:
-            self.dispatch = self._found_open = None
-            if dispatch.states:
-                compatibility.expire(session, dispatch.states)
-
-    def _new_dispatch(self, session: Session, states: list[InstanceState[Any]]) -> Dispatch:
-        observers = observation.current
-        return (
-            Dispatch(self, session, states)
-            if observers is None
-            else ObservingDispatch(self, session, states, observers)
-        )
-
-    # What a dispatch asks of whoever follows the session.
-
-    def caller(self, session: Session) -> object:
-        """Return the session that the user has."""
-        return caller_of(session)
-
-    def tidy(self, session: Session, listener: Listener) -> None:
-        """End the transaction that a callback left behind, and warn if that discards changes."""
-        if self._found_open is not None and session.get_transaction() is self._found_open:
-            return  # which is the caller's
-        compatibility.leave_begin_block(session)  # which the callback has begun: the caller's is put aside meanwhile
-        if self.now.wrote or session.new or session.dirty or session.deleted:
-            session.rollback()
-            warn_of(
-                listener.callback,
-                f"{listener.name} returned with changes in its session that it did not commit: they were rolled back. "
-                "Commit them in the callback, or make them in the transaction that the callback follows",
-                UncommittedChangesWarning,
-            )
-            return
-        hooks = [*self.journal.root.on_commit]
-        # Closing, unlike a rollback, leaves what is loaded as it is.
-        while (transaction := open_savepoint(session) or session.get_transaction()) is not None:
-            transaction.close()
-        if self.dispatch is not None:
-            for function, arguments in hooks:  # what it has read is nothing that they would have to wait for
-                self.dispatch.add_hook(function, arguments)
 
 
 def _committing(session: Session) -> SessionTransaction | None:

@@ -25,6 +25,7 @@ MODULES = (
     "delivery",
     "old_values",
     "completion",
+    "telling",
     "tracker",
     "voting",
     "lent_connections",
