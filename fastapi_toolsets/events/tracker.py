@@ -170,8 +170,6 @@ class Tracker(Teller):
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
             session.expire_on_commit = False
             now.expires = True
-        if not self.settles:
-            root.__class__ = compatibility.ClosingTransaction
 
     def give_up(self) -> None:
         """Take note that somebody rolls back what was prepared for a COMMIT, before one was sent."""
