@@ -45,7 +45,8 @@ def after_flush_postexec(session: Session, *_: object) -> None:
 def before_commit(session: Session) -> None:
     """Write in the last moment, and send a statement past the unit of work."""
     for instance in session.identity_map.values():
-        if isinstance(instance, Box) and "size" in vars(instance):
+        # Read first: callbacks may have, and what is assigned unread is written although it is the same.
+        if isinstance(instance, Box) and instance.size != 2:
             instance.size = 2
     session.execute(update(Club).where(Club.id == 1).values(seats=9))
 

@@ -39,6 +39,7 @@ class Objects:
         """The tables into which the transaction has written past the unit of work, with nobody opting in."""
         self._replace_session = replace_session
         self._nodes = 10
+        self._numbers = 0
 
     def name(self, instance: object) -> str:
         """Name an object by its number among those of the program."""

@@ -28,6 +28,9 @@ from .models import (
 )
 from .objects import DeliberateError, Objects, Skip, key_names, shown, state_of
 
+FIRST_UNUSED = 100
+"""A number above all keys that programs use."""
+
 WITHOUT_BEGIN = {"commit", "rollback", "close", "reset", "new_session", "savepoint", "flush"}
 """The steps that do not load, and so need no transaction that is the same for both."""
 
@@ -213,6 +216,9 @@ class Steps(Objects):
         instance = self.pick(a, (Box, Content, Slot, Letter, Visit)[c % 5], "persistent")
         keys = KEYS[type(instance)]
         key = keys[b % len(keys)]
+        if None in key:  # of which the database lets several rows have one: nobody could tell which is which
+            self._numbers += 1
+            key = (FIRST_UNUSED + self._numbers, *key[1:])
         self.say(f"{self.name(instance)}: key = {key}")
         for name, value in zip(key_names(type(cast("Base", instance))), key, strict=True):
             getattr(instance, name)  # SQLAlchemy does not load by itself what only the mapper calls a primary key
