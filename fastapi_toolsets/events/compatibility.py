@@ -435,6 +435,20 @@ def begin_block(session: Session) -> object:
     return session._trans_context_manager  # noqa: SLF001
 
 
+def was_to_commit(transaction: SessionTransaction) -> bool:
+    """Whether a transaction is past all that comes before its COMMIT, so that one may have been sent.
+
+    ``SessionTransaction._state``. An interrupt around the COMMIT leaves it so. Without it such a transaction would be
+    taken for one that never got that far.
+    """
+    return transaction._state is SessionTransactionState.PREPARED  # noqa: SLF001
+
+
+def has_committed(transaction: SessionTransaction) -> bool:
+    """Whether the COMMIT of a transaction has succeeded on every connection, while it is not closed yet (the same)."""
+    return transaction._state is SessionTransactionState.COMMITTED  # noqa: SLF001
+
+
 def leave_begin_block(session: Session) -> None:
     """Let a session go on of whose ``begin()`` block nobody has found the end; see :func:`usable_in_begin_block`."""
     session._trans_context_manager = None  # noqa: SLF001
@@ -478,7 +492,7 @@ class ClosingTransaction(SessionTransaction):
     """Called when closing was interrupted, after what was begun has been tidied up."""
 
     give_up: ClassVar[Callable[[Session], None]]
-    """Called before a rollback, which may be that of a ``begin()`` block whose commit was refused."""
+    """Called before it is rolled back or closed, as by a ``begin()`` block whose commit was refused or interrupted."""
 
     def rollback(self, _capture_exception: bool = False, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002 - as below
         """Roll back as any transaction does, taking note of it."""
@@ -487,6 +501,7 @@ class ClosingTransaction(SessionTransaction):
 
     def close(self, invalidate: bool = False) -> None:  # noqa: FBT001, FBT002 - SQLAlchemy's own signature
         """Close as any transaction does, and settle what an interruption leaves."""
+        ClosingTransaction.give_up(self.session)
         try:
             SessionTransaction.close(self, invalidate)
         except BaseException as interruption:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from . import compatibility
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from sqlalchemy.engine import Connection, ExceptionContext, RootTransaction, Transaction
 
@@ -48,7 +48,10 @@ _a_statement_failed = False
 """Whether one ever did in this process: quicker to see than that the set is empty."""
 
 _rolled_back: WeakSet[RootTransaction] = WeakSet()
-_cut_off: WeakSet[RootTransaction] = WeakSet()
+_refused: WeakSet[Transaction] = WeakSet()
+"""Transactions whose COMMIT has failed."""
+
+_cut_off: WeakSet[Transaction] = WeakSet()
 """Transactions whose connection broke, or whose statement was interrupted: its effect is known to the server only."""
 
 
@@ -86,6 +89,15 @@ def is_unknown(transactions: Iterable[Transaction]) -> bool:
     return bool(_cut_off) and any(transaction in _cut_off for transaction in transactions)
 
 
+def note_interruption(transactions: Collection[Transaction]) -> None:
+    """Take note that something came in between around the COMMIT of a session's transactions.
+
+    SQLAlchemy may have sent it, may have had its answer, or neither; only where the answer was an error it is known.
+    """
+    if not any(transaction in _refused for transaction in transactions):
+        _cut_off.update(transactions)
+
+
 def _note_error(context: ExceptionContext) -> None:
     connection = context.connection
     transaction = None if connection is None or connection.closed else connection.get_transaction()
@@ -94,6 +106,8 @@ def _note_error(context: ExceptionContext) -> None:
     global _a_statement_failed  # noqa: PLW0603 - once for the process
     _a_statement_failed = True
     _had_errors.add(transaction)
+    if context.statement is None:
+        _refused.add(transaction)
     if context.is_disconnect or context.sqlalchemy_exception is None:
         _cut_off.add(transaction)
     error = context.original_exception

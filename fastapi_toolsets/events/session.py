@@ -321,7 +321,7 @@ def connection(
 
 @contextlib.contextmanager
 def _ending(session: SyncEventSession) -> Generator[None]:
-    session._tracker.give_up()
+    session._tracker.give_up(session)
     session._tracker.ends = True
     try:
         yield
@@ -405,7 +405,7 @@ def _settle(session: Session, interruption: BaseException) -> None:
 
 def _give_up(session: Session) -> None:
     if isinstance(session, SyncEventSession):
-        session._tracker.give_up()
+        session._tracker.give_up(session)
 
 
 compatibility.ClosingTransaction.settle = _settle

@@ -171,11 +171,20 @@ class Tracker(Teller):
             session.expire_on_commit = False
             now.expires = True
 
-    def give_up(self) -> None:
-        """Take note that somebody rolls back what was prepared for a COMMIT, before one was sent."""
+    def give_up(self, session: Session) -> None:
+        """Take note that somebody ends what was prepared for a COMMIT, who need not know what has become of that."""
         root = self.now.prepared
-        # SQLAlchemy makes a transaction inactive with its COMMIT, however that ends.
-        if root is not None and all(begun.is_active for begun in compatibility.begun_transactions(root)):
+        if root is None or self.now.committed is not None:
+            return
+        if compatibility.has_committed(root):
+            self.after_commit(session)  # before which another listener has raised, or an interrupt came
+            return
+        begun = compatibility.begun_transactions(root)
+        # SQLAlchemy makes them inactive with their COMMIT, however that ends, unless it is interrupted right there.
+        are_active = all(transaction.is_active for transaction in begun)
+        if compatibility.was_to_commit(root) and not (session.twophase and are_active):  # one may stop at prepare()
+            outcome.note_interruption(begun)
+        elif are_active:
             self.now.prepared = None
 
     def after_rollback(self, session: Session) -> None:

@@ -923,3 +923,23 @@ def _is_flushed_before(engine: Engine, statement: Any, options: dict[str, bool],
             event.listen(session, "do_orm_execute", flush)
         session.execute(statement.values(id=2), execution_options=options)
         return flushed[0] if listens else not session.new
+
+
+def test_how_far_a_commit_has_come(session: Session) -> None:
+    """``SessionTransaction._state`` says it before the COMMIT, and before ``after_commit`` listeners hear of it."""
+    seen: list[tuple[str, bool, bool]] = []
+    session.add(Parent(id=1))
+    session.flush()
+    transaction = session.get_transaction()
+    assert transaction is not None
+
+    def look(name: str) -> Callable[..., None]:
+        return lambda *_: seen.append(
+            (name, compatibility.was_to_commit(transaction), compatibility.has_committed(transaction))
+        )
+
+    event.listen(session, "before_commit", look("before_commit"))
+    event.listen(session.get_bind(), "commit", look("COMMIT"))
+    event.listen(session, "after_commit", look("after_commit"))
+    session.commit()
+    assert seen == [("before_commit", False, False), ("COMMIT", True, False), ("after_commit", False, True)]

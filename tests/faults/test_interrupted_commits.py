@@ -1,0 +1,101 @@
+"""Rules C4, T2 and P2: Ctrl-C at every call that a commit makes, the few around the COMMIT among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import pytest
+import sqlalchemy
+from sqlalchemy import delete, event
+from sqlalchemy.exc import SQLAlchemyError
+
+import fastapi_toolsets.events
+from fastapi_toolsets.models import Phase, SyncEventSession
+
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..interrupts import InterruptAtCall
+from .models import ORDERS, Base, Order, created, library_log
+from .test_interrupted_programs import end_what_was_begun, wait_for_no_lock
+
+# In a generator, Python can only say that it was interrupted.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+FILES = (
+    str(fastapi_toolsets.events.__path__[0]),
+    *(str(sqlalchemy.__path__[0]) + part for part in ("/orm/session.py", "/engine/base")),
+)
+
+
+def commit_then_roll_back(session: SyncEventSession) -> None:
+    try:
+        session.commit()
+    finally:
+        session.rollback()
+
+
+def commit_then_close(session: SyncEventSession) -> None:
+    try:
+        session.commit()
+    finally:
+        session.close()
+
+
+def block(session: SyncEventSession) -> None:
+    with session.get_transaction() or session.begin():
+        pass
+
+
+def transaction_commit(session: SyncEventSession) -> None:
+    transaction = session.get_transaction() or session.begin()
+    try:
+        transaction.commit()
+    finally:
+        session.close()
+
+
+@pytest.mark.parametrize(
+    "end", [commit_then_roll_back, commit_then_close, block, transaction_commit], ids=lambda end: end.__name__
+)
+@scenario(Base.metadata, front_ends=("sync",))
+async def test_interrupted_commits(
+    front: FrontEnd, recorder: EventRecorder, end: Callable[[SyncEventSession], None]
+) -> None:
+    """A row that is there is told once, or named in the log, and is nobody's rollback; one that is not is not told."""
+    regretted = EventRecorder()
+    recorder.listen(Order)
+    regretted.listen(Order, phase=Phase.AFTER_ROLLBACK)
+    if front.database.name == "sqlite":
+        event.listen(front.sync_engine, "connect", wait_for_no_lock)
+    else:
+        event.listen(front.sync_engine, "checkin", end_what_was_begun)
+    wrong: dict[str, object] = {}
+    outcomes: set[tuple[bool, bool, bool, bool]] = set()
+    point = 0
+    while True:
+        point += 1
+        interrupt = InterruptAtCall(FILES, point)
+        session = front.factory()()
+        session.add(Order(id=1))
+        with library_log() as log:
+            with suppress(KeyboardInterrupt, SQLAlchemyError, AssertionError), interrupt.armed():
+                end(session)
+            session.close()
+        is_there = bool(await front.committed_rows(ORDERS))
+        told, regrets = recorder.take(), regretted.take()
+        named = any("not called" in message for _, message in log)
+        outcome = is_there, bool(told), bool(regrets), named
+        outcomes.add(outcome)
+        if (
+            told not in ([], [created(1)])
+            or (is_there and not told and not named)
+            or (bool(told) > is_there)
+            or (is_there and regrets)
+        ):
+            wrong[f"{point}: {interrupt.place}"] = outcome
+        with front.sync_engine.begin() as connection:
+            connection.execute(delete(Order))
+        if interrupt.place is None:
+            break
+    assert wrong == {}
+    assert {(True, True, False, False), (False, False, True, False), (True, False, False, True)} <= outcomes
