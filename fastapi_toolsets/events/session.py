@@ -263,8 +263,7 @@ def flush(self: SyncEventSession, objects: Sequence[Any] | None = None) -> None:
     except BaseException:
         # Rolled back, in whichever of SQLAlchemy's steps it failed, and not refused inside another one.
         if not self.is_active and not compatibility.in_flush(self):
-            tracker.capture.clear()
-            tracker.now.prepared = None
+            tracker.flush_failed(self)
         raise
     if tracker.now.follows:
         tracker.flushed(self)

@@ -97,6 +97,13 @@ class Tracker(Teller):
         ):
             self._prepare_root(session, root)
 
+    def flush_failed(self, session: Session) -> None:
+        """Forget what was prepared, if it was a flush of the commit: another one says nothing of an earlier commit."""
+        self.capture.clear()
+        root = session.get_transaction()
+        if root is None or compatibility.method_under_way(root) is PREPARES:
+            self.now.prepared = None
+
     def do_orm_execute(self, execution: ORMExecuteState) -> Result[Any] | None:
         """Note a statement that may write rows past the unit of work, and run it where that has to be followed."""
         statement = execution.statement
@@ -224,9 +231,10 @@ class Tracker(Teller):
 
     def settle(self, session: Session, interruption: BaseException) -> None:
         """End a transaction that no event says has ended, since giving its connection back was interrupted."""
-        root = self.now.committed
         if session.in_transaction():
+            self.give_up(session)
             return  # it has not ended, and will with an event
+        root = self.now.committed
         if root is None:
             self._forget(session, interruption)
         else:

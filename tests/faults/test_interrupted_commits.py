@@ -41,6 +41,18 @@ def commit_then_close(session: SyncEventSession) -> None:
         session.close()
 
 
+def commit_then_fail_in_a_flush(session: SyncEventSession) -> None:
+    """Go on with a session of which nobody knows what it has committed."""
+    try:
+        session.commit()
+    finally:
+        session.expunge_all()
+        session.add(Order(id=1))
+        with suppress(SQLAlchemyError):
+            session.flush()
+        session.close()
+
+
 def block(session: SyncEventSession) -> None:
     with session.get_transaction() or session.begin():
         pass
@@ -55,7 +67,9 @@ def transaction_commit(session: SyncEventSession) -> None:
 
 
 @pytest.mark.parametrize(
-    "end", [commit_then_roll_back, commit_then_close, block, transaction_commit], ids=lambda end: end.__name__
+    "end",
+    [commit_then_roll_back, commit_then_close, commit_then_fail_in_a_flush, block, transaction_commit],
+    ids=lambda end: end.__name__,
 )
 @scenario(Base.metadata, front_ends=("sync",))
 async def test_interrupted_commits(
