@@ -68,6 +68,7 @@ class MutantRun:
         self._killers: Counter[str] = Counter()
         self._killers_of: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self._failed: str | None = None
+        self._shown = ""
         self._in_fork = False
         self._started_process = False
         self._start_processes: list[pytest.Item] = []
@@ -81,6 +82,7 @@ class MutantRun:
         """Notice a failure."""
         if report.failed:
             self._failed = f"{report.nodeid} ({report.when})"
+            self._shown = report.longreprtext
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -206,7 +208,8 @@ class MutantRun:
                 signal.setitimer(signal.ITIMER_REAL, max(LEAST_LIMIT, 10 * self._durations[item.nodeid]))
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
                 if self._failed is not None or session.shouldstop or session.shouldfail:
-                    os.write(writing, (self._failed or "interrupted").encode())
+                    shown = f": {self._shown[-20_000:]}" if name == ORIGINAL else ""
+                    os.write(writing, f"{self._failed or 'interrupted'}{shown}".encode())
                     code = 1
                     session._setupstate.teardown_exact(None)  # noqa: SLF001 - drops the fork's databases on servers
                     break
