@@ -88,8 +88,10 @@ class Round:
                 else:
                     self._run_sync()
         finally:
-            generation.set(self._generation)
-            _depth.set(self._depth)
+            try:
+                generation.set(self._generation)
+            finally:  # Ctrl-C may come between the two
+                _depth.set(self._depth)
             for record in kept:
                 record.snapshot = None
 
