@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -95,6 +96,8 @@ async def test_interrupted_commits(
             with suppress(KeyboardInterrupt, SQLAlchemyError, AssertionError), interrupt.armed():
                 end(session)
             session.close()
+        del session  # whose close() was interrupted, it may keep its connection, and locks, for as long as it lives
+        gc.collect()
         is_there = bool(await front.committed_rows(ORDERS))
         told, regrets = recorder.take(), regretted.take()
         named = any("not called" in message for _, message in log)
