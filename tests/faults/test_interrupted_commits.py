@@ -47,11 +47,23 @@ def commit_then_fail_in_a_flush(session: SyncEventSession) -> None:
     try:
         session.commit()
     finally:
-        session.expunge_all()
-        session.add(Order(id=1))
-        with suppress(SQLAlchemyError):
-            session.flush()
-        session.close()
+        fail_in_a_flush(session)
+
+
+def transaction_commit_then_fail_in_a_flush(session: SyncEventSession) -> None:
+    transaction = session.get_transaction() or session.begin()
+    try:
+        transaction.commit()
+    finally:
+        fail_in_a_flush(session)
+
+
+def fail_in_a_flush(session: SyncEventSession) -> None:
+    session.expunge_all()
+    session.add(Order(id=1))
+    with suppress(SQLAlchemyError):
+        session.flush()
+    session.close()
 
 
 def block(session: SyncEventSession) -> None:
@@ -69,7 +81,14 @@ def transaction_commit(session: SyncEventSession) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    [commit_then_roll_back, commit_then_close, commit_then_fail_in_a_flush, block, transaction_commit],
+    [
+        commit_then_roll_back,
+        commit_then_close,
+        commit_then_fail_in_a_flush,
+        transaction_commit_then_fail_in_a_flush,
+        block,
+        transaction_commit,
+    ],
     ids=lambda end: end.__name__,
 )
 @scenario(Base.metadata, front_ends=("sync",))
