@@ -435,6 +435,11 @@ def begin_block(session: Session) -> object:
     return session._trans_context_manager  # noqa: SLF001
 
 
+def leave_begin_block(session: Session) -> None:
+    """Let a session go on of whose ``begin()`` block nobody has found the end; see :func:`usable_in_begin_block`."""
+    session._trans_context_manager = None  # noqa: SLF001
+
+
 def was_to_commit(transaction: SessionTransaction) -> bool:
     """Whether a transaction is past all that comes before its COMMIT, so that one may have been sent.
 
@@ -447,11 +452,6 @@ def was_to_commit(transaction: SessionTransaction) -> bool:
 def has_committed(transaction: SessionTransaction) -> bool:
     """Whether the COMMIT of a transaction has succeeded on every connection, while it is not closed yet (the same)."""
     return transaction._state is SessionTransactionState.COMMITTED  # noqa: SLF001
-
-
-def leave_begin_block(session: Session) -> None:
-    """Let a session go on of whose ``begin()`` block nobody has found the end; see :func:`usable_in_begin_block`."""
-    session._trans_context_manager = None  # noqa: SLF001
 
 
 def roll_back_in_commit(root: SessionTransaction) -> None:

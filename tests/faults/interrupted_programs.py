@@ -284,7 +284,7 @@ async def cancel(chance: random.Random, step: Coroutine[Any, Any, None]) -> Base
     return error
 
 
-_FILES = tuple(
+FILES = tuple(
     str(package.__path__[0]) + folder
     for package, folder in (
         (fastapi_toolsets.events, ""),
@@ -292,11 +292,12 @@ _FILES = tuple(
         (sqlalchemy, "/engine/base"),
     )
 )
+"""Whose calls Ctrl-C interrupts: the library's, and those of SQLAlchemy's sessions and connections."""
 
 
 async def press_ctrl_c(chance: random.Random, step: Coroutine[Any, Any, None]) -> BaseException | None:
     """Interrupt a step, which never waits, at some call in the library or in SQLAlchemy."""
-    interrupt = InterruptAtCall(_FILES, 1 + int(chance.random() ** 2 * 1000))
+    interrupt = InterruptAtCall(FILES, 1 + int(chance.random() ** 2 * 1000))
     try:
         with interrupt.armed():
             await step

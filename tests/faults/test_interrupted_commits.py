@@ -7,25 +7,19 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
-import sqlalchemy
-from sqlalchemy import delete, event
+from sqlalchemy import delete
 from sqlalchemy.exc import SQLAlchemyError
 
-import fastapi_toolsets.events
 from fastapi_toolsets.models import Phase, SyncEventSession
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from ..interrupts import InterruptAtCall
+from .interrupted_programs import FILES
 from .models import ORDERS, Base, Order, created, library_log
-from .test_interrupted_programs import end_what_was_begun, wait_for_no_lock
+from .test_interrupted_programs import leave_no_locks
 
 # In a generator, Python can only say that it was interrupted.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-FILES = (
-    str(fastapi_toolsets.events.__path__[0]),
-    *(str(sqlalchemy.__path__[0]) + part for part in ("/orm/session.py", "/engine/base")),
-)
 
 
 def commit_then_roll_back(session: SyncEventSession) -> None:
@@ -99,10 +93,7 @@ async def test_interrupted_commits(
     regretted = EventRecorder()
     recorder.listen(Order)
     regretted.listen(Order, phase=Phase.AFTER_ROLLBACK)
-    if front.database.name == "sqlite":
-        event.listen(front.sync_engine, "connect", wait_for_no_lock)
-    else:
-        event.listen(front.sync_engine, "checkin", end_what_was_begun)
+    leave_no_locks(front)
     wrong: dict[str, object] = {}
     outcomes: set[tuple[bool, bool, bool, bool]] = set()
     point = 0

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from itertools import groupby
 
+from .models import Node
 from .truth import untrue
 from .twin import Run, Seen, Sent, Step
 
@@ -94,9 +95,11 @@ def _table(sent: Sent) -> str | None:
 def _by_table(written: list[Sent]) -> list[Sent]:
     """Put what is written to each table together, between statements that write none, such as SAVEPOINT.
 
-    As soon as a table refers to itself, SQLAlchemy takes whose turn it is from a set, except for what depends on each
-    other: ``UOWTransaction.execute``.
+    Where a table that refers to itself is written, too, SQLAlchemy takes whose turn it is from a set, except for what
+    depends on each other: ``UOWTransaction.execute``. Otherwise the order stays.
     """
+    if not any(_table(sent) == Node.__tablename__ for sent in written):
+        return written
     ordered: list[Sent] = []
     for _, alike in groupby(written, key=lambda sent: _table(sent) is None):
         ordered += sorted(alike, key=lambda sent: _table(sent) or "")
