@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Dialect, Engine, event
 from sqlalchemy.exc import DBAPIError
@@ -54,6 +55,9 @@ _refused: WeakSet[Transaction] = WeakSet()
 _cut_off: WeakSet[Transaction] = WeakSet()
 """Transactions whose connection broke, or whose statement was interrupted: its effect is known to the server only."""
 
+_cancelled: WeakKeyDictionary[Transaction, ReferenceType[asyncio.CancelledError]] = WeakKeyDictionary()
+"""Transactions whose COMMIT or ROLLBACK was cancelled, by what: as long as somebody keeps that to raise it."""
+
 
 def install() -> None:
     """Remember from now on which transactions saw a statement fail. Costs nothing until one does."""
@@ -89,6 +93,16 @@ def is_unknown(transactions: Iterable[Transaction]) -> bool:
     return bool(_cut_off) and any(transaction in _cut_off for transaction in transactions)
 
 
+def cancellation_of(transactions: Iterable[Transaction]) -> asyncio.CancelledError | None:
+    """Return what has cancelled the ROLLBACK of a session's transactions, and is raised once they are closed."""
+    if _cancelled:
+        for transaction in transactions:
+            found = _cancelled.get(transaction)
+            if found is not None:
+                return found()
+    return None
+
+
 def note_interruption(transactions: Collection[Transaction]) -> None:
     """Take note that something came in between around the COMMIT of a session's transactions.
 
@@ -108,6 +122,8 @@ def _note_error(context: ExceptionContext) -> None:
     _had_errors.add(transaction)
     if context.statement is None:
         _refused.add(transaction)
+        if isinstance(context.original_exception, asyncio.CancelledError):
+            _cancelled[transaction] = ref(context.original_exception)
     if context.is_disconnect or context.sqlalchemy_exception is None:
         _cut_off.add(transaction)
     error = context.original_exception

@@ -225,7 +225,9 @@ class Tracker(Teller):
         elif now.committed is not None:
             self._deliver(session, transaction)
         elif now.follows or self.capture.flushes:
-            self._forget(session)
+            # SQLAlchemy goes on to close a transaction whose ROLLBACK was cancelled, and raises that afterwards.
+            cancellation = outcome.cancellation_of(compatibility.begun_transactions(transaction))
+            self._forget(session, cancellation)
         else:
             now.wrote = False  # all that there is to forget
 

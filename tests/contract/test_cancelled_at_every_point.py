@@ -364,3 +364,49 @@ async def end_at_every_point(
         told.clear()
     await engine.dispose()
     return attempts
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at once", "late"])
+@pytest.mark.parametrize("end", [roll_back, close, leave_block], ids=lambda end: end.__name__)
+def test_rollback_callbacks_have_a_grace(
+    test_run_databases: TestRunDatabases,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    end: Callable[[EventSession], Coroutine[Any, Any, None]],
+    late: bool,
+) -> None:
+    """C5, P2: one that waits when its committer was cancelled is not waited for longer than the grace, and is named."""
+    attempts: list[CancelledAt] = []
+
+    @listens_for(Order, phase=Phase.AFTER_ROLLBACK)
+    async def compensate(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await asyncio.sleep(0)
+        if attempts[-1].cancelled:
+            await asyncio.Event().wait()  # for ever
+
+    async def attempt(ending: CancelledAt) -> None:
+        await ending
+
+    async def cancel_each(url: URL) -> list[tuple[bool, bool]]:
+        engine = create_async_engine(url, poolclass=NullPool)
+        factory = async_sessionmaker(engine, class_=EventSession, callback_grace=0.0)
+        outcomes: list[tuple[bool, bool]] = []
+        while not attempts or attempts[-1].cancelled:
+            caplog.clear()
+            session = factory()
+            session.add(Order(id=1))
+            await session.flush()
+            attempts.append(CancelledAt(end(session), len(attempts) + 1, late=late))
+            await asyncio.wait({asyncio.create_task(attempt(attempts[-1]))})
+            await session.close()
+            outcomes.append((attempts[-1].cancelled, any(".compensate" in message for message in caplog.messages)))
+        await engine.dispose()
+        return outcomes
+
+    database = test_run_databases.provide("sqlite", tmp_path)
+    with tables(database, Base.metadata):
+        outcomes = run(cancel_each(database.url.set(drivername="sqlite+aiosqlite")))
+    gc.collect()  # here, where the warning is expected
+    assert outcomes == [*[(True, True)] * (len(outcomes) - 1), (False, False)]
+    assert len(outcomes) > 2

@@ -135,12 +135,13 @@ def end_it(session: Session) -> None:
     transaction.commit()
 
 
+@pytest.mark.parametrize("hook", HOOKS)
 @scenario(Base.metadata, databases=LOCAL)
-async def test_commit_in_a_flush(front: FrontEnd, recorder: EventRecorder) -> None:
+async def test_commit_in_a_flush(front: FrontEnd, recorder: EventRecorder, hook: str) -> None:
     """T1, T3: what a listener commits right after the flush is told, although SQLAlchemy has no place for that."""
     recorder.listen(Stamp)
     noted = note_identities()
-    at_each_flush(front, "after_flush_postexec", end_it)
+    at_each_flush(front, hook, end_it)
     await front.add_all([Stamp(id=1, value=1), Stamp(id=2, value=2)])
     with pytest.raises(ResourceClosedError):
         await front.flush()

@@ -295,3 +295,22 @@ async def test_session_that_reads_first(front: FrontEnd, recorder: EventRecorder
     await flush_line(front, "after_insert")
     await front.commit()
     assert recorder.take() == [updated(Stock, 2, amount=(6, 7))]
+
+
+@scenario(Base.metadata, databases=("sqlite",))
+async def test_session_bound_by_model(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9, E11: the connection that the listener of a row is given is the one of that row's model."""
+    await given_rows(front, recorder)
+    session = front.new_session(bind=None, binds={Line: front.engine, Stock: front.engine})
+
+    def send(connection: Connection) -> None:
+        connection.execute(STOCKS.delete().where(STOCKS.c.id == 1), execution_options=UNHEARD)
+
+    for stock in (await session.scalars(select(Stock))).all():
+        stock.amount = 6
+    await session.flush()
+    with heard(Line, "after_insert", send):
+        await session.add(Line(id=2, text="new"))
+        await session.commit()
+    await session.close()
+    assert recorder.take() == [updated(Stock, 2, amount=(5, 6))]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from psycopg.errors import DivisionByZero
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
+from fastapi_toolsets.events import outcome
 from fastapi_toolsets.models import SyncEventSession
 
 from ..contract.event_models import LOCAL, created
-from ..contract.transaction_models import Base, Order
+from ..contract.transaction_models import ORDERS, Base, Order
 from ..databases import Database, tables
 from ..front_ends import EventRecorder, FrontEnd, scenario
 
@@ -64,6 +67,24 @@ async def test_swallowed_errors_that_the_driver_knows_of(front: FrontEnd, record
         await front.commit()
     assert sent == []
     assert recorder.take() == [created(Order, 1)]
+
+
+@pytest.mark.filterwarnings("ignore:an error inside this transaction")
+@scenario(Base.metadata, databases=["postgresql"], front_ends=["sync"])
+async def test_swallowed_errors_that_nobody_but_the_driver_knows_of(
+    front: FrontEnd, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """T4: a statement fails past SQLAlchemy, in a process where none has failed before; its COMMIT commits nothing."""
+    monkeypatch.setattr(outcome, "_a_statement_failed", False)
+    recorder.listen(Order)
+    await front.add(Order(id=1))
+    await front.flush()
+    driver: Any = front.sync_session.connection().connection.driver_connection
+    with pytest.raises(DivisionByZero):
+        driver.execute("SELECT 1/0")
+    await front.commit()
+    assert recorder.take() == []
+    assert await front.committed_rows(ORDERS) == []
 
 
 def test_a_database_that_cannot_be_reached(tmp_path: Path, recorder: EventRecorder) -> None:

@@ -24,7 +24,7 @@ def differences(plain: Run, events: Run) -> list[str]:
     before: tuple[Step, Step] | None = None
     has_work = False
     for mine, theirs in zip(events.steps, plain.steps, strict=False):
-        if before is not None and (_assigns_to_loaded(mine, *before) or _reads_loaded(mine, *before)):
+        if before is not None and (_assigns_to_loaded(mine, *before) or _reads_loaded(mine, theirs, *before)):
             return []
         try:
             problems = [
@@ -72,12 +72,14 @@ def _assigns_to_loaded(step: Step, mine: Step, plain: Step) -> bool:
     )
 
 
-def _reads_loaded(step: Step, mine: Step, plain: Step) -> bool:
-    """Whether a step reads what only its twin has to load, and flush for.
+def _reads_loaded(step: Step, its_twin: Step, mine: Step, plain: Step) -> bool:
+    """Whether a step reads what only its twin has to load, and flush for, or to begin a savepoint.
 
     "A value that was read for callbacks is not loaded once more when you ask for it, and nothing is flushed for that."
+    Nor is SAVEPOINT sent, which SQLAlchemy sends before the first statement inside the savepoint.
     """
-    if step.op.name != "touch" or not step.said or not any(mine.session[:3]):
+    sends_more = any(mine.session[:3]) or any(statement.startswith("SAVEPOINT") for statement, _ in its_twin.sent)
+    if step.op.name != "touch" or not step.said or not sends_more:
         return False
     name, _, key = step.said[-1].removeprefix("read ").rpartition(".")
     return name in mine.objects and key in mine.objects[name].loaded.keys() - plain.objects[name].loaded.keys()

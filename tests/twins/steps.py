@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import make_transient
@@ -48,6 +48,8 @@ class Steps(Objects):
             # SQLAlchemy switches the row of a self-referential mapper as any other, and then deletes it all the same.
             self._nodes += 1
             key = (self._nodes,)
+        if key is not None:
+            key = self._alone(key)
         instance = self.make(model, key, c)
         self.keep(instance)
         self.session.add(instance)
@@ -211,14 +213,21 @@ class Steps(Objects):
         self.say(f"{self.name(instance)}.{name} = {value}")
         setattr(instance, name, value)
 
+    def _alone(self, key: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return the key, or another one where a part of it is NULL.
+
+        The database lets several rows have one of those: nobody could tell which is which.
+        """
+        if None not in key:
+            return key
+        self._numbers += 1
+        return (FIRST_UNUSED + self._numbers, *key[1:])
+
     def rekey(self, a: int, b: int, c: int) -> None:
         """Change a primary key."""
         instance = self.pick(a, (Box, Content, Slot, Letter, Visit)[c % 5], "persistent")
         keys = KEYS[type(instance)]
-        key = keys[b % len(keys)]
-        if None in key:  # of which the database lets several rows have one: nobody could tell which is which
-            self._numbers += 1
-            key = (FIRST_UNUSED + self._numbers, *key[1:])
+        key = self._alone(keys[b % len(keys)])
         self.say(f"{self.name(instance)}: key = {key}")
         for name, value in zip(key_names(type(cast("Base", instance))), key, strict=True):
             getattr(instance, name)  # SQLAlchemy does not load by itself what only the mapper calls a primary key
