@@ -203,6 +203,16 @@ class HookUse:
     """The number of the class in which it stands."""
 
 
+@dataclass(frozen=True, slots=True)
+class HookAssignment:
+    """A hook that is assigned to a class from outside it."""
+
+    hook: str
+    chain: str
+    """The class."""
+    scope: int
+
+
 @dataclass(slots=True)
 class FileFacts:
     """What is known of one file."""
@@ -218,6 +228,7 @@ class FileFacts:
     imports: list[ImportFact] = field(default_factory=list[ImportFact])
     references: list[Reference] = field(default_factory=list[Reference])
     hook_uses: list[HookUse] = field(default_factory=list[HookUse])
+    hook_assignments: list[HookAssignment] = field(default_factory=list[HookAssignment])
     identifiers: frozenset[str] = frozenset()
     """Every name in the file."""
     statements: list[Counts] = field(default_factory=list[Counts])

@@ -151,6 +151,8 @@ class _ImportRewriter(cst.CSTTransformer):
                 return updated_node
 
     def _exports(self, value: cst.BaseExpression) -> cst.BaseExpression:
+        if isinstance(value, cst.BinaryOperation) and isinstance(value.operator, cst.Add):
+            return value.with_changes(left=self._exports(value.left), right=self._exports(value.right))
         if not isinstance(value, cst.List | cst.Tuple):
             return value
         gone = {

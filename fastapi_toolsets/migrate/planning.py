@@ -53,6 +53,7 @@ def plan(files: dict[str, FileFacts], given: frozenset[str], names: Names) -> li
     refused: dict[ClassKey, str] = {}
     for path in sorted(given):
         refused |= dict(_refused(files[path], names))
+    refused |= dict(_assigned(files, names, hierarchy))
     decisions = decide(files, hierarchy, given, refused)
     imported = _imported_elsewhere(files, names)
     plans = (
@@ -81,6 +82,17 @@ def _refused(facts: FileFacts, names: Names) -> Iterator[tuple[ClassKey, str]]:
             yield key, "what @watch is given means something else inside the class"
         elif "__watched_fields__" in in_body:
             yield key, "it has both @watch and __watched_fields__"
+
+
+def _assigned(files: Mapping[str, FileFacts], names: Names, hierarchy: Hierarchy) -> Iterator[tuple[ClassKey, str]]:
+    """Yield the classes that are given a callback from outside, each with the place."""
+    for facts in files.values():
+        for each in facts.hook_assignments:
+            owner = names.meaning(facts.path, each.chain, each.scope)
+            for key in hierarchy.classes():
+                if owner in hierarchy.order(key) and hierarchy.is_watched(key):
+                    where = "" if key.path == facts.path else f", in {facts.path}"
+                    yield key, f"{each.hook} is assigned to {each.chain} from outside the class{where}"
 
 
 def _imported_elsewhere(files: Mapping[str, FileFacts], names: Names) -> dict[str, frozenset[str]]:

@@ -17,6 +17,7 @@ from .facts import (
     Counts,
     Decorator,
     FileFacts,
+    HookAssignment,
     HookUse,
     Imported,
     ImportFact,
@@ -157,6 +158,9 @@ class _Reader(ast.NodeVisitor):
         if node.attr in HOOKS and not _is_super(node.value):
             through_self = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
             self.facts.hook_uses.append(HookUse(node.attr, self._line, through_self, self._owner))
+            chain = chain_of(node.value)
+            if isinstance(node.ctx, ast.Store) and chain is not None:
+                self.facts.hook_assignments.append(HookAssignment(node.attr, chain, self._scope))
         if not isinstance(node.ctx, ast.Load) or not self._refer(node):
             self.generic_visit(node)
 
@@ -386,10 +390,16 @@ def _decorator(node: ast.expr) -> Decorator:
 
 
 def _strings(node: ast.expr) -> Iterator[str]:
-    if isinstance(node, ast.List | ast.Tuple | ast.Set):
-        for element in node.elts:
-            if isinstance(element, ast.Constant) and isinstance(element.value, str):
-                yield element.value
+    match node:
+        case ast.List(elts=elements) | ast.Tuple(elts=elements) | ast.Set(elts=elements):
+            for element in elements:
+                if isinstance(element, ast.Constant) and isinstance(element.value, str):
+                    yield element.value
+        case ast.BinOp(left=left, op=ast.Add(), right=right):
+            yield from _strings(left)
+            yield from _strings(right)
+        case _:
+            pass
 
 
 def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:

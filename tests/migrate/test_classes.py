@@ -194,6 +194,25 @@ CASES = [
         """,
     ),
     Case(
+        "what is exported is put together",
+        """
+        from fastapi_toolsets.models import UUIDMixin, WatchedFieldsMixin
+
+        __all__ = ["Order", "WatchedFieldsMixin"] + ("Line", "WatchedFieldsMixin") + others.__all__
+
+
+        class Order(WatchedFieldsMixin): ...
+        """,
+        """
+        from fastapi_toolsets.models import UUIDMixin
+
+        __all__ = ["Order"] + ("Line",) + others.__all__
+
+
+        class Order: ...
+        """,
+    ),
+    Case(
         "a comment above the name before which another is put",
         """
         from fastapi_toolsets.models import (

@@ -66,6 +66,18 @@ CASES = {
             for line, name in ((3, "A"), (5, "B"), (7, "Order"))
         ],
     ),
+    "callbacks that are assigned from outside": (
+        """
+        class Base: ...
+        class Order(WatchedFieldsMixin, Base): ...
+        class Note: ...
+        def tell(self): ...
+        Order.on_create = Note.on_create = Other.on_create = tell
+        Base.on_delete, notes = tell, []
+        notes[0].on_update = tell
+        """,
+        ["app.py:4: Order: on_delete is assigned to Base from outside the class"],
+    ),
     "names of version 2 anywhere else": (
         """
         def is_hooked(order):
