@@ -54,7 +54,9 @@ class Capture:
         savepoint: The savepoint that it was written in, if any.
     """
 
-    __slots__ = ("_journal", "_loses", "_misread", "_now", "_switched", "flushes", "olds", "savepoint", "written")
+    __slots__ = (
+        "_awaited", "_journal", "_loses", "_misread", "_now", "_switched", "flushes", "olds", "savepoint", "written",
+    )  # fmt: skip
 
     def __init__(self, journal: Journal, now: Transaction) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that it wrote."""
@@ -63,6 +65,7 @@ class Capture:
         self.olds: OldValues = OldValues(journal)
         self.written: list[Writes] = []
         self.flushes: bool = False
+        self._awaited = 0  # how many rows a flush had to write before it looked for more
         self._misread = False  # whether objects may show other rows' values
         self._loses = False  # whether deleted objects may yet lose what their rows had
         self.savepoint: Hashable | None = None
@@ -92,6 +95,7 @@ class Capture:
             else:
                 self.clear()
         self.flushes = True
+        self._awaited = len(new) + len(deleted) + len({*modified}.difference(deleted) if deleted else modified)
         return (
             (not modified or olds_are_at_hand(modified))
             and (not deleted or (_PAST_FLUSH not in self._journal.doubts and rows_are_at_hand(deleted)))
@@ -105,10 +109,13 @@ class Capture:
         if olds.is_used:
             olds.show()
         found: list[Writes] = []
+        fate = compatibility.flush_fate(flush_context)
         for mapper, states in compatibility.flushed_states(flush_context).items():
             plan = plans.by_mapper[mapper]
             if plan is not None:
-                self._read_written(plan, states, compatibility.flush_fate(flush_context), found)
+                self._read_written(plan, states, fate, found)
+        if len(fate) != self._awaited and self._now.lent is None:
+            self._doubt_unfollowed(flush_context)
         if olds.is_used:
             olds.clear()
         if found:
@@ -119,6 +126,18 @@ class Capture:
         self.flushes = False
         if self._misread or self._switched:
             self.clear()
+
+    def _doubt_unfollowed(self, flush_context: UOWTransaction) -> None:
+        """Doubt what was written, if the flush itself has found rows whose own listeners were given its connection.
+
+        Before it nobody could know of them, so the connection was not followed.
+        """
+        fate = compatibility.flush_fate(flush_context)
+        for mapper, states in compatibility.flushed_states(flush_context).items():
+            if compatibility.hears_of_rows(mapper) and not all(fate[state][1] for state in states):
+                self._now.follows = True
+                self._journal.doubts.add(_PAST_FLUSH)
+                return
 
     def _read_written(  # noqa: C901, PLR0912 - a call for each row would take as long as all that is done for it
         self,

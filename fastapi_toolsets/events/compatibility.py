@@ -185,6 +185,19 @@ def listeners_of(mapper: Mapper[Any]) -> MapperListeners:
     return cast("MapperListeners", mapper.dispatch)
 
 
+def hears_of_rows(mapper: Mapper[Any]) -> bool:
+    """Whether anybody is called with a mapper's rows as a flush writes them; see :func:`listeners_of`."""
+    heard = listeners_of(mapper)
+    return bool(
+        heard.before_insert
+        or heard.after_insert
+        or heard.before_update
+        or heard.after_update
+        or heard.before_delete
+        or heard.after_delete
+    )
+
+
 def flushed_states(flush: UOWTransaction) -> Mapping[Mapper[Any], Collection[InstanceState[Any]]]:
     """Return the states that a flush deals with, by mapper.
 

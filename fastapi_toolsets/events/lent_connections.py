@@ -158,19 +158,20 @@ def mappers_heard(modified: States, deleted: States, new: States) -> list[Mapper
 def _add_heard(
     found: list[Mapper[Any]],
     states: States,
-    before_and_after: Callable[[compatibility.MapperListeners], tuple[object, object]],
+    heard_of: Callable[[compatibility.MapperListeners], tuple[object, ...]],
 ) -> None:
     manager: ClassManager[Any] | None = None
     for state in states:
         if state.manager is not manager:  # most are of the same class as the one before; to hash a manager takes a call
             manager = state.manager
             mapper = manager.mapper
-            if any(before_and_after(compatibility.listeners_of(mapper))) and mapper not in found:
+            if any(heard_of(compatibility.listeners_of(mapper))) and mapper not in found:
                 found.append(mapper)
 
 
 _OF_INSERT, _OF_UPDATE, _OF_DELETE = (
-    attrgetter(f"before_{name}", f"after_{name}") for name in ("insert", "update", "delete")
+    attrgetter(*(f"{time}_{name}" for name in names for time in ("before", "after")))
+    for names in (("insert",), ("update", "delete"), ("delete",))  # one that is changed may turn out to be an orphan
 )
 
 

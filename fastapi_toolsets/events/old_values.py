@@ -46,7 +46,8 @@ def olds_are_at_hand(modified: States) -> bool:
         if state.manager is not manager:
             manager = state.manager
             plan, reach, has_orphans, heard = plans.routes[manager.mapper]
-            if reach or has_orphans or heard.before_update or heard.after_update:
+            is_orphan_heard = has_orphans and (plan is not None or heard.before_delete or heard.after_delete)
+            if reach or is_orphan_heard or heard.before_update or heard.after_update:
                 return False
             if plan is not None:
                 if not plan.follows_updates:

@@ -40,7 +40,7 @@ Route: TypeAlias = "tuple[Plan | None, tuple[Reach, ...], bool, compatibility.Ma
 """What a flush that begins has to look at in each changed object of a class.
 
 The plan of the mapper, if somebody listens; the relationships through which the objects change rows that somebody
-listens to; whether an object that has lost its parent is deleted, and somebody hears of it; the mapper's own listeners.
+listens to; whether an object that has lost its parent is deleted; the mapper's own listeners.
 A plain tuple, since to unpack one that has names takes several times as long.
 """
 
@@ -80,7 +80,7 @@ class _Routes(dict["Mapper[Any]", Route]):
             and not prop.viewonly
             and any(by_mapper[member] is not None for member in prop.mapper.self_and_descendants)
         )
-        has_orphans = plan is not None and compatibility.may_have_orphans(mapper)
+        has_orphans = compatibility.may_have_orphans(mapper)
         route = self[mapper] = (plan, reach, has_orphans, compatibility.listeners_of(mapper))
         return route
 

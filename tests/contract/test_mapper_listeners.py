@@ -22,7 +22,7 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, joinedload, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, Session, joinedload, mapped_column, relationship
 
 from fastapi_toolsets.errors import BulkWriteError
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
@@ -66,6 +66,31 @@ class Line(Base):
     text: Mapped[str]
     tags: Mapped[list[Tag]] = relationship(secondary=tagged)
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - as SQLAlchemy documents it
+
+
+class Whole(Base):
+    __tablename__ = "row_wholes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str | None]
+    parts: Mapped[list[Part]] = relationship()
+    pieces: Mapped[list[Piece]] = relationship(cascade="all, delete-orphan")
+
+
+class Part(Base):
+    """Its foreign key is set to NULL where its whole is deleted."""
+
+    __tablename__ = "row_parts"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    whole_id: Mapped[int | None] = mapped_column(ForeignKey("row_wholes.id"))
+
+
+class Piece(Base):
+    """It is deleted when its whole lets go of it."""
+
+    __tablename__ = "row_pieces"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str | None]
+    whole_id: Mapped[int] = mapped_column(ForeignKey("row_wholes.id"))
 
 
 STOCKS = table_of(Stock)
@@ -295,6 +320,61 @@ async def test_session_that_reads_first(front: FrontEnd, recorder: EventRecorder
     await flush_line(front, "after_insert")
     await front.commit()
     assert recorder.take() == [updated(Stock, 2, amount=(6, 7))]
+
+
+@pytest.mark.parametrize("name", ["before_update", "after_update"])
+@pytest.mark.parametrize("by_listener", [False, True])
+@scenario(Base.metadata)
+async def test_rows_that_only_the_flush_finds(
+    front: FrontEnd, recorder: EventRecorder, name: str, *, by_listener: bool
+) -> None:
+    """T2, E11: the listener of a row that the flush itself has found, or another listener of it, writes, too."""
+    first, second = await given_rows(front, recorder)
+    await front.add(Whole(id=1, parts=[Part(id=1)]))
+    await front.commit()
+    first.amount = second.amount = 8
+    await front.flush()
+
+    def send(connection: Connection) -> None:
+        connection.execute(STOCKS.delete().where(STOCKS.c.id == 1), execution_options=UNHEARD)
+
+    def touch(session: Session, _context: object, _objects: object) -> None:
+        session.get_one(Part, 1).whole_id = None
+
+    with heard(Part, name, send):
+        if by_listener:
+            event.listen(front.sync_session, "before_flush", touch)
+            await front.add(Tag(id=1))
+        else:
+            whole = (await front.scalars(select(Whole))).one()
+            whole.text = "changed"  # in the session as changed and as deleted
+            await front.delete(whole)
+        await front.commit()
+    assert recorder.take() == [updated(Stock, 2, amount=(5, 8))]
+
+
+@pytest.mark.parametrize("name", ["before_delete", "after_delete"])
+@pytest.mark.parametrize("changed", [False, True])
+@scenario(Base.metadata)
+async def test_orphans_that_are_deleted(front: FrontEnd, recorder: EventRecorder, name: str, *, changed: bool) -> None:
+    """T2, E11: as above where the row is to be changed, or not written at all, before the flush looks for orphans."""
+    first, second = await given_rows(front, recorder)
+    whole, piece = Whole(id=1), Piece(id=1)
+    whole.pieces.append(piece)
+    await front.add(whole)
+    await front.commit()
+    first.amount = second.amount = 8
+    await front.flush()
+
+    def send(connection: Connection) -> None:
+        connection.execute(STOCKS.delete().where(STOCKS.c.id == 1), execution_options=UNHEARD)
+
+    with heard(Piece, name, send):
+        whole.pieces.remove(piece)
+        if changed:
+            piece.text = "changed"
+        await front.commit()
+    assert recorder.take() == [updated(Stock, 2, amount=(5, 8))]
 
 
 @scenario(Base.metadata, databases=("sqlite",))
