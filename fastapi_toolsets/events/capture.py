@@ -19,7 +19,6 @@ from .plan import NO_VALUE, copy_value
 from .plans import plans
 from .records import PENDING, Kind, Members, Writes, same
 from .registry import registry
-from .transaction import open_savepoint
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Capture:
             and (not new or stands_alone(new))
         )
 
-    def after_flush(self, session: Session, flush_context: UOWTransaction) -> None:
+    def after_flush(self, flush_context: UOWTransaction) -> None:
         """Read what was written while SQLAlchemy still knows the old values."""
         self._now.wrote = True
         olds = self.olds
@@ -120,7 +119,7 @@ class Capture:
             olds.clear()
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
-            self.savepoint = session.get_nested_transaction() and open_savepoint(session)
+            self.savepoint = compatibility.savepoint_of_flush(flush_context)
             self._now.follows = True
             return
         self.flushes = False

@@ -216,6 +216,18 @@ def flush_fate(flush: UOWTransaction) -> Mapping[InstanceState[Any], tuple[bool,
     return flush.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - it says no types
 
 
+def savepoint_of_flush(flush: UOWTransaction) -> SessionTransaction | None:
+    """Return the savepoint in which a flush writes, if any (``UOWTransaction.transaction``).
+
+    ``Session.get_nested_transaction()`` would not do: SQLAlchemy gives it that only once listeners of its creation were
+    called, which may flush into it.
+    """
+    transaction: SessionTransaction | None = flush.transaction.parent
+    while transaction is not None and not transaction.nested:
+        transaction = transaction.parent
+    return transaction
+
+
 def unflushed_states(
     session: Session,
 ) -> tuple[Collection[InstanceState[Any]], Collection[InstanceState[Any]], Collection[InstanceState[Any]]]:

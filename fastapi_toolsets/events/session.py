@@ -248,9 +248,9 @@ def install() -> None:
         for method in (flush, commit, rollback, close, reset, invalidate, connection):
             setattr(SyncEventSession, method.__name__, method)
         for name in _HOOKS:
-            # What is committed has to be known before another listener of ``after_commit`` raises.
-            first = name == "after_commit"
-            event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"), insert=first)
+            # What is committed has to be known before another listener of ``after_commit`` raises, and what was done in
+            # a transaction be told or forgotten before one of its end, or of the next one's beginning, does more.
+            event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"), insert=name in _FIRST)
         event.listen(Session, "after_flush", _after_flush)
         outcome.install()
 
@@ -346,12 +346,14 @@ _HOOKS = (
     "after_transaction_create",
     "after_transaction_end",
 )
+_FIRST = ("after_commit", "after_transaction_create", "after_transaction_end")
+"""Those that come before what others have registered until then."""
 _listened_to = attrgetter(*_HOOKS, "after_flush")
 
 
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
     if isinstance(session, SyncEventSession):
-        session._tracker.capture.after_flush(session, flush_context)
+        session._tracker.capture.after_flush(flush_context)
     else:
         notice_plain_session(session, flush_context)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from sqlalchemy.exc import InvalidRequestError
+
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning
 from . import compatibility, outcome
 from .bulk import BulkWrites
@@ -63,6 +65,12 @@ class Tracker(Teller):
             if self.dispatch is not None:
                 self.dispatch.add_hook(callback, arguments)
                 return
+            if not session.autobegin:
+                msg = (
+                    "on_commit() was called outside a transaction of a session with autobegin=False, so there is no "
+                    "commit to wait for: call session.begin() first"
+                )
+                raise InvalidRequestError(msg)
             session.begin()  # as adding an object would: what ends it ends the callback's hope, too
         self.now.follows = True
         self.journal.frame(open_savepoint(session)).on_commit.append((callback, arguments))
@@ -163,8 +171,10 @@ class Tracker(Teller):
         journal, now = self.journal, self.now
         nested = session.get_nested_transaction() and open_savepoint(session)
         if nested is not None:
-            now.released = nested
-            return
+            if compatibility.method_under_way(nested) is not None:
+                now.released = nested
+                return
+            self._release_with_root(nested)
         root = session.get_transaction()
         if now.lost or not (journal.root.writes or journal):
             return  # rolled back, whatever the server called it
@@ -281,6 +291,14 @@ class Tracker(Teller):
             and not compatibility.in_flush(session)  # so does that
         ):
             self._prepare_root(session, root)
+
+    def _release_with_root(self, savepoint: SessionTransaction) -> None:
+        """Take it that COMMIT has released what SQLAlchemy has left open, as a listener of its flush has begun it."""
+        current: SessionTransaction | None = savepoint
+        while current is not None and current.nested:
+            outer = current.parent
+            self.journal.release(current, outer if outer is not None and outer.nested else None)
+            current = outer
 
     def _ends_with(self, root: SessionTransaction | None) -> bool:
         """Whether a savepoint ends because the root transaction is being rolled back or closed."""

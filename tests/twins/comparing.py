@@ -145,6 +145,8 @@ def _of_statements(plain: Step, mine: Step, *, has_work: bool) -> list[str]:
     mine_written = [sent for sent in mine.sent if not _is_select(sent[0])]
     plain_written = [sent for sent in plain.sent if not _is_select(sent[0])]
     if _by_table(mine_written) != _by_table(plain_written):
+        if mine.error and any(name.startswith(Node.__name__) for name in mine.objects):
+            raise _UndefinedError  # as in _by_table; what came before the error need not be what would have come
         return [f"sent {mine_written}, but plain {plain_written}"]
     last = max((place for place, sent in enumerate(mine.sent) if sent[0] == "COMMIT"), default=-1)
     after = [sent for sent in mine.sent[last + 1 :] if _is_select(sent[0])] if last >= 0 else []
