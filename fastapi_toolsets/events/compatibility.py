@@ -303,6 +303,17 @@ def begun_transactions(transaction: SessionTransaction) -> set[Transaction]:
     return {entry[1] for entry in connections_of(transaction).values()}
 
 
+def may_stay(transaction: SessionTransaction) -> bool:
+    """Whether what a root transaction wrote may stay although it has not committed (:func:`connections_of`).
+
+    So it is where each statement commits by itself, and where it has joined somebody's transaction and was only closed.
+    """
+    return any(
+        (not should_commit and joined.is_active) or is_autocommit(connection)
+        for connection, joined, should_commit, _ in connections_of(transaction).values()
+    )
+
+
 def is_orphan(state: InstanceState[Any]) -> bool:
     """Whether the next flush deletes a modified object of such a mapper (``Mapper._is_orphan``, as it asks)."""
     return bool(state.manager.mapper._is_orphan(state))  # noqa: SLF001

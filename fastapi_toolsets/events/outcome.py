@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Dialect, Engine, event
@@ -23,6 +23,12 @@ _ROLLED_BACK_BY_MYSQL = frozenset(
     (
         1206,  # ER_LOCK_TABLE_FULL
         1213,  # ER_LOCK_DEADLOCK
+    )
+)
+_MAY_BE_ROLLED_BACK_BY_MARIADB = frozenset(
+    (
+        1020,  # ER_CHECKREAD, with innodb_snapshot_isolation
+        1205,  # ER_LOCK_WAIT_TIMEOUT, with innodb_rollback_on_timeout
     )
 )
 
@@ -45,10 +51,16 @@ _drivers = _Drivers()
 _had_errors: WeakSet[RootTransaction] = WeakSet()
 """Transactions in which a statement has failed. Empty in most processes at most times."""
 
-_a_statement_failed = False
+a_statement_failed = False
 """Whether one ever did in this process: quicker to see than that the set is empty."""
 
 _rolled_back: WeakSet[RootTransaction] = WeakSet()
+"""Transactions of MySQL and MariaDB of which the server has rolled back what came before an error, and what comes after
+it begins another one, which it commits."""
+
+_aborted: WeakSet[RootTransaction] = WeakSet()
+"""Transactions of PostgreSQL in which a statement has failed since somebody looked, outside of savepoints."""
+
 _refused: WeakSet[Transaction] = WeakSet()
 """Transactions whose COMMIT has failed."""
 
@@ -83,9 +95,25 @@ def look_at(
         keeps_status, is_async = _drivers[type(connection.dialect)]
         if not is_own:
             borrows = True
-        if (keeps_status or _a_statement_failed) and not is_lost:
+        if (keeps_status or a_statement_failed) and not is_lost:
             is_lost = _is_lost(connection)
     return borrows, is_async, is_lost
+
+
+def rolled_back_at(connections: Mapping[Engine | Connection, tuple[Connection, Transaction, bool, bool]]) -> bool:
+    """Whether the server has rolled back by itself what a transaction has written until now; asked once for each time.
+
+    It goes on with another one (``_rolled_back``), of which the session knows nothing.
+    """
+    found = {entry[1] for entry in connections.values()} & {*_rolled_back}
+    for transaction in found:
+        _rolled_back.discard(cast("RootTransaction", transaction))
+    return bool(found)
+
+
+def has_failed(transactions: Iterable[Transaction]) -> bool:
+    """Whether a COMMIT that reported success has committed nothing, since a statement has failed shortly before it."""
+    return any(transaction in _aborted or transaction in _rolled_back for transaction in transactions)
 
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:
@@ -107,18 +135,20 @@ def note_interruption(transactions: Collection[Transaction]) -> None:
     """Take note that something came in between around the COMMIT of a session's transactions.
 
     SQLAlchemy may have sent it, may have had its answer, or neither; only where the answer was an error it is known.
+    With several databases one may have committed before another has refused.
     """
-    if not any(transaction in _refused for transaction in transactions):
+    others = [transaction for transaction in transactions if transaction not in _refused]
+    if len(others) == len(transactions) or not all(transaction.is_active for transaction in others):
         _cut_off.update(transactions)
 
 
 def _note_error(context: ExceptionContext) -> None:
     connection = context.connection
     transaction = None if connection is None or connection.closed else connection.get_transaction()
-    if transaction is None:
+    if connection is None or transaction is None:
         return
-    global _a_statement_failed  # noqa: PLW0603 - once for the process
-    _a_statement_failed = True
+    global a_statement_failed  # noqa: PLW0603 - once for the process
+    a_statement_failed = True
     _had_errors.add(transaction)
     if context.statement is None:
         _refused.add(transaction)
@@ -126,18 +156,38 @@ def _note_error(context: ExceptionContext) -> None:
             _cancelled[transaction] = ref(context.original_exception)
     if context.is_disconnect or context.sqlalchemy_exception is None:
         _cut_off.add(transaction)
-    error = context.original_exception
-    if context.dialect.name in ("mysql", "mariadb") and error.args and error.args[0] in _ROLLED_BACK_BY_MYSQL:
+    if context.statement is not None and not context.is_disconnect:
+        _note_effect(connection, transaction, context.original_exception)
+
+
+def _note_effect(connection: Connection, transaction: RootTransaction, error: BaseException) -> None:
+    """Take note of what the error of a statement does to its transaction, as far as only now anybody can tell."""
+    dialect = connection.dialect
+    code: object = error.args[0] if error.args else None
+    if dialect.name == "postgresql":
+        if not connection.in_nested_transaction() and not compatibility.is_autocommit(connection):
+            _aborted.add(transaction)
+    elif dialect.name in ("mysql", "mariadb") and (
+        code in _ROLLED_BACK_BY_MYSQL
+        or (
+            code in _MAY_BE_ROLLED_BACK_BY_MARIADB
+            and getattr(dialect, "is_mariadb", False)
+            and _mariadb_has_rolled_back(connection)  # the next statement begins another one
+        )
+    ):
         _rolled_back.add(transaction)
 
 
 def _is_lost(connection: Connection) -> bool:
     dialect = connection.dialect
+    transaction = connection.get_transaction()
     if dialect.name == "postgresql":
-        return _postgresql_in_error(connection)
+        is_in_error = _postgresql_in_error(connection)
+        if not is_in_error and transaction is not None:
+            _aborted.discard(transaction)  # somebody has rolled a savepoint back
+        return is_in_error
     if not _had_errors:
         return False
-    transaction = connection.get_transaction()
     if transaction is None or transaction not in _had_errors or compatibility.is_autocommit(connection):
         return False
     if dialect.name == "sqlite":

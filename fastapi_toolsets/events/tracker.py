@@ -81,6 +81,8 @@ class Tracker(Teller):
         """Keep what will be gone after the flush, and follow the connections that listeners of its rows are given."""
         if self.bulk.is_saving:
             return
+        if outcome.a_statement_failed:
+            self._forget_rolled_back(session)
         modified, deleted, new = compatibility.unflushed_states(session)
         if self.capture.begin(session, modified, deleted, new):
             return
@@ -117,6 +119,8 @@ class Tracker(Teller):
         statement = execution.statement
         if not may_write(statement):
             return None
+        if outcome.a_statement_failed:
+            self._forget_rolled_back(execution.session)
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
             # Left to SQLAlchemy it would seem to be somebody else's, or come after what is prepared here.
@@ -176,6 +180,10 @@ class Tracker(Teller):
                 return
             self._release_with_root(nested)
         root = session.get_transaction()
+        if outcome.a_statement_failed and not now.lost and now.prepared is not None:
+            now.lost = outcome.has_failed(compatibility.begun_transactions(now.prepared))
+            if now.lost:  # in a before_commit listener, behind the library's
+                _warn_lost()
         if now.lost or not (journal.root.writes or journal):
             return  # rolled back, whatever the server called it
         if root is None or (now.borrows and not self._counts(root)):
@@ -237,7 +245,7 @@ class Tracker(Teller):
         elif now.follows or self.capture.flushes:
             # SQLAlchemy goes on to close a transaction whose ROLLBACK was cancelled, and raises that afterwards.
             cancellation = outcome.cancellation_of(compatibility.begun_transactions(transaction))
-            self._forget(session, cancellation)
+            self._forget(session, cancellation, stayed=compatibility.may_stay(transaction))
         else:
             now.wrote = False  # all that there is to forget
 
@@ -340,12 +348,7 @@ class Tracker(Teller):
             return
         now.borrows, now.awaits, now.lost = outcome.look_at(compatibility.connections_of(root))
         if now.lost:
-            warn(
-                "an error inside this transaction has made the server roll it back, although nobody called "
-                "rollback(): its COMMIT commits nothing, and no event is delivered. Call session.rollback() after an "
-                "error, or run the statement inside session.begin_nested()",
-                RolledBackCommitWarning,
-            )
+            _warn_lost()
             return
         for told in journal.told:
             complete(session, journal, told)
@@ -353,6 +356,18 @@ class Tracker(Teller):
         now.prepared = root
         if not self.settles:  # but a method of the transaction itself, or the end of a block
             root.__class__ = compatibility.ClosingTransaction
+
+    def _forget_rolled_back(self, session: Session) -> None:
+        """Forget what the server has rolled back by itself, before more is written, which it would commit."""
+        root = session.get_transaction()
+        if root is not None and outcome.rolled_back_at(compatibility.connections_of(root)):
+            self.journal.clear()
+            warn(
+                "an error inside this transaction has made the server roll back what was written before it, although "
+                "nobody called rollback(): no event of that is delivered, and what comes after it is another "
+                "transaction. Call session.rollback() after such an error, and begin again",
+                RolledBackCommitWarning,
+            )
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
@@ -371,8 +386,8 @@ class Tracker(Teller):
                 JoinedTransactionWarning,
             )
 
-    def _forget(self, session: Session, interruption: BaseException | None = None) -> None:
-        """Let go of a transaction that has committed nothing; tell those who hear of a rollback."""
+    def _forget(self, session: Session, interruption: BaseException | None = None, *, stayed: bool = False) -> None:
+        """Let go of a transaction that has committed nothing; tell those who hear of it, unless it may have stayed."""
         journal = self.journal
         if self.now.follows:  # otherwise nothing was recorded, nor written past a flush
             if journal:
@@ -380,7 +395,7 @@ class Tracker(Teller):
                 if root is not None and not self.now.lost:
                     unknown = outcome.is_unknown(compatibility.begun_transactions(root))
                     report_unfinished(journal.whole())
-                if registry.regrets and not unknown:
+                if registry.regrets and not unknown and not stayed:
                     journal.take_ended()
                     self._tell(session, _AFTER_ROLLBACK, [], interruption)
             journal.clear()
@@ -390,6 +405,15 @@ class Tracker(Teller):
         self.now.begin_again()
         if joined:
             self._warn_joined()  # last: made an error, it leaves a session that can be used
+
+
+def _warn_lost() -> None:
+    warn(
+        "an error inside this transaction has made the server roll it back, although nobody called rollback(): its "
+        "COMMIT commits nothing, and no event is delivered. Call session.rollback() after an error, or run the "
+        "statement inside session.begin_nested()",
+        RolledBackCommitWarning,
+    )
 
 
 def _committing(session: Session) -> SessionTransaction | None:

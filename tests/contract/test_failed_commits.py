@@ -6,14 +6,17 @@ import asyncio
 import warnings
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, ForeignKey, event, select, text
+from sqlalchemy import Connection, ForeignKey, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from fastapi_toolsets.db import enable_sqlite_savepoints
 from fastapi_toolsets.errors import RolledBackCommitWarning
+from fastapi_toolsets.models import Phase
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, entered, resolve, scenario
@@ -434,4 +437,33 @@ async def test_last_flush_that_finds_nothing_to_write(front: FrontEnd, recorder:
     await front.add(Order(id=3))
     with pytest.warns(RolledBackCommitWarning):
         await front.commit()
+    assert recorder.take() == []
+
+
+@scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
+async def test_one_of_two_databases_refuses(front: FrontEnd, recorder: EventRecorder, tmp_path: Path) -> None:
+    """T4, P2: nobody is told of either, nor of a rollback of what the other has committed by then."""
+    other = create_engine(f"sqlite:///{tmp_path / 'other.db'}")
+    enable_sqlite_savepoints(other)
+    DeferredBase.metadata.create_all(other)
+    event.listen(other, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+    other.dispose()
+    regretted = EventRecorder()
+    recorder.listen(Order)
+    regretted.listen(Order, phase=Phase.AFTER_ROLLBACK)
+    committed: list[int] = []
+    seen: list[tuple[bool, bool]] = []
+    for identity in range(1, 100):  # SQLAlchemy takes from a set which of them is first
+        session = front.new_session(bind=None, binds={Base: front.engine, DeferredBase: other})
+        await session.add_all([Order(id=identity), Book(id=identity, shelf_id=404)])
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.close()
+        if (identity, "new") in await front.committed_rows(ORDERS):
+            committed.append(identity)
+        seen.append((identity in committed, bool(regretted.take())))
+        if len(set(seen)) > 1:
+            break
+    other.dispose()
+    assert set(seen) == {(True, False), (False, True)}
     assert recorder.take() == []

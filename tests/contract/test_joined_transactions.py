@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy import select
 
 from fastapi_toolsets.errors import JoinedTransactionWarning
-from fastapi_toolsets.models import ModelEvent, listens_for
+from fastapi_toolsets.models import ModelEvent, Phase, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, entered, resolve, scenario
 from .clauses import Clauses
-from .event_models import created, deleted, updated
+from .event_models import LOCAL, created, deleted, updated
 from .transaction_models import ORDERS, Base, Order
 
 JOINED = ("conditional_savepoint", "rollback_only", "create_savepoint")
@@ -282,3 +282,34 @@ async def test_prepare_inside_a_begin_block(front: FrontEnd, recorder: EventReco
         await front.commit()
         assert recorder.take() == [created(Order, 1)]
     assert await front.committed_rows(ORDERS) == [(1, "new")]
+
+
+@pytest.mark.parametrize("mode", ["rollback_only", "conditional_savepoint"])
+@pytest.mark.parametrize("act", ["close", "rollback"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_joined_session_that_is_closed(front: FrontEnd, recorder: EventRecorder, mode: str, act: str) -> None:
+    """P2: closing leaves the outer transaction as it is, so nothing was rolled back; a rollback rolls that back."""
+    recorder.listen(Order, phase=Phase.AFTER_ROLLBACK)
+    async with entered(front.engine.connect()) as connection:
+        outer = await resolve(connection.begin())
+        session = front.new_session(bind=connection, join_transaction_mode=mode)
+        await session.add(Order(id=1))
+        await session.flush()
+        await (session.close() if act == "close" else session.rollback())
+        if act == "close":
+            await resolve(outer.commit())
+    rows = await front.committed_rows(ORDERS)
+    assert (rows, recorder.take()) == (([(1, "new")], []) if act == "close" else ([], [created(Order, 1)]))
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_rollback_where_every_statement_commits(front: FrontEnd, recorder: EventRecorder) -> None:
+    """P2: it rolls nothing back, so nobody is told of that."""
+    recorder.listen(Order, phase=Phase.AFTER_ROLLBACK)
+    engine: Any = front.engine.execution_options(isolation_level="AUTOCOMMIT")
+    session = front.new_session(bind=engine)
+    await session.add(Order(id=1))
+    await session.flush()
+    await session.rollback()
+    await session.close()
+    assert (await front.committed_rows(ORDERS), recorder.take()) == ([(1, "new")], [])

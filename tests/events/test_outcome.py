@@ -75,7 +75,7 @@ async def test_swallowed_errors_that_nobody_but_the_driver_knows_of(
     front: FrontEnd, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """T4: a statement fails past SQLAlchemy, in a process where none has failed before; its COMMIT commits nothing."""
-    monkeypatch.setattr(outcome, "_a_statement_failed", False)
+    monkeypatch.setattr(outcome, "a_statement_failed", False)
     recorder.listen(Order)
     await front.add(Order(id=1))
     await front.flush()

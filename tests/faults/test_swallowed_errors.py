@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, event, insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -206,3 +206,87 @@ async def test_statement_that_took_too_long(front: FrontEnd, recorder: EventReco
             await other.add(Order(id=3))
             await other.commit()
             assert recorder.take() == [created(3)]
+
+
+@scenario(Base.metadata, databases=["mariadb"])
+async def test_snapshot_conflict_in_a_savepoint(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T1, T4: the server forgets what came before it, and commits what comes after: so does the library."""
+    for driver in drivers_of(front):
+        async with two_orders(front, driver, recorder) as other:
+            await other.execute(text(SNAPSHOT["mariadb"]))
+            await other.add(Order(id=10))
+            second = await other.get_one(Order, 2)
+            meanwhile = other.new_session()
+            (await meanwhile.get_one(Order, 2)).status = "meanwhile"
+            await meanwhile.commit()
+            recorder.take()
+            with pytest.raises(DBAPIError):
+                async with other.begin_nested():
+                    second.status = "never"
+            await other.add(Order(id=20))
+            with pytest.warns(RolledBackCommitWarning, match="what comes after it is another"):
+                await other.commit()
+            assert recorder.take() == [created(20)]
+            assert await front.committed_rows(ORDERS) == [(1, "new"), (2, "meanwhile"), (20, "new")]
+
+
+@scenario(Base.metadata, databases=["mariadb"])
+async def test_what_follows_a_deadlock(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T1, T4: it is another transaction, which commits; a bulk statement that makes events follows as a flush does."""
+    for driver in drivers_of(front):
+        async with two_orders(front, driver, recorder) as other:
+            sessions = {1: other.new_session(), 2: other.new_session()}
+            winner, loser = await collide(other, sessions[1], sessions[2])
+            await sessions[winner].commit()
+            assert recorder.take() == [updated(winner, "new", f"by {winner}")]
+            with pytest.warns(RolledBackCommitWarning, match="what comes after it is another"):
+                await sessions[loser].execute(
+                    insert(Order).values(id=20, status="new"), execution_options={"events": True}
+                )
+            await sessions[loser].add(Order(id=21))
+            await sessions[loser].commit()
+            assert recorder.take() == [created(20), created(21)]
+            by = f"by {winner}"
+            assert await front.committed_rows(ORDERS) == [(1, by), (2, by), (20, "new"), (21, "new")]
+
+
+def divide(session: Session) -> None:
+    session.execute(text("SELECT 1/0"))
+
+
+def divide_on_the_connection(session: Session) -> None:
+    session.connection().execute(text("SELECT 1/0"))
+
+
+def divide_in_a_savepoint(session: Session) -> None:
+    with session.begin_nested():
+        divide(session)
+
+
+@pytest.mark.parametrize("act", [divide, divide_on_the_connection, divide_in_a_savepoint])
+@scenario(Base.metadata, databases=["postgresql"])
+async def test_error_in_a_before_commit_listener(
+    front: FrontEnd, recorder: EventRecorder, act: Callable[[Session], None]
+) -> None:
+    """T4: behind the library's own, it still decides what the COMMIT that follows commits."""
+
+    def swallow(session: Session) -> None:
+        with pytest.raises(DBAPIError):
+            act(session)
+
+    for driver in drivers_of(front):
+        async with two_orders(front, driver, recorder) as other:
+            event.listen(other.sync_session, "before_commit", swallow, once=True)
+            await other.add(Order(id=3))
+            await other.flush()
+            if act is divide_in_a_savepoint:
+                await other.commit()
+                assert recorder.take() == [created(3)]
+            else:
+                with pytest.warns(RolledBackCommitWarning, match="its COMMIT commits nothing"):
+                    await other.commit()
+                assert recorder.take() == []
+                assert await front.committed_rows(ORDERS) == [(1, "new"), (2, "new")]
+            await other.add(Order(id=4))
+            await other.commit()
+            assert recorder.take() == [created(4)]
