@@ -219,9 +219,12 @@ class Tracker(Teller):
             root.__class__ = compatibility.ClosingTransaction
 
     def before_use(self) -> None:
-        """Keep what is being told and what waits: a callback begins to use the session, and may roll back or expire."""
+        """Keep what is being told and what waits: somebody begins to use the session, and may roll back or expire."""
         if self.dispatch is not None:
             self.dispatch.take_snapshots()
+        elif self.now.committed is not None:  # an ``after_commit`` listener
+            for record in self.journal.whole().rows.values():
+                take_snapshot(record)
 
     def before_expiry(self) -> None:
         """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them."""

@@ -13,6 +13,8 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.orm.unitofwork import UOWTransaction
 
+from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
+
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .event_models import LOCAL, created
 from .transaction_models import ORDERS, Base, Order
@@ -150,6 +152,42 @@ async def test_savepoint_that_the_flush_of_a_commit_leaves_open(front: FrontEnd,
         await front.commit()
     assert recorder.take() == [created(Order, key) for key in (1, 2, 3)]
     assert await front.committed_rows(ORDERS) == [(key, "new") for key in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("expire_on_commit", [False, True])
+@pytest.mark.parametrize("everything", [False, True])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expired_after_the_commit(
+    front: FrontEnd, recorder: EventRecorder, *, everything: bool, expire_on_commit: bool
+) -> None:
+    """E11: what an ``after_commit`` listener expires, callbacks read as it was committed, and ask nobody for it."""
+    heard: list[tuple[object, ...]] = []
+
+    @listens_for(Order)
+    def read(order: Order, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        heard.append((event_type.value, order.id, order.status, order.quantity, event.after))
+
+    def expire(session: Session) -> None:
+        if everything:
+            session.expire_all()
+        else:
+            session.expire(order)
+
+    session = front.new_session(expire_on_commit=expire_on_commit)
+    order = Order(id=1)
+    await session.add(order)
+    event.listen(session.sync_session, "after_commit", expire)
+    with front.statements() as statements:
+        await session.commit()
+    assert len(statements) == 1
+    await session.refresh(order)
+    order.status = "paid"
+    await session.commit()
+    await session.close()
+    assert heard == [
+        ("create", 1, "new", 0, {"id": 1, "status": "new", "quantity": 0}),
+        ("update", 1, "paid", 0, {"id": 1, "status": "paid", "quantity": 0}),
+    ]
 
 
 @scenario(Base.metadata, databases=("sqlite",))
