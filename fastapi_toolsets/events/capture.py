@@ -225,7 +225,11 @@ class Capture:
                     if key in comparisons:
                         new = loaded.get(key, PENDING)
                         if old is NO_VALUE or new is PENDING:
-                            self._journal.doubts.add(_UNSURE)
+                            old = olds.get(key, old)  # noqa: PLW2901 - it was read before the flush
+                            if old is NO_VALUE or new is PENDING:
+                                self._journal.doubts.add(_UNSURE)
+                            elif comparisons[key](old, new) is True:
+                                continue
                         elif old is new or comparisons[key](old, new) is True:
                             continue
                         changes += (key, old, new)

@@ -50,6 +50,13 @@ class Stamped(MadeBase):
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
 
 
+class Touched(MadeBase):
+    __tablename__ = "touched"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label: Mapped[str | None]
+    count: Mapped[int] = mapped_column(default=1, onupdate=9, deferred=True)
+
+
 class Triggered(MadeBase):
     __tablename__ = "triggered"
     __table_args__ = {"implicit_returning": False}  # noqa: RUF012 - RETURNING misses what AFTER triggers write
@@ -194,6 +201,27 @@ async def test_values_made_by_onupdate_of_unloaded_attributes(front: FrontEnd, r
     assert recorder.take() == [
         updated(Stamped, 1, silent=(None, "x"), python=("p0", "p1"), sql=("s0", "s1"), eager=("e0", "e1"))
     ]
+
+
+@scenario(MadeBase.metadata)
+async def test_assigned_onupdate_columns_that_were_not_loaded(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E3, E4: a column that an UPDATE sets by itself has its true old value where it is assigned instead."""
+    await front.add(Touched(id=1))
+    await front.commit()
+    recorder.listen(Touched)
+    await front.close()
+    row = await front.get_one(Touched, 1)
+    row.count = 1
+    await front.commit()
+    assert recorder.take() == []
+    await front.expire(row, ["count"])
+    row.count = 2
+    await front.commit()
+    assert recorder.take() == [updated(Touched, 1, count=(1, 2))]
+    await front.expire(row, ["count"])
+    row.label, row.count = "a", 2
+    await front.commit()
+    assert recorder.take() == [updated(Touched, 1, label=(None, "a"))]
 
 
 @scenario(MadeBase.metadata)
