@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Delete, Insert, Select, Update
     from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+    from sqlalchemy.orm.attributes import History
     from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
     from sqlalchemy.orm.util import AliasedInsp
@@ -214,6 +215,16 @@ def flush_fate(flush: UOWTransaction) -> Mapping[InstanceState[Any], tuple[bool,
     row taken over by another object in the same flush (a row switch).
     """
     return flush.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - it says no types
+
+
+def flush_history(flush: UOWTransaction, state: InstanceState[Any], key: str) -> History:
+    """Return the history that a relationship had when a flush began to write, of states instead of objects.
+
+    ``UOWTransaction.get_attribute_history``, which keeps what the flush has asked. Asked anew, a relationship that was
+    not loaded when it was assigned looks for what it led to, and finds the rows as they are now.
+    """
+    history: History = cast("Any", flush).get_attribute_history(state, key)
+    return history
 
 
 def unflushed_states(

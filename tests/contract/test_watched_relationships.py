@@ -72,6 +72,24 @@ class Copy(LibraryBase):
     book: Mapped[Book | None] = relationship()
 
 
+class SeatBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Guest(SeatBase):
+    __tablename__ = "guests"
+    __watched_fields__ = ("seat",)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seat: Mapped[Seat | None] = relationship(back_populates="guest")
+
+
+class Seat(SeatBase):
+    __tablename__ = "seats"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    guest_id: Mapped[int | None] = mapped_column(ForeignKey("guests.id"))
+    guest: Mapped[Guest | None] = relationship(back_populates="seat")
+
+
 async def store_library(front: FrontEnd, recorder: EventRecorder) -> tuple[list[Author], list[Book], list[Keyword]]:
     """Commit two authors, two books of the first and two keywords; begin to listen to all."""
     authors = [Author(id=1), Author(id=2)]
@@ -127,6 +145,59 @@ async def test_an_unloaded_scalar_relationship(front: FrontEnd, recorder: EventR
         book.author = old
         await session.commit()
         recorder.take()
+
+
+async def load_seats(front: FrontEnd) -> tuple[Guest, list[Seat]]:
+    """Load anew, without the relationship between them, what is stored."""
+    await front.close()
+    seats = list(await front.scalars(select(Seat).order_by(Seat.id)))
+    return await front.get_one(Guest, 1), seats
+
+
+async def store_seats(front: FrontEnd, recorder: EventRecorder) -> None:
+    """Commit two seats and a guest on the first, and begin to listen."""
+    await front.add_all([Guest(id=1, seat=Seat(id=1)), Seat(id=2)])
+    await front.commit()
+    recorder.listen(Guest)
+
+
+@scenario(SeatBase.metadata)
+async def test_an_unloaded_one_to_one_relationship(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7, E12: its old object is what the flush itself has looked up, and nothing is asked once it has written."""
+    await store_seats(front, recorder)
+    guest, seats = await load_seats(front)
+    guest.seat = new = Seat(id=3)
+    with front.statements() as statements:
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "UPDATE", "INSERT"]
+    assert recorder.take() == [updated(Guest, 1, seat=(seats[0], new))]
+    guest, seats = await load_seats(front)
+    guest.seat = None
+    await front.commit()
+    assert recorder.take() == [updated(Guest, 1, seat=(seats[2], None))]
+    guest, seats = await load_seats(front)
+    guest.seat = seats[0]
+    await front.flush()
+    guest.seat = seats[1]
+    await front.commit()
+    assert recorder.take() == [updated(Guest, 1, seat=(None, seats[1]))]
+    guest, seats = await load_seats(front)
+    guest.seat = seats[1]
+    await front.commit()
+    assert recorder.take() == []
+
+
+@scenario(SeatBase.metadata)
+async def test_an_unloaded_one_to_one_relationship_from_its_other_side(
+    front: FrontEnd, recorder: EventRecorder
+) -> None:
+    """E3, E7: the old object is true also where the child's many-to-one relationship is what was assigned."""
+    await store_seats(front, recorder)
+    guest, (first, second) = await load_seats(front)
+    second.guest = guest
+    await front.commit()
+    assert recorder.take() == [updated(Guest, 1, seat=(first, second))]
+    assert await front.committed_rows(select(Seat.id, Seat.guest_id).order_by(Seat.id)) == [(1, None), (2, 1)]
 
 
 @scenario(LibraryBase.metadata)

@@ -70,6 +70,18 @@ pairs = Table(
 )
 
 
+class Hook(Base):
+    __tablename__ = "hooks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    coat: Mapped[Coat | None] = relationship()
+
+
+class Coat(Base):
+    __tablename__ = "coats"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hook_id: Mapped[int | None] = mapped_column(ForeignKey("hooks.id"))
+
+
 class Knot(Base):
     __tablename__ = "knots"
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -284,6 +296,24 @@ def test_fate_of_a_row_switch(session: Session) -> None:
 
 
 # What awaits a flush
+
+
+def test_history_of_a_relationship_that_was_not_loaded(session: Session) -> None:
+    """A flush remembers, as states, what it has looked up before it wrote; after it nobody finds that any more."""
+    hook, old, new = Hook(id=1), Coat(id=1, hook_id=1), Coat(id=2)
+    session.add_all([hook, old])
+    session.commit()
+    session.expire(hook, ["coat"])
+    seen: list[object] = []
+
+    def after_flush(_: Session, flush_context: UOWTransaction) -> None:
+        history = compatibility.flush_history(flush_context, instance_state(hook), "coat")
+        seen.append((history.added, history.deleted))
+
+    event.listen(session, "after_flush", after_flush)
+    hook.coat = new
+    session.flush()
+    assert seen == [([instance_state(new)], [instance_state(old)])]
 
 
 def test_who_listens_to_a_mapper(session: Session) -> None:
