@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from types import FrameType
 
-    from sqlalchemy import Delete, Insert, Select, Update
+    from sqlalchemy import ColumnElement, Delete, Insert, Select, Update
     from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.orm import Mapper, ORMExecuteState, Session
     from sqlalchemy.orm.attributes import History
@@ -320,6 +320,14 @@ def all_mappers() -> list[Mapper[Any]]:
     """
     managers = (manager for registry in mapperlib._all_registries() for manager in registry._managers)  # noqa: SLF001
     return [manager.mapper for manager in managers if manager.is_mapped]
+
+
+def equivalent_columns(mapper: Mapper[Any]) -> Mapping[ColumnElement[Any], Collection[ColumnElement[Any]]]:
+    """Return the columns of each column's value in the other tables of a joined hierarchy.
+
+    ``Mapper._equivalent_columns``; those of one step up or down, so that a grandparent's column takes two.
+    """
+    return cast("Any", mapper)._equivalent_columns  # type: ignore[no-any-return] # noqa: SLF001
 
 
 _FLUSHES_BEFORE_CORE = not sqlalchemy.__version__.startswith("2.0.")

@@ -18,7 +18,8 @@ from .records import Kind
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Mapper, Session
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty, Session
     from sqlalchemy.orm.instrumentation import ClassManager
 
     from .journal import Journal
@@ -412,13 +413,12 @@ class OldValues:
     def _old_reference(self, state: InstanceState[Any], key: str) -> tuple[Any, ...] | None:
         """Return the identity that a many-to-one relationship's foreign key had before the flush."""
         mapper = state.manager.mapper
-        pairs = mapper.relationships[key].local_remote_pairs or []
-        local_of = {remote: local for local, remote in pairs}
         values: list[Any] = []
         for column in mapper.relationships[key].mapper.primary_key:
-            if column not in local_of:
+            local = _referring_column(mapper.relationships[key], column)
+            if local is None:
                 return None
-            name = mapper.get_property_by_column(local_of[column]).key
+            name = mapper.get_property_by_column(local).key
             old = state.committed_state.get(name, NO_VALUE)
             if old is NO_VALUE:
                 old = self.of.get(state, NO_VALUES).get(name, state.dict.get(name))
@@ -434,6 +434,22 @@ def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> No
     unknown.update(key for key, old in state.committed_state.items() if old is NO_VALUE and key in plan.columns)
     if unknown:
         to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(unknown)
+
+
+def _referring_column(prop: RelationshipProperty[Any], column: ColumnElement[Any]) -> ColumnElement[Any] | None:
+    """Return the foreign key of a many-to-one relationship that has the value of a column of the other side.
+
+    It may name a subclass's table, whose column has the same value.
+    """
+    local_of = {remote: local for local, remote in prop.local_remote_pairs or ()}
+    equivalents = compatibility.equivalent_columns(prop.mapper)
+    waiting, found = [column], {column}
+    for same in waiting:
+        if same in local_of:
+            return local_of[same]
+        waiting += [other for other in equivalents.get(same, ()) if other not in found]
+        found.update(waiting)
+    return None
 
 
 def is_expression(value: object) -> bool:

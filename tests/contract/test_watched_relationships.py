@@ -147,6 +147,41 @@ async def test_an_unloaded_scalar_relationship(front: FrontEnd, recorder: EventR
         recorder.take()
 
 
+class PetBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Pet(PetBase):
+    __tablename__ = "pets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "pet"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Dog(Pet):
+    __tablename__ = "pet_dogs"
+    id: Mapped[int] = mapped_column(ForeignKey("pets.id"), primary_key=True, autoincrement=False)
+    __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Puppy(Dog):
+    """Its attribute for the key has a name of its own."""
+
+    __tablename__ = "pet_puppies"
+    dog_id: Mapped[int] = mapped_column(ForeignKey("pet_dogs.id"), primary_key=True, autoincrement=False)
+    __mapper_args__ = {"polymorphic_identity": "puppy"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Keeper(PetBase):
+    __tablename__ = "keepers"
+    __watched_fields__ = ("dog", "puppy")
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    dog_id: Mapped[int | None] = mapped_column(ForeignKey("pet_dogs.id"))
+    puppy_id: Mapped[int | None] = mapped_column(ForeignKey("pet_puppies.dog_id"))
+    dog: Mapped[Dog | None] = relationship(foreign_keys=dog_id)
+    puppy: Mapped[Puppy | None] = relationship(foreign_keys=puppy_id)
+
+
 async def load_seats(front: FrontEnd) -> tuple[Guest, list[Seat]]:
     """Load anew, without the relationship between them, what is stored."""
     await front.close()
@@ -198,6 +233,26 @@ async def test_an_unloaded_one_to_one_relationship_from_its_other_side(
     await front.commit()
     assert recorder.take() == [updated(Guest, 1, seat=(first, second))]
     assert await front.committed_rows(select(Seat.id, Seat.guest_id).order_by(Seat.id)) == [(1, None), (2, 1)]
+
+
+@scenario(PetBase.metadata)
+async def test_an_unloaded_relationship_to_a_joined_subclass(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7: the old object is true where the foreign key names the subclass's table, and not that of its base."""
+    await front.add_all([Dog(id=1), Dog(id=2), Puppy(id=3), Puppy(id=4)])
+    await front.flush()
+    await front.add(Keeper(id=1, dog_id=1, puppy_id=3))
+    await front.commit()
+    await front.close()
+    recorder.listen(Keeper)
+    keeper = await front.get_one(Keeper, 1)
+    dogs = {key: await front.get_one(Dog, key) for key in (1, 2, 3, 4)}
+    keeper.dog, keeper.puppy = dogs[2], None
+    await front.commit()
+    assert recorder.take() == [updated(Keeper, 1, dog=(dogs[1], dogs[2]), puppy=(dogs[3], None))]
+    await front.expire(keeper)
+    keeper.dog = None
+    await front.commit()
+    assert recorder.take() == [updated(Keeper, 1, dog=(dogs[2], None))]
 
 
 @scenario(LibraryBase.metadata)

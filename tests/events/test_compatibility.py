@@ -877,6 +877,29 @@ def test_an_upsert_tells_its_target_and_what_it_sets() -> None:
     assert list(compatibility.conflict_update(found)) == ["name"]
 
 
+def test_equivalent_columns_of_a_joined_hierarchy() -> None:
+    """A mapper knows which columns of its hierarchy's tables have the same value, one step up or down."""
+
+    class LocalBase(DeclarativeBase): ...
+
+    class Top(LocalBase):
+        __tablename__ = "top"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Middle(Top):
+        __tablename__ = "middle"
+        top_id: Mapped[int] = mapped_column(ForeignKey("top.id"), primary_key=True)
+
+    class Bottom(Middle):
+        __tablename__ = "bottom"
+        middle_id: Mapped[int] = mapped_column(ForeignKey("middle.top_id"), primary_key=True)
+
+    top, middle, bottom = (
+        next(iter(LocalBase.metadata.tables[name].primary_key)) for name in ("top", "middle", "bottom")
+    )
+    assert compatibility.equivalent_columns(inspect(Bottom)) == {top: {middle}, middle: {top, bottom}, bottom: {middle}}
+
+
 def test_all_mappers() -> None:
     """``_all_registries`` names every declarative registry that has mappers."""
     assert {Parent.__mapper__, Child.__mapper__} <= set(compatibility.all_mappers())
