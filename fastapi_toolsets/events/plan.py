@@ -222,10 +222,10 @@ class Plan:
 def _is_of_row(prop: MapperProperty[Any]) -> TypeGuard[ColumnProperty[Any]]:
     """Whether the row alone gives a column attribute its value, and nobody has said that reading it takes asking.
 
-    Not so an SQL expression that is deferred, which may fail or want a parameter, what each query says for itself, and
-    the discriminator of a union of tables.
+    Not so an SQL expression that is deferred, which may fail or want a parameter, what each query says for itself, the
+    discriminator of a union of tables, and one that is an SQL expression, for which no object has an attribute.
     """
-    if not isinstance(prop, ColumnProperty):
+    if not isinstance(prop, ColumnProperty) or prop.key not in prop.parent.class_manager:
         return False
     columns = [column for column in prop.columns if isinstance(column, ColumnClause)]
     if columns:
