@@ -76,8 +76,11 @@ def rows_are_at_hand(deleted: States) -> bool:
                 return False
             if plans.deleted_by_database[manager.mapper]:
                 return False
-        if plan is not None and (state.committed_state or state.expired_attributes or state.callables):
-            return False
+        if plan is not None:
+            if state.committed_state or state.expired_attributes or state.callables:
+                return False
+            if plan.made and not plan.made <= state.dict.keys():
+                return False
     return True
 
 
@@ -205,7 +208,7 @@ class OldValues:
                 self.reread.add(state)
                 to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(plan.columns)
             elif plan is not None and (
-                state.committed_state or state.expired_attributes or state.callables or plan.deferred
+                state.committed_state or state.expired_attributes or state.callables or plan.fetched
             ):
                 _want_last_row(state, plan, to_load)
             if reach:
