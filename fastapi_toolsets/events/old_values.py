@@ -215,14 +215,15 @@ class OldValues:
                 self._reach(state, reach, to_load, is_delete=True)
 
     def _reach(self, state: InstanceState[Any], reach: tuple[Reach, ...], to_load: ToLoad, *, is_delete: bool) -> None:
-        """Load what the unit of work is about to change in the members of a changed collection: keys, orphans."""
+        """Load what the unit of work is about to change in the members of a collection: keys, orphans."""
         for relation in reach:
-            if not is_delete and relation.key not in state.committed_state:
+            reaches_all = is_delete or not relation.referred.isdisjoint(state.committed_state)
+            if not reaches_all and relation.key not in state.committed_state:
                 continue
             # Of a deleted object SQLAlchemy is about to load the members anyway.
             loads = is_delete and relation.loads_on_delete
             history = state.get_history(relation.key, _AS_THE_FLUSH_ASKS if loads else _LOADED_AND_PENDING)
-            for member in (*history.added, *history.deleted, *(history.unchanged if is_delete else ())):
+            for member in (*history.added, *history.deleted, *(history.unchanged if reaches_all else ())):
                 child = state_of(member) if member is not None else None
                 plan = plans.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
                 if child is None or plan is None:

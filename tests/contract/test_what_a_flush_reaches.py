@@ -89,6 +89,24 @@ class Word(Base):
     meaning: Mapped[str | None]
 
 
+class Team(Base):
+    __tablename__ = "reach_teams"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str | None]
+    players: Mapped[list[Player]] = relationship(
+        primaryjoin="Team.name == foreign(Player.team_name)", passive_updates=False, order_by="Player.id"
+    )
+
+
+class Player(Base):
+    """Its database knows of no foreign key, which would forbid the flush to change the team's name first."""
+
+    __tablename__ = "reach_players"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    team_name: Mapped[str | None]
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
+
+
 class Shelf(Base):
     __tablename__ = "reach_shelves"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
@@ -281,6 +299,23 @@ async def test_new_parent_that_takes_children(front: FrontEnd, recorder: EventRe
         updated(Thing, 1, owner_id=(1, 2), revision=(0, 1)),
         updated(Thing, 2, owner_id=(1, 2), revision=(0, 1)),
     ]
+
+
+@scenario(Base.metadata)
+async def test_members_that_follow_a_changed_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4: without ``passive_updates`` the flush writes the new key to them; what they were is known if loaded."""
+    await store(front, Team(name="a", players=[Player(id=1), Player(id=2)]))
+    recorder.listen(Player)
+    team = await front.get_one(Team, "a")
+    await front.run_sync(lambda _: team.players)
+    team.name = "b"
+    await front.commit()
+    assert recorder.take() == [updated(Player, key, team_name=("a", "b"), revision=(0, 1)) for key in (1, 2)]
+    team.title = "no key"
+    with front.statements() as statements:
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["UPDATE"]
+    assert recorder.take() == []
 
 
 @scenario(Base.metadata)
