@@ -179,13 +179,14 @@ class OldValues:
             if state.manager is not manager:
                 manager = state.manager
                 plan, reach, has_orphans, _ = plans.routes[state.manager.mapper]
+            is_orphan = has_orphans and compatibility.is_orphan(state)
             if plan is not None:
                 if plan.follows_updates:
                     self._read_updated(state, plan, to_load, is_assigned=plan.mapper in assigning)
-                if has_orphans and compatibility.is_orphan(state):
+                if is_orphan:
                     _want_last_row(state, plan, to_load)
             if reach:
-                self._reach(state, reach, to_load, is_delete=False)
+                self._reach(state, reach, to_load, is_delete=is_orphan)
 
     def _read_updated(self, state: InstanceState[Any], plan: Plan, to_load: ToLoad, *, is_assigned: bool) -> None:
         if self._needs_more(state, plan):
@@ -229,6 +230,8 @@ class OldValues:
                 if child is None or plan is None:
                     continue
                 self.held.append(member)
+                if relation.orphans and not is_delete and compatibility.is_orphan(child):
+                    self._reach(child, plans.routes[child.manager.mapper][1], to_load, is_delete=True)
                 missing = self._reach_member(child, plan, relation)
                 if missing:
                     to_load.setdefault(plan.mapper, {}).setdefault(child, set()).update(missing)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import ForeignKey, select, text
+from sqlalchemy import Computed, ForeignKey, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
@@ -298,6 +298,64 @@ async def test_new_parent_that_takes_children(front: FrontEnd, recorder: EventRe
     assert recorder.take() == [
         updated(Thing, 1, owner_id=(1, 2), revision=(0, 1)),
         updated(Thing, 2, owner_id=(1, 2), revision=(0, 1)),
+    ]
+
+
+class Room(Base):
+    __tablename__ = "reach_rooms"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    boxes: Mapped[list[Box]] = relationship(cascade="all, delete-orphan", back_populates="room")
+    crates: Mapped[list[Crate]] = relationship(cascade="all, delete-orphan")
+
+
+class Box(Base):
+    __tablename__ = "reach_boxes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    room_id: Mapped[int | None] = mapped_column(ForeignKey("reach_rooms.id"))
+    room: Mapped[Room | None] = relationship(back_populates="boxes")
+    labels: Mapped[list[Label]] = relationship()
+
+
+class Crate(Base):
+    """Knows nothing of its room, so that nothing of it changes when it leaves."""
+
+    __tablename__ = "reach_crates"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    room_id: Mapped[int | None] = mapped_column(ForeignKey("reach_rooms.id"))
+    labels: Mapped[list[Label]] = relationship()
+
+
+class Label(Base):
+    __tablename__ = "reach_labels"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    box_id: Mapped[int | None] = mapped_column(ForeignKey("reach_boxes.id"))
+    crate_id: Mapped[int | None] = mapped_column(ForeignKey("reach_crates.id"))
+    number: Mapped[int] = mapped_column(default=1)
+    double: Mapped[int] = mapped_column(Computed("number * 2", persisted=True))
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@scenario(Base.metadata)
+async def test_members_of_an_orphan(front: FrontEnd, recorder: EventRecorder, *, loaded: bool) -> None:
+    """E2, E3, E4: their foreign key becomes NULL, and nothing else but what that UPDATE sets has changed."""
+    boxes = [Box(id=key, labels=[Label(id=key)]) for key in (1, 2)]
+    await store(front, Room(id=1, boxes=boxes, crates=[Crate(id=1, labels=[Label(id=3)])]))
+    recorder.listen(Label)
+    recorder.listen(Crate)
+    room = await front.get_one(Room, 1)
+    first, second, crate = await front.run_sync(lambda _: [*room.boxes, *room.crates])
+    if loaded:
+        await front.run_sync(lambda _: [first.labels, second.labels, crate.labels])
+    room.boxes.remove(first)
+    second.room = None
+    room.crates.remove(crate)
+    await front.commit()
+    assert sorted(recorder.take(), key=str) == [
+        deleted(Crate, 1),
+        updated(Label, 1, box_id=(1, None), revision=(0, 1)),
+        updated(Label, 2, box_id=(2, None), revision=(0, 1)),
+        updated(Label, 3, crate_id=(1, None), revision=(0, 1)),
     ]
 
 
