@@ -16,6 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    Session,
     load_only,
     mapped_column,
 )
@@ -295,6 +296,9 @@ async def test_what_the_database_makes_while_an_attribute_is_read(
     def show(row: Doubled, event_type: ModelEvent, changes: Changes | None) -> None:
         shown.append((event_type.value, row.id, row.quantity, row.double))
 
+    def read(_session: Session) -> str | None:
+        return rows[0].note
+
     rows = [Doubled(id=1, quantity=2), Doubled(id=2, quantity=2)]
     await front.add_all(rows)
     await (front.flush() if end == "create" else front.commit())
@@ -303,7 +307,7 @@ async def test_what_the_database_makes_while_an_attribute_is_read(
     rows[0].quantity = 5
     if end == "update two":
         rows[1].quantity = 6
-    assert await front.run_sync(lambda _: rows[0].note) is None
+    assert await front.run_sync(read) is None
     if end == "delete":
         await front.delete(rows[0])
     with front.statements() as statements:

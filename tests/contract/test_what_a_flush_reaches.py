@@ -344,9 +344,14 @@ async def test_members_of_an_orphan(front: FrontEnd, recorder: EventRecorder, *,
     recorder.listen(Label)
     recorder.listen(Crate)
     room = await front.get_one(Room, 1)
-    first, second, crate = await front.run_sync(lambda _: [*room.boxes, *room.crates])
-    if loaded:
-        await front.run_sync(lambda _: [first.labels, second.labels, crate.labels])
+
+    def load(_session: Session) -> tuple[Box, Box, Crate]:
+        (first, second), (crate,) = room.boxes, room.crates
+        if loaded:
+            assert [len(parent.labels) for parent in (first, second, crate)] == [1, 1, 1]
+        return first, second, crate
+
+    first, second, crate = await front.run_sync(load)
     room.boxes.remove(first)
     second.room = None
     room.crates.remove(crate)
@@ -365,7 +370,11 @@ async def test_members_that_follow_a_changed_key(front: FrontEnd, recorder: Even
     await store(front, Team(name="a", players=[Player(id=1), Player(id=2)]))
     recorder.listen(Player)
     team = await front.get_one(Team, "a")
-    await front.run_sync(lambda _: team.players)
+
+    def load(_session: Session) -> int:
+        return len(team.players)
+
+    assert await front.run_sync(load) == 2
     team.name = "b"
     await front.commit()
     assert recorder.take() == [updated(Player, key, team_name=("a", "b"), revision=(0, 1)) for key in (1, 2)]
