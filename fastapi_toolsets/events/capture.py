@@ -22,7 +22,7 @@ from .registry import registry
 from .types import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterator, Mapping
+    from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -112,7 +112,7 @@ class Capture:
         for mapper, states in compatibility.flushed_states(flush_context).items():
             plan = plans.by_mapper[mapper]
             if plan is not None:
-                self._read_written(plan, states, fate, found)
+                self._read_written(plan, states, fate, flush_context, found)
         if len(fate) != self._awaited and self._now.lent is None:
             self._doubt_unfollowed(flush_context)
         if olds.is_used:
@@ -143,6 +143,7 @@ class Capture:
         plan: Plan,
         states: Collection[InstanceState[Any]],
         fate: Mapping[InstanceState[Any], tuple[bool, bool]],
+        flush: UOWTransaction,
         found: list[Writes],
     ) -> None:
         """Find out which rows of one mapper were created, updated and deleted."""
@@ -177,7 +178,7 @@ class Capture:
         if updated:
             if len(updated) > 1:
                 sort_by_key(updated)
-            self._read_updated(plan, updated, found)
+            self._read_updated(plan, updated, flush, found)
         if deleted:
             self._loses = self._loses or plan.has_mutable
             if len(deleted) == 1:
@@ -196,7 +197,7 @@ class Capture:
             self._switched[state.key] = readable_columns(state, plan)
 
     def _read_updated(  # noqa: C901, PLR0912 - the same
-        self, plan: Plan, states: list[InstanceState[Any]], found: list[Writes]
+        self, plan: Plan, states: list[InstanceState[Any]], flush: UOWTransaction, found: list[Writes]
     ) -> None:
         """Find out what an UPDATE has changed, and leave out rows in which that is nothing."""
         if plan.misread:
@@ -217,14 +218,18 @@ class Capture:
             if all_olds:
                 olds = all_olds.get(state, NO_VALUES)
             if not plan.compares_only or ((olds or volatile) and not _are(volatile, olds)):
-                for change in self._changes(plan, state, loaded, olds):
+                for change in self._changes(plan, state, loaded, olds, flush):
                     changes += change
             else:
                 for key, old in state.committed_state.items():
                     if key in comparisons:
                         new = loaded.get(key, PENDING)
                         if old is NO_VALUE or new is PENDING:
-                            self._journal.doubts.add(_UNSURE)
+                            old = olds.get(key, old)  # noqa: PLW2901 - it was read before the flush
+                            if old is NO_VALUE or new is PENDING:
+                                self._journal.doubts.add(_UNSURE)
+                            elif comparisons[key](old, new) is True:
+                                continue
                         elif old is new or comparisons[key](old, new) is True:
                             continue
                         changes += (key, old, new)
@@ -252,7 +257,12 @@ class Capture:
                     loaded[key] = state.committed_state[key] = last
 
     def _changes(
-        self, plan: Plan, state: InstanceState[Any], loaded: Mapping[str, Any], olds: Mapping[str, Any]
+        self,
+        plan: Plan,
+        state: InstanceState[Any],
+        loaded: Mapping[str, Any],
+        olds: Mapping[str, Any],
+        flush: UOWTransaction,
     ) -> Iterator[Change]:
         columns = plan.watched_columns
         for key, old in state.committed_state.items():
@@ -274,7 +284,7 @@ class Capture:
             parts = iter(made)
             yield from zip(parts, parts, parts, strict=True)
         if plan.relationships:
-            yield from self._related(plan, state, olds)
+            yield from self._related(plan, state, olds, flush)
 
     def _add_made_by_database(
         self,
@@ -302,18 +312,22 @@ class Capture:
                 continue
             self._journal.doubts.add(_UNSURE)
 
-    def _related(self, plan: Plan, state: InstanceState[Any], olds: Mapping[str, Any]) -> Iterator[Change]:
+    def _related(
+        self, plan: Plan, state: InstanceState[Any], olds: Mapping[str, Any], flush: UOWTransaction
+    ) -> Iterator[Change]:
         for key, is_collection in plan.relationships.items():
-            history = state.get_history(key, _HISTORY)
             if is_collection:
+                history = state.get_history(key, _HISTORY)
                 members = Members(list(history.deleted), list(history.added))
                 if members:
                     yield key, None, members
-            elif history.added or history.deleted:
-                old = olds[key] if key in olds else (history.deleted[0] if history.deleted else None)
-                new = history.added[0] if history.added else None
-                if old is not new:
-                    yield key, old, new
+            elif key in state.committed_state:
+                history = compatibility.flush_history(flush, state, key)
+                if history.added or history.deleted:
+                    old = olds[key] if key in olds else _first(history.deleted)
+                    new = _first(history.added)
+                    if old is not new:
+                        yield key, old, new
 
     def after_finalized(self, session: Session, *, early: bool = False) -> None:
         """Write the flush into the journal, now that new objects have their identity.
@@ -370,6 +384,12 @@ class Capture:
 
 def _are(keys: frozenset[str], values: Mapping[str, object]) -> bool:
     return len(keys) == len(values) and keys.issuperset(values)
+
+
+def _first(states: Sequence[InstanceState[Any] | None] | None) -> object:
+    """Return the object that a scalar relationship's history names."""
+    state = states[0] if states else None
+    return None if state is None else state.obj()
 
 
 def _key_to_be(plan: Plan, state: InstanceState[Any], instance: object) -> IdentityKey:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
     from types import FrameType
 
-    from sqlalchemy import Delete, Insert, Select, Update
+    from sqlalchemy import ColumnElement, Delete, Insert, Select, Update
     from sqlalchemy.engine import Connection, Engine, Transaction
     from sqlalchemy.orm import Mapper, ORMExecuteState, Session
+    from sqlalchemy.orm.attributes import History
     from sqlalchemy.orm.instrumentation import ClassManager
     from sqlalchemy.orm.unitofwork import UOWTransaction
     from sqlalchemy.orm.util import AliasedInsp
@@ -228,6 +229,16 @@ def savepoint_of_flush(flush: UOWTransaction) -> SessionTransaction | None:
     return transaction
 
 
+def flush_history(flush: UOWTransaction, state: InstanceState[Any], key: str) -> History:
+    """Return the history that a relationship had when a flush began to write, of states instead of objects.
+
+    ``UOWTransaction.get_attribute_history``, which keeps what the flush has asked. Asked anew, a relationship that was
+    not loaded when it was assigned looks for what it led to, and finds the rows as they are now.
+    """
+    history: History = cast("Any", flush).get_attribute_history(state, key)
+    return history
+
+
 def unflushed_states(
     session: Session,
 ) -> tuple[Collection[InstanceState[Any]], Collection[InstanceState[Any]], Collection[InstanceState[Any]]]:
@@ -332,6 +343,14 @@ def all_mappers() -> list[Mapper[Any]]:
     """
     managers = (manager for registry in mapperlib._all_registries() for manager in registry._managers)  # noqa: SLF001
     return [manager.mapper for manager in managers if manager.is_mapped]
+
+
+def equivalent_columns(mapper: Mapper[Any]) -> Mapping[ColumnElement[Any], Collection[ColumnElement[Any]]]:
+    """Return the columns of each column's value in the other tables of a joined hierarchy.
+
+    ``Mapper._equivalent_columns``; those of one step up or down, so that a grandparent's column takes two.
+    """
+    return cast("Any", mapper)._equivalent_columns  # type: ignore[no-any-return] # noqa: SLF001
 
 
 _FLUSHES_BEFORE_CORE = not sqlalchemy.__version__.startswith("2.0.")

@@ -77,15 +77,15 @@ def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[
     unshown = [
         record
         for record in records
-        # The object may not show the row as it is: something expired, deferred, changed after expunging, or forgotten
-        # when it was made transient.
+        # The object may not show the row as it is: something expired, deferred, made by the database, changed after
+        # expunging, or forgotten when it was made transient.
         if (
             everything
             or (state := record.state).modified
             or state.key is None
             or state.expired_attributes
             or state.callables
-            or record.plan.deferred
+            or record.plan.fetched
         )
         and _is_told(record)
     ]
@@ -127,6 +127,11 @@ def _shows_rows(writes: Writes) -> bool:
     for state in writes.states:
         if state.modified or state.expired_attributes or state.callables or state.key is None:
             return False
+    made = writes.plan.made
+    if made:
+        for instance in writes.objects:
+            if not made <= instance_dict(instance).keys():
+                return False  # it was forgotten that they are expired; see unloaded_columns
     return True
 
 
@@ -142,6 +147,7 @@ def _load_alike(session: Session, plan: Plan, written: list[Writes]) -> bool:
     """Do it for rows of one mapper, which are in several parts where rows of others come between them."""
     if plan.deferred:
         return False
+    made = plan.made
     states = written[0].states if len(written) == 1 else [state for writes in written for state in writes.states]
     expired: set[str] = set()
     # Numbers, and no tuples of what they stand for: those would be one more for each row for the garbage collector.
@@ -149,6 +155,8 @@ def _load_alike(session: Session, plan: Plan, written: list[Writes]) -> bool:
     for index, state in enumerate(states):
         if state.modified or state.callables or state.key is None:
             return False
+        if made and made.difference(state.dict, state.expired_attributes):
+            return False  # it was forgotten that they are expired; see unloaded_columns
         if state.expired_attributes:
             if state.expired_attributes != expired:  # mostly the same for all of them
                 expired |= state.expired_attributes

@@ -48,15 +48,17 @@ _ROWS_FOR_ARRAY = 10
 def unloaded_columns(state: InstanceState[Any], plan: Plan) -> list[str]:
     """Return the column attributes that reading them from the object would have to load.
 
-    An attribute that an INSERT left out is not among them: SQLAlchemy reads it as ``None`` without asking.
+    An attribute that an INSERT left out is not among them: SQLAlchemy reads it as ``None`` without asking. One that the
+    database makes is, where SQLAlchemy has forgotten that it is expired: reading an expired attribute has flushed, and
+    what that flush has expired of the object is taken for loaded with the rest.
     """
-    if not (state.expired_attributes or state.callables or plan.deferred):
-        return []
     loaded = state.dict
+    if not (state.expired_attributes or state.callables) and (not plan.fetched or plan.fetched <= loaded.keys()):
+        return []
     return [
         key
         for key in plan.columns
-        if key not in loaded and (key in state.expired_attributes or key in state.callables or key in plan.deferred)
+        if key not in loaded and (key in state.expired_attributes or key in state.callables or key in plan.fetched)
     ]
 
 

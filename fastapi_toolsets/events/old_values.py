@@ -18,7 +18,8 @@ from .records import Kind
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from sqlalchemy.orm import InstanceState, Mapper, Session
+    from sqlalchemy import ColumnElement
+    from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty, Session
     from sqlalchemy.orm.instrumentation import ClassManager
 
     from .journal import Journal
@@ -75,8 +76,11 @@ def rows_are_at_hand(deleted: States) -> bool:
                 return False
             if plans.deleted_by_database[manager.mapper]:
                 return False
-        if plan is not None and (state.committed_state or state.expired_attributes or state.callables):
-            return False
+        if plan is not None:
+            if state.committed_state or state.expired_attributes or state.callables:
+                return False
+            if plan.made and not plan.made <= state.dict.keys():
+                return False
     return True
 
 
@@ -175,13 +179,14 @@ class OldValues:
             if state.manager is not manager:
                 manager = state.manager
                 plan, reach, has_orphans, _ = plans.routes[state.manager.mapper]
+            is_orphan = has_orphans and compatibility.is_orphan(state)
             if plan is not None:
                 if plan.follows_updates:
                     self._read_updated(state, plan, to_load, is_assigned=plan.mapper in assigning)
-                if has_orphans and compatibility.is_orphan(state):
+                if is_orphan:
                     _want_last_row(state, plan, to_load)
             if reach:
-                self._reach(state, reach, to_load, is_delete=False)
+                self._reach(state, reach, to_load, is_delete=is_orphan)
 
     def _read_updated(self, state: InstanceState[Any], plan: Plan, to_load: ToLoad, *, is_assigned: bool) -> None:
         if self._needs_more(state, plan):
@@ -204,26 +209,29 @@ class OldValues:
                 self.reread.add(state)
                 to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(plan.columns)
             elif plan is not None and (
-                state.committed_state or state.expired_attributes or state.callables or plan.deferred
+                state.committed_state or state.expired_attributes or state.callables or plan.fetched
             ):
                 _want_last_row(state, plan, to_load)
             if reach:
                 self._reach(state, reach, to_load, is_delete=True)
 
     def _reach(self, state: InstanceState[Any], reach: tuple[Reach, ...], to_load: ToLoad, *, is_delete: bool) -> None:
-        """Load what the unit of work is about to change in the members of a changed collection: keys, orphans."""
+        """Load what the unit of work is about to change in the members of a collection: keys, orphans."""
         for relation in reach:
-            if not is_delete and relation.key not in state.committed_state:
+            reaches_all = is_delete or not relation.referred.isdisjoint(state.committed_state)
+            if not reaches_all and relation.key not in state.committed_state:
                 continue
             # Of a deleted object SQLAlchemy is about to load the members anyway.
             loads = is_delete and relation.loads_on_delete
             history = state.get_history(relation.key, _AS_THE_FLUSH_ASKS if loads else _LOADED_AND_PENDING)
-            for member in (*history.added, *history.deleted, *(history.unchanged if is_delete else ())):
+            for member in (*history.added, *history.deleted, *(history.unchanged if reaches_all else ())):
                 child = state_of(member) if member is not None else None
                 plan = plans.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
                 if child is None or plan is None:
                     continue
                 self.held.append(member)
+                if relation.orphans and not is_delete and compatibility.is_orphan(child):
+                    self._reach(child, plans.routes[child.manager.mapper][1], to_load, is_delete=True)
                 missing = self._reach_member(child, plan, relation)
                 if missing:
                     to_load.setdefault(plan.mapper, {}).setdefault(child, set()).update(missing)
@@ -412,13 +420,12 @@ class OldValues:
     def _old_reference(self, state: InstanceState[Any], key: str) -> tuple[Any, ...] | None:
         """Return the identity that a many-to-one relationship's foreign key had before the flush."""
         mapper = state.manager.mapper
-        pairs = mapper.relationships[key].local_remote_pairs or []
-        local_of = {remote: local for local, remote in pairs}
         values: list[Any] = []
         for column in mapper.relationships[key].mapper.primary_key:
-            if column not in local_of:
+            local = _referring_column(mapper.relationships[key], column)
+            if local is None:
                 return None
-            name = mapper.get_property_by_column(local_of[column]).key
+            name = mapper.get_property_by_column(local).key
             old = state.committed_state.get(name, NO_VALUE)
             if old is NO_VALUE:
                 old = self.of.get(state, NO_VALUES).get(name, state.dict.get(name))
@@ -434,6 +441,22 @@ def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> No
     unknown.update(key for key, old in state.committed_state.items() if old is NO_VALUE and key in plan.columns)
     if unknown:
         to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(unknown)
+
+
+def _referring_column(prop: RelationshipProperty[Any], column: ColumnElement[Any]) -> ColumnElement[Any] | None:
+    """Return the foreign key of a many-to-one relationship that has the value of a column of the other side.
+
+    It may name a subclass's table, whose column has the same value.
+    """
+    local_of = {remote: local for local, remote in prop.local_remote_pairs or ()}
+    equivalents = compatibility.equivalent_columns(prop.mapper)
+    waiting, found = [column], {column}
+    for same in waiting:
+        if same in local_of:
+            return local_of[same]
+        waiting += [other for other in equivalents.get(same, ()) if other not in found]
+        found.update(waiting)
+    return None
 
 
 def is_expression(value: object) -> bool:

@@ -113,6 +113,9 @@ class Plan:
         relationships: The watched relationships, by key; true for a collection.
         has_mutable: Whether any of their values tell it when they change in place.
         deferred: Column attributes that loading an object leaves out.
+        made: Column attributes, not deferred, whose values the database makes in every INSERT that is given none.
+        fetched: Both: an object that is without them has not loaded them. What else an object is without, and is not
+            expired, an INSERT has left out: SQLAlchemy reads it as ``None`` without asking.
         volatile: Watched column attributes that an UPDATE sets by itself.
         volatile_keys: The same as a set.
         misread: Those that an UPDATE sets and that SQLAlchemy gets wrong when one statement updates several rows.
@@ -160,6 +163,10 @@ class Plan:
         self.primary_key: tuple[str, ...] = tuple(
             mapper.get_property_by_column(column).key for column in mapper.primary_key
         )
+        self.made: frozenset[str] = frozenset(
+            prop.key for prop in properties if not prop.deferred and _made_by_insert(prop)
+        )
+        self.fetched: frozenset[str] = self.deferred | self.made
         self.key_names: frozenset[str] = frozenset(self.primary_key)
         self._resolve_watched(watched_fields(mapper))
         self.volatile: tuple[str, ...] = tuple(
@@ -222,10 +229,10 @@ class Plan:
 def _is_of_row(prop: MapperProperty[Any]) -> TypeGuard[ColumnProperty[Any]]:
     """Whether the row alone gives a column attribute its value, and nobody has said that reading it takes asking.
 
-    Not so an SQL expression that is deferred, which may fail or want a parameter, what each query says for itself, and
-    the discriminator of a union of tables.
+    Not so an SQL expression that is deferred, which may fail or want a parameter, what each query says for itself, the
+    discriminator of a union of tables, and one that is an SQL expression, for which no object has an attribute.
     """
-    if not isinstance(prop, ColumnProperty):
+    if not isinstance(prop, ColumnProperty) or prop.key not in prop.parent.class_manager:
         return False
     columns = [column for column in prop.columns if isinstance(column, ColumnClause)]
     if columns:
@@ -328,6 +335,18 @@ def _set_by_update(prop: ColumnProperty[Any], mapper: Mapper[Any]) -> bool:
         if column is mapper.version_id_col or column.computed is not None:
             return True
         if column.onupdate is not None or column.server_onupdate is not None:
+            return True
+    return False
+
+
+def _made_by_insert(prop: ColumnProperty[Any]) -> bool:
+    """Whether the database gives the column a value in an INSERT that has none for it."""
+    for column in prop.columns:
+        if not isinstance(column, Column):
+            return True  # an SQL expression over the row
+        if column.computed is not None or column.server_default is not None:
+            return True
+        if column.default is not None and column.default.is_clause_element:
             return True
     return False
 

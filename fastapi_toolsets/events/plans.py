@@ -20,15 +20,26 @@ if TYPE_CHECKING:
 
 
 class Reach:
-    """A relationship through which writing one object changes the rows of others."""
+    """A relationship through which writing one object changes the rows of others.
 
-    __slots__ = ("_remote", "key", "loads_on_delete", "orphans")
+    Attributes:
+        key: Its name.
+        orphans: Whether members that leave are deleted.
+        loads_on_delete: Whether SQLAlchemy looks for the members of what is deleted.
+        referred: The object's column attributes whose new values the unit of work writes to members that stay.
+    """
+
+    __slots__ = ("_remote", "key", "loads_on_delete", "orphans", "referred")
 
     def __init__(self, prop: RelationshipProperty[Any]) -> None:
-        """Resolve which columns of the members are set, and whether members that leave are deleted."""
+        """Resolve which columns of the members are set, and when."""
         self.key: str = prop.key
         self.orphans: bool = prop.cascade.delete_orphan
         self.loads_on_delete: bool = not prop.passive_deletes
+        follows = prop.direction is RelationshipDirection.ONETOMANY and not prop.passive_updates
+        self.referred: frozenset[str] = frozenset(
+            mapped_keys(prop.parent, (local for local, _ in prop.local_remote_pairs or ())) if follows else ()
+        )
         self._remote = tuple(remote for _, remote in prop.local_remote_pairs or ())
 
     def foreign_keys(self, member: Mapper[Any]) -> tuple[str, ...]:

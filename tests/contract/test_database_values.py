@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from sqlalchemy import (
     Computed,
     FetchedValue,
@@ -15,6 +16,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    Session,
     load_only,
     mapped_column,
 )
@@ -23,7 +25,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .event_models import ORDERS, Base, Order, created, updated
+from .event_models import LOCAL, ORDERS, Base, Order, created, deleted, updated
 
 
 async def stored(front: FrontEnd, recorder: EventRecorder, **values: object) -> Order:
@@ -48,6 +50,22 @@ class Stamped(MadeBase):
     eager: Mapped[str] = mapped_column(default="e0", onupdate=func.lower("E1"))
     silent: Mapped[str | None]
     __mapper_args__ = {"eager_defaults": False}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
+
+
+class Touched(MadeBase):
+    __tablename__ = "touched"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label: Mapped[str | None]
+    count: Mapped[int] = mapped_column(default=1, onupdate=9, deferred=True)
+
+
+class Doubled(MadeBase):
+    __tablename__ = "doubled"
+    __watched_fields__ = ("quantity",)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    quantity: Mapped[int]
+    note: Mapped[str | None]
+    double: Mapped[int] = mapped_column(Computed("quantity * 2", persisted=True))
 
 
 class Triggered(MadeBase):
@@ -197,6 +215,27 @@ async def test_values_made_by_onupdate_of_unloaded_attributes(front: FrontEnd, r
 
 
 @scenario(MadeBase.metadata)
+async def test_assigned_onupdate_columns_that_were_not_loaded(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E3, E4: a column that an UPDATE sets by itself has its true old value where it is assigned instead."""
+    await front.add(Touched(id=1))
+    await front.commit()
+    recorder.listen(Touched)
+    await front.close()
+    row = await front.get_one(Touched, 1)
+    row.count = 1
+    await front.commit()
+    assert recorder.take() == []
+    await front.expire(row, ["count"])
+    row.count = 2
+    await front.commit()
+    assert recorder.take() == [updated(Touched, 1, count=(1, 2))]
+    await front.expire(row, ["count"])
+    row.label, row.count = "a", 2
+    await front.commit()
+    assert recorder.take() == [updated(Touched, 1, label=(None, "a"))]
+
+
+@scenario(MadeBase.metadata)
 async def test_computed_server_default_and_version(front: FrontEnd, recorder: EventRecorder) -> None:
     """E4: ``Computed``, ``server_default`` and ``version_id_col``, over several flushes of one transaction."""
     row: Any = Versioned(id=1)
@@ -235,6 +274,66 @@ async def test_default_columns_changed_right_after_the_insert(front: FrontEnd, r
     row.kind = "special"
     await front.commit()
     assert recorder.take() == [updated(Versioned, 1, kind=("plain", "special"), version=(1, 2))]
+
+
+@scenario(MadeBase.metadata, databases=LOCAL)
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("update", [("update", 1, 5, 10)]),
+        ("update two", [("update", 1, 5, 10), ("update", 2, 6, 12)]),
+        ("create", [("create", 1, 5, 10), ("create", 2, 2, 4)]),
+        ("delete", [("delete", 1, 5, 10)]),
+    ],
+)
+async def test_what_the_database_makes_while_an_attribute_is_read(
+    front: FrontEnd, recorder: EventRecorder, end: str, told: list[tuple[str, int, int, int]]
+) -> None:
+    """E4, E11: reading an expired attribute flushes, and SQLAlchemy forgets that it has expired others with that."""
+    shown: list[tuple[str, int, int, int]] = []
+
+    @listens_for(Doubled)
+    def show(row: Doubled, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((event_type.value, row.id, row.quantity, row.double))
+
+    def read(_session: Session) -> str | None:
+        return rows[0].note
+
+    rows = [Doubled(id=1, quantity=2), Doubled(id=2, quantity=2)]
+    await front.add_all(rows)
+    await (front.flush() if end == "create" else front.commit())
+    shown.clear()
+    await front.expire(rows[0], ["note"])
+    rows[0].quantity = 5
+    if end == "update two":
+        rows[1].quantity = 6
+    assert await front.run_sync(read) is None
+    if end == "delete":
+        await front.delete(rows[0])
+    with front.statements() as statements:
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "DELETE"][: 2 if end == "delete" else 1]
+    assert shown == told
+
+
+@scenario(MadeBase.metadata, databases=LOCAL)
+async def test_what_an_insert_left_out_is_not_asked_for(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: it reads as ``None``, and what the database has made came back with the INSERT."""
+    recorder.listen(Doubled)
+    row = Doubled(id=1, quantity=2)
+    await front.add(row)
+    with front.statements() as statements:
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["INSERT"]
+    row.quantity = 3
+    with front.statements() as statements:
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["UPDATE", "SELECT"]
+    with front.statements() as statements:
+        await front.delete(row)
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["DELETE"]
+    assert recorder.take() == [created(Doubled, 1), updated(Doubled, 1, quantity=(2, 3)), deleted(Doubled, 1)]
 
 
 TRIGGERS = {

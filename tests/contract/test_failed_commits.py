@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, ForeignKey, create_engine, event, select, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -440,13 +441,17 @@ async def test_last_flush_that_finds_nothing_to_write(front: FrontEnd, recorder:
     assert recorder.take() == []
 
 
+def enforce_foreign_keys(connection: DBAPIConnection, _record: object) -> None:
+    connection.cursor().execute("PRAGMA foreign_keys = ON")
+
+
 @scenario(Base.metadata, databases=("sqlite",), front_ends=("sync",))
 async def test_one_of_two_databases_refuses(front: FrontEnd, recorder: EventRecorder, tmp_path: Path) -> None:
     """T4, P2: nobody is told of either, nor of a rollback of what the other has committed by then."""
     other = create_engine(f"sqlite:///{tmp_path / 'other.db'}")
     enable_sqlite_savepoints(other)
     DeferredBase.metadata.create_all(other)
-    event.listen(other, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
+    event.listen(other, "connect", enforce_foreign_keys)
     other.dispose()
     regretted = EventRecorder()
     recorder.listen(Order)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Integer, Table
+from sqlalchemy import Column, ForeignKey, Integer, Table, case, update
 from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -174,6 +174,54 @@ async def test_columns_that_refuse_to_be_loaded(front: FrontEnd, recorder: Event
         ("update", "q", "r", "g", "h"),
         ("update", "q", "s", "g", "i"),
         ("update", "q", "s", "f", "i"),
+    ]
+
+
+class Letter(Base):
+    """Which class a row is of, an SQL expression says."""
+
+    __table__ = Table(
+        "letters", Base.metadata, Column("id", Integer, primary_key=True, autoincrement=False), Column("stamp", Integer)
+    )
+    __bulk_events__ = True
+    id: Mapped[int]
+    stamp: Mapped[int | None]
+    __mapper_args__ = {  # noqa: RUF012 - SQLAlchemy reads it
+        "polymorphic_on": case((__table__.c.stamp > 1, "express"), else_="letter"),
+        "polymorphic_identity": "letter",
+    }
+
+
+class Express(Letter):
+    __mapper_args__ = {"polymorphic_identity": "express"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+@scenario(Base.metadata)
+async def test_a_discriminator_that_is_an_expression(front: FrontEnd, recorder: EventRecorder) -> None:
+    """N4, E4, B2: no object has an attribute for it, so it is in no row and is no change."""
+    recorder.listen(Letter)
+    shown = show_rows(Letter)
+    letter = Letter(id=1, stamp=0)
+    await front.add(letter)
+    await front.commit()
+    letter.stamp = 1
+    await front.commit()
+    await front.execute(update(Letter).values(stamp=2))
+    await front.commit()
+    await front.delete(letter)
+    await front.commit()
+    rows = [{"id": 1, "stamp": stamp} for stamp in (0, 1, 2)]
+    assert shown == [
+        ("create", None, rows[0]),
+        ("update", rows[0], rows[1]),
+        ("update", rows[1], rows[2]),
+        ("delete", rows[2], None),
+    ]
+    assert recorder.take() == [
+        created(Letter, 1),
+        updated(Letter, 1, stamp=(0, 1)),
+        updated(Letter, 1, stamp=(1, 2)),
+        deleted(Letter, 1),
     ]
 
 

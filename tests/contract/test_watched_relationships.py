@@ -72,6 +72,24 @@ class Copy(LibraryBase):
     book: Mapped[Book | None] = relationship()
 
 
+class SeatBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Guest(SeatBase):
+    __tablename__ = "guests"
+    __watched_fields__ = ("seat",)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    seat: Mapped[Seat | None] = relationship(back_populates="guest")
+
+
+class Seat(SeatBase):
+    __tablename__ = "seats"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    guest_id: Mapped[int | None] = mapped_column(ForeignKey("guests.id"))
+    guest: Mapped[Guest | None] = relationship(back_populates="seat")
+
+
 async def store_library(front: FrontEnd, recorder: EventRecorder) -> tuple[list[Author], list[Book], list[Keyword]]:
     """Commit two authors, two books of the first and two keywords; begin to listen to all."""
     authors = [Author(id=1), Author(id=2)]
@@ -127,6 +145,114 @@ async def test_an_unloaded_scalar_relationship(front: FrontEnd, recorder: EventR
         book.author = old
         await session.commit()
         recorder.take()
+
+
+class PetBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Pet(PetBase):
+    __tablename__ = "pets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "pet"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Dog(Pet):
+    __tablename__ = "pet_dogs"
+    id: Mapped[int] = mapped_column(ForeignKey("pets.id"), primary_key=True, autoincrement=False)
+    __mapper_args__ = {"polymorphic_identity": "dog"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Puppy(Dog):
+    """Its attribute for the key has a name of its own."""
+
+    __tablename__ = "pet_puppies"
+    dog_id: Mapped[int] = mapped_column(ForeignKey("pet_dogs.id"), primary_key=True, autoincrement=False)
+    __mapper_args__ = {"polymorphic_identity": "puppy"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Keeper(PetBase):
+    __tablename__ = "keepers"
+    __watched_fields__ = ("dog", "puppy")
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    dog_id: Mapped[int | None] = mapped_column(ForeignKey("pet_dogs.id"))
+    puppy_id: Mapped[int | None] = mapped_column(ForeignKey("pet_puppies.dog_id"))
+    dog: Mapped[Dog | None] = relationship(foreign_keys=dog_id)
+    puppy: Mapped[Puppy | None] = relationship(foreign_keys=puppy_id)
+
+
+async def load_seats(front: FrontEnd) -> tuple[Guest, list[Seat]]:
+    """Load anew, without the relationship between them, what is stored."""
+    await front.close()
+    seats = list(await front.scalars(select(Seat).order_by(Seat.id)))
+    return await front.get_one(Guest, 1), seats
+
+
+async def store_seats(front: FrontEnd, recorder: EventRecorder) -> None:
+    """Commit two seats and a guest on the first, and begin to listen."""
+    await front.add_all([Guest(id=1, seat=Seat(id=1)), Seat(id=2)])
+    await front.commit()
+    recorder.listen(Guest)
+
+
+@scenario(SeatBase.metadata)
+async def test_an_unloaded_one_to_one_relationship(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7, E12: its old object is what the flush itself has looked up, and nothing is asked once it has written."""
+    await store_seats(front, recorder)
+    guest, seats = await load_seats(front)
+    guest.seat = new = Seat(id=3)
+    with front.statements() as statements:
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["SELECT", "UPDATE", "INSERT"]
+    assert recorder.take() == [updated(Guest, 1, seat=(seats[0], new))]
+    guest, seats = await load_seats(front)
+    guest.seat = None
+    await front.commit()
+    assert recorder.take() == [updated(Guest, 1, seat=(seats[2], None))]
+    guest, seats = await load_seats(front)
+    guest.seat = seats[0]
+    await front.flush()
+    guest.seat = seats[1]
+    await front.commit()
+    assert recorder.take() == [updated(Guest, 1, seat=(None, seats[1]))]
+    guest, seats = await load_seats(front)
+    guest.seat = seats[1]
+    await front.commit()
+    assert recorder.take() == []
+
+
+@scenario(SeatBase.metadata)
+async def test_an_unloaded_one_to_one_relationship_from_its_other_side(
+    front: FrontEnd, recorder: EventRecorder
+) -> None:
+    """E3, E7: the old object is true also where the child's many-to-one relationship is what was assigned."""
+    await store_seats(front, recorder)
+    guest, (first, second) = await load_seats(front)
+    second.guest = guest
+    await front.commit()
+    assert recorder.take() == [updated(Guest, 1, seat=(first, second))]
+    assert await front.committed_rows(select(Seat.id, Seat.guest_id).order_by(Seat.id)) == [(1, None), (2, 1)]
+
+
+@scenario(PetBase.metadata)
+async def test_an_unloaded_relationship_to_a_joined_subclass(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7: the old object is true where the foreign key names the subclass's table, and not that of its base."""
+    await front.add_all([Dog(id=1), Dog(id=2), Puppy(id=3), Puppy(id=4)])
+    await front.flush()
+    await front.add(Keeper(id=1, dog_id=1, puppy_id=3))
+    await front.commit()
+    await front.close()
+    recorder.listen(Keeper)
+    keeper = await front.get_one(Keeper, 1)
+    dogs = {key: await front.get_one(Dog, key) for key in (1, 2, 3, 4)}
+    keeper.dog, keeper.puppy = dogs[2], None
+    await front.commit()
+    assert recorder.take() == [updated(Keeper, 1, dog=(dogs[1], dogs[2]), puppy=(dogs[3], None))]
+    await front.expire(keeper)
+    keeper.dog = None
+    await front.commit()
+    assert recorder.take() == [updated(Keeper, 1, dog=(dogs[2], None))]
 
 
 @scenario(LibraryBase.metadata)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import ForeignKey, select, text
+from sqlalchemy import Computed, ForeignKey, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
@@ -87,6 +87,24 @@ class Word(Base):
     __tablename__ = "reach_words"
     code: Mapped[str] = mapped_column(primary_key=True)
     meaning: Mapped[str | None]
+
+
+class Team(Base):
+    __tablename__ = "reach_teams"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    title: Mapped[str | None]
+    players: Mapped[list[Player]] = relationship(
+        primaryjoin="Team.name == foreign(Player.team_name)", passive_updates=False, order_by="Player.id"
+    )
+
+
+class Player(Base):
+    """Its database knows of no foreign key, which would forbid the flush to change the team's name first."""
+
+    __tablename__ = "reach_players"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    team_name: Mapped[str | None]
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
 
 
 class Shelf(Base):
@@ -281,6 +299,90 @@ async def test_new_parent_that_takes_children(front: FrontEnd, recorder: EventRe
         updated(Thing, 1, owner_id=(1, 2), revision=(0, 1)),
         updated(Thing, 2, owner_id=(1, 2), revision=(0, 1)),
     ]
+
+
+class Room(Base):
+    __tablename__ = "reach_rooms"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    boxes: Mapped[list[Box]] = relationship(cascade="all, delete-orphan", back_populates="room")
+    crates: Mapped[list[Crate]] = relationship(cascade="all, delete-orphan")
+
+
+class Box(Base):
+    __tablename__ = "reach_boxes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    room_id: Mapped[int | None] = mapped_column(ForeignKey("reach_rooms.id"))
+    room: Mapped[Room | None] = relationship(back_populates="boxes")
+    labels: Mapped[list[Label]] = relationship()
+
+
+class Crate(Base):
+    """Knows nothing of its room, so that nothing of it changes when it leaves."""
+
+    __tablename__ = "reach_crates"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    room_id: Mapped[int | None] = mapped_column(ForeignKey("reach_rooms.id"))
+    labels: Mapped[list[Label]] = relationship()
+
+
+class Label(Base):
+    __tablename__ = "reach_labels"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    box_id: Mapped[int | None] = mapped_column(ForeignKey("reach_boxes.id"))
+    crate_id: Mapped[int | None] = mapped_column(ForeignKey("reach_crates.id"))
+    number: Mapped[int] = mapped_column(default=1)
+    double: Mapped[int] = mapped_column(Computed("number * 2", persisted=True))
+    revision: Mapped[int] = mapped_column(default=0, onupdate=text("revision + 1"))
+
+
+@pytest.mark.parametrize("loaded", [False, True])
+@scenario(Base.metadata)
+async def test_members_of_an_orphan(front: FrontEnd, recorder: EventRecorder, *, loaded: bool) -> None:
+    """E2, E3, E4: their foreign key becomes NULL, and nothing else but what that UPDATE sets has changed."""
+    boxes = [Box(id=key, labels=[Label(id=key)]) for key in (1, 2)]
+    await store(front, Room(id=1, boxes=boxes, crates=[Crate(id=1, labels=[Label(id=3)])]))
+    recorder.listen(Label)
+    recorder.listen(Crate)
+    room = await front.get_one(Room, 1)
+
+    def load(_session: Session) -> tuple[Box, Box, Crate]:
+        (first, second), (crate,) = room.boxes, room.crates
+        if loaded:
+            assert [len(parent.labels) for parent in (first, second, crate)] == [1, 1, 1]
+        return first, second, crate
+
+    first, second, crate = await front.run_sync(load)
+    room.boxes.remove(first)
+    second.room = None
+    room.crates.remove(crate)
+    await front.commit()
+    assert sorted(recorder.take(), key=str) == [
+        deleted(Crate, 1),
+        updated(Label, 1, box_id=(1, None), revision=(0, 1)),
+        updated(Label, 2, box_id=(2, None), revision=(0, 1)),
+        updated(Label, 3, crate_id=(1, None), revision=(0, 1)),
+    ]
+
+
+@scenario(Base.metadata)
+async def test_members_that_follow_a_changed_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E4: without ``passive_updates`` the flush writes the new key to them; what they were is known if loaded."""
+    await store(front, Team(name="a", players=[Player(id=1), Player(id=2)]))
+    recorder.listen(Player)
+    team = await front.get_one(Team, "a")
+
+    def load(_session: Session) -> int:
+        return len(team.players)
+
+    assert await front.run_sync(load) == 2
+    team.name = "b"
+    await front.commit()
+    assert recorder.take() == [updated(Player, key, team_name=("a", "b"), revision=(0, 1)) for key in (1, 2)]
+    team.title = "no key"
+    with front.statements() as statements:
+        await front.commit()
+    assert [statement.split()[0] for statement in statements] == ["UPDATE"]
+    assert recorder.take() == []
 
 
 @scenario(Base.metadata)

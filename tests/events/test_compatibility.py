@@ -70,6 +70,18 @@ pairs = Table(
 )
 
 
+class Hook(Base):
+    __tablename__ = "hooks"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    coat: Mapped[Coat | None] = relationship()
+
+
+class Coat(Base):
+    __tablename__ = "coats"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    hook_id: Mapped[int | None] = mapped_column(ForeignKey("hooks.id"))
+
+
 class Knot(Base):
     __tablename__ = "knots"
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -284,6 +296,24 @@ def test_fate_of_a_row_switch(session: Session) -> None:
 
 
 # What awaits a flush
+
+
+def test_history_of_a_relationship_that_was_not_loaded(session: Session) -> None:
+    """A flush remembers, as states, what it has looked up before it wrote; after it nobody finds that any more."""
+    hook, old, new = Hook(id=1), Coat(id=1, hook_id=1), Coat(id=2)
+    session.add_all([hook, old])
+    session.commit()
+    session.expire(hook, ["coat"])
+    seen: list[object] = []
+
+    def after_flush(_: Session, flush_context: UOWTransaction) -> None:
+        history = compatibility.flush_history(flush_context, instance_state(hook), "coat")
+        seen.append((history.added, history.deleted))
+
+    event.listen(session, "after_flush", after_flush)
+    hook.coat = new
+    session.flush()
+    assert seen == [([instance_state(new)], [instance_state(old)])]
 
 
 def test_who_listens_to_a_mapper(session: Session) -> None:
@@ -845,6 +875,29 @@ def test_an_upsert_tells_its_target_and_what_it_sets() -> None:
     assert (found is not None, list(compatibility.conflict_update(found))) == (True, [])
     found = compatibility.written(mysql.insert(Parent).on_duplicate_key_update(name="x")).conflict
     assert list(compatibility.conflict_update(found)) == ["name"]
+
+
+def test_equivalent_columns_of_a_joined_hierarchy() -> None:
+    """A mapper knows which columns of its hierarchy's tables have the same value, one step up or down."""
+
+    class LocalBase(DeclarativeBase): ...
+
+    class Top(LocalBase):
+        __tablename__ = "top"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
+    class Middle(Top):
+        __tablename__ = "middle"
+        top_id: Mapped[int] = mapped_column(ForeignKey("top.id"), primary_key=True)
+
+    class Bottom(Middle):
+        __tablename__ = "bottom"
+        middle_id: Mapped[int] = mapped_column(ForeignKey("middle.top_id"), primary_key=True)
+
+    top, middle, bottom = (
+        next(iter(LocalBase.metadata.tables[name].primary_key)) for name in ("top", "middle", "bottom")
+    )
+    assert compatibility.equivalent_columns(inspect(Bottom)) == {top: {middle}, middle: {top, bottom}, bottom: {middle}}
 
 
 def test_all_mappers() -> None:
