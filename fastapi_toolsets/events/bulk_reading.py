@@ -5,9 +5,7 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Column, bindparam, func, select, tuple_
-from sqlalchemy import cast as sql_cast
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BindParameter, ClauseElement, Column, select, true
 
 from . import compatibility
 from .bulk_statements import column_of
@@ -64,6 +62,7 @@ class Reader:
                 if column not in self._positions:
                     self._positions[column] = len(self._columns)
                     self._columns.append(column)
+        self._query: Any = None
         self._new_key: dict[int, int] = {}
         self._set_to: dict[int, Any] = {}
         self.identities: list[tuple[Any, ...]] = []
@@ -105,6 +104,7 @@ class Reader:
             query = query.select_from(self.mapper.persist_selectable)
         if statement.whereclause is not None:
             query = query.where(statement.whereclause)
+        self._query = query
         query = query.order_by(*self.mapper.primary_key)
         return list(self._records(self._stream(connection, self._locked(query), parameters)))
 
@@ -197,30 +197,20 @@ class Reader:
             for identity, row in read_values(session, plan.mapper, list(by_identity), plan.columns):
                 by_identity[identity].stored = row
 
-    def only_read(self) -> ColumnElement[bool]:
-        """Return the criterion, for PostgreSQL, that a row is one of those that were read and locked.
+    def passed_over(
+        self, connection: Connection, only_read: ColumnElement[bool], parameters: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """Return the primary keys of rows that were read and that ``bulk_keys.only_read`` does not find all the same.
 
-        Under READ COMMITTED a statement sees what others have committed since the SELECT before it; with this it writes
-        exactly what it would have written at the time of that SELECT.
+        Args:
+            connection: Where the statement has run.
+            only_read: The criterion that it had.
+            parameters: Those of the statement.
         """
-        columns = [_own_column(self.mapper, column) for column in self.mapper.primary_key]
-        arrays: list[Any] = []
-        for position, column in enumerate(columns):
-            array = ARRAY(column.type)
-            values = [identity[position] for identity in self.identities]
-            arrays.append(func.unnest(sql_cast(bindparam(None, values, array), array)))
-        locked = select(*arrays)
-        return (columns[0] if len(arrays) == 1 else tuple_(*columns)).in_(locked)
-
-
-def _own_column(mapper: Mapper[Any], key: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return the column of a mapper's own table that has the values of a column of its primary key."""
-    alike: set[Any] = {*mapper.get_property_by_column(cast("Column[Any]", key)).columns}
-    for ancestor in reversed([*mapper.iterate_to_root()]):
-        for column in ancestor.local_table.columns:
-            if any(reference.column in alike for reference in column.foreign_keys):
-                alike.add(column)
-    return next((column for column in alike if column.table is mapper.local_table), key)
+        query = self._query.with_only_columns(*self.mapper.primary_key, maintain_column_froms=True)
+        known = set(self.identities)
+        rows = connection.execute(query.where(only_read.is_not(true())), parameters)
+        return [identity for row in rows if (identity := tuple(row)) in known]
 
 
 def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes
