@@ -18,6 +18,7 @@ from .bulk_reading import ROWS_AT_ONCE, Reader
 from .bulk_sending import MARK, Sending, listening
 from .bulk_statements import (
     Subject,
+    assigned_names,
     check_past_session,
     check_subject,
     inner_writes,
@@ -38,7 +39,7 @@ from .transaction import open_savepoint
 from .types import ModelEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
     from sqlalchemy import ColumnElement, Result
     from sqlalchemy.engine import Connection
@@ -254,7 +255,7 @@ class BulkWrites:
             return
         check_subject(subject)
         rows = list(mappings)
-        records = _before_update(session, mapper, told, _identities(mapper, rows))
+        records = _before_update(session, mapper, told, _identities(mapper, rows), _assigned(mapper, rows))
         sending = Sending(self._journal, session, subject.described)
         with sending.all_or_nothing():
             write(rows)
@@ -287,7 +288,8 @@ class BulkWrites:
             elif told:
                 check_subject(subject)
                 identities = [state.key[1] for state in states if state.key is not None]
-                updates += _before_update(session, mapper, told, identities)
+                loaded = {key for state in states for key in state.dict}
+                updates += _before_update(session, mapper, told, identities, loaded)
         sending = Sending(self._journal, session, "bulk_save_objects()")
         with sending.all_or_nothing():
             write(saved, return_defaults or bool(inserted))
@@ -317,11 +319,21 @@ def _identities(mapper: Mapper[Any], rows: list[dict[str, Any]]) -> list[tuple[A
     return [tuple(row[key] for key in keys) for row in rows if row.keys() >= set(keys)]
 
 
+def _assigned(mapper: Mapper[Any], rows: list[dict[str, Any]], values: Iterable[Any] = ()) -> set[str] | None:
+    """Return what an update of a list of rows sets, ``None`` where other names stand for columns in it."""
+    given = {key for row in rows for key in row}
+    return given | assigned_names(values) if given <= set(mapper.column_attrs.keys()) else None
+
+
 def _before_update(
-    session: Session, mapper: Mapper[Any], told: dict[Mapper[Any], Plan], identities: Iterable[tuple[Any, ...]]
+    session: Session,
+    mapper: Mapper[Any],
+    told: dict[Mapper[Any], Plan],
+    identities: Iterable[tuple[Any, ...]],
+    assigned: Collection[str] | None,
 ) -> list[RowRecord]:
-    """Read the rows that an update by primary key is about to write."""
-    reader = Reader(mapper, told, Kind.UPDATED)
+    """Read the rows that an update by primary key is about to write, and of them what it is about to set."""
+    reader = Reader(mapper, told, Kind.UPDATED, assigned)
     return list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
 
 
@@ -331,7 +343,8 @@ def _before_update_of_rows(
     """Flush what is pending, and read the rows of an UPDATE of a list of rows."""
     compatibility.autoflush(execution)
     rows = cast("list[dict[str, Any]]", execution.parameters)
-    return _before_update(execution.session, mapper, told, _identities(mapper, rows))
+    sets = _assigned(mapper, rows, compatibility.written(cast("Update", execution.statement)).values)
+    return _before_update(execution.session, mapper, told, _identities(mapper, rows), sets)
 
 
 class _Followed:
@@ -361,7 +374,10 @@ class _Followed:
         """Read the rows of the statement if it is this one."""
         if options.get(MARK) is self and isinstance(statement, (Update, Delete)) and self._reader is None:
             kind = Kind.UPDATED if isinstance(statement, Update) else Kind.DELETED
-            self._reader = reader = Reader(self._mapper, self._told, kind)
+            names = None
+            if isinstance(statement, Update):
+                names = assigned_names((*compatibility.written(statement).values, *parameters))
+            self._reader = reader = Reader(self._mapper, self._told, kind, names)
             if isinstance(statement, Update):
                 reader.sets_key(assigned(self._mapper, statement, parameters))
             self._parameters = parameters

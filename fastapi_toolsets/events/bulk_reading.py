@@ -38,17 +38,25 @@ class _Layout(NamedTuple):
 class Reader:
     """Reads the rows of one statement."""
 
-    def __init__(self, mapper: Mapper[Any], plans: Mapping[Mapper[Any], Plan], kind: Kind) -> None:
+    def __init__(
+        self,
+        mapper: Mapper[Any],
+        plans: Mapping[Mapper[Any], Plan],
+        kind: Kind,
+        assigned: Collection[str] | None = None,
+    ) -> None:
         """Resolve what to read.
 
         Args:
             mapper: The mapper that the statement writes.
             plans: The plans of those who are to be told, by the mapper of the row.
             kind: What becomes of the rows.
+            assigned: What an UPDATE sets: keys of attributes, keys or names of columns. ``None`` if that may be all.
         """
         self.mapper = mapper
         self._plans = plans
         self._kind = kind
+        self._assigned = assigned
         self._columns: list[Any] = [*mapper.primary_key]
         self._width = len(self._columns)
         self._polymorphic = mapper.polymorphic_on is not None
@@ -72,12 +80,23 @@ class Reader:
         """Return the attributes to read of a class: what an UPDATE may change, the last row of what is deleted."""
         keys: Collection[str] = ()
         if self._kind is Kind.UPDATED:
-            keys = plan.watched_columns if plan.follows_updates else ()
+            keys = [key for key in plan.watched_columns if plan.follows_updates and self._may_set(plan, key)]
         elif self._kind is Kind.DELETED:
             keys = plan.columns if plan.mapper.tables == self.mapper.tables else ()
         tables = set(self.mapper.tables)
         columns = ((key, column_of(plan.mapper, key)) for key in keys)
         return tuple(key for key, column in columns if not isinstance(column, Column) or column.table in tables)
+
+    def _may_set(self, plan: Plan, key: str) -> bool:
+        """Whether the UPDATE sets an attribute, or the database does so by itself, as the unit of work has it.
+
+        No other is compared: there are values of which two that are loaded from one row are not equal.
+        """
+        if self._assigned is None or key in plan.volatile_keys:
+            return True
+        columns = plan.mapper.column_attrs[key].columns
+        names = {key}.union(*((column.key, getattr(column, "name", None)) for column in columns))
+        return not names.isdisjoint(self._assigned)
 
     def sets_key(self, assigned: Mapping[int, Any]) -> None:
         """Read what an UPDATE is about to make of the primary key, too.

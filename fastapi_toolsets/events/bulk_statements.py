@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import (
     Alias,
     ClauseElement,
+    ColumnClause,
     Delete,
     Executable,
     Insert,
@@ -316,6 +317,24 @@ def check_subject(subject: Subject) -> Mapper[Any]:
 def column_keys(columns: Iterable[Any]) -> set[str]:
     """Return the keys of columns that are given as columns, attributes or keys."""
     return {str(getattr(plain_column(column), "key", column)) for column in columns}
+
+
+def assigned_names(columns: Iterable[Any]) -> set[str]:
+    """Return the keys and names of columns that are given as columns, attributes or keys, or as parts of them.
+
+    PostgreSQL can set an element of an array, or of JSON.
+    """
+    names: set[str] = set()
+    for given in columns:
+        element = plain_column(given)
+        if isinstance(element, ClauseElement):
+            for part in visitors.iterate(element):
+                if isinstance(part, ColumnClause):
+                    column: ColumnClause[Any] = part
+                    names |= {str(column.key), column.name}
+        else:
+            names.add(str(element))
+    return names
 
 
 def plain_column(given: object) -> object:
