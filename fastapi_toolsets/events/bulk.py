@@ -28,6 +28,7 @@ from .bulk_statements import (
     subject_of,
     subject_of_mapper,
     to_tell,
+    with_relatives,
 )
 from .heard_rows import is_unheard
 from .journal import Doubt
@@ -168,12 +169,14 @@ class BulkWrites:
         connection = writing_connection(session, mapper)
         sending = Sending(self._journal, session, subject.described)
         if isinstance(statement, Insert):
+            told = with_relatives(mapper, told, execution.execution_options.get("events"))
             insertion = Insertion(session, connection, subject, mapper, told)
             insertion.prepare(execution, statement)
             with sending.on(connection):
                 result = insertion.run(execution, statement)
             records = insertion.records
         elif isinstance(statement, Update) and subject.is_orm and _is_by_primary_key(execution):
+            told = with_relatives(mapper, told, execution.execution_options.get("events"))
             records = _before_update_of_rows(execution, mapper, told)
             with sending.on(connection):
                 result = self._update_rows(execution, records, sending)
@@ -229,6 +232,7 @@ class BulkWrites:
             write(mappings, return_defaults)
             return
         check_subject(subject)
+        told = with_relatives(mapper, told, None)
         waiting = iter(mappings)
         while chunk := list(islice(waiting, ROWS_AT_ONCE)):
             # The primary keys are put into the dictionaries: into the caller's only where they were asked for.
@@ -254,6 +258,7 @@ class BulkWrites:
             write(mappings)
             return
         check_subject(subject)
+        told = with_relatives(mapper, told, None)
         rows = list(mappings)
         records = _before_update(session, mapper, told, _identities(mapper, rows), _assigned(mapper, rows))
         sending = Sending(self._journal, session, subject.described)
@@ -282,6 +287,8 @@ class BulkWrites:
                 self._journal.doubts.add(Doubt.PAST_FLUSH)
             subject = subject_of_mapper(name, mapper)
             told = to_tell(subject, None, _HEARS[name], self._policy)
+            if told:
+                told = with_relatives(mapper, told, None)
             if told and name == "insert":
                 check_subject(subject)
                 inserted.append((mapper, told, states))
