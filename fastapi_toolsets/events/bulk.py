@@ -341,7 +341,9 @@ def _before_update(
 ) -> list[RowRecord]:
     """Read the rows that an update by primary key is about to write, and of them what it is about to set."""
     reader = Reader(mapper, told, Kind.UPDATED, assigned)
-    return list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
+    records = list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
+    reader.complete(session, records)
+    return records
 
 
 def _before_update_of_rows(
@@ -389,8 +391,7 @@ class _Followed:
                 reader.sets_key(assigned(self._mapper, statement, parameters))
             self._parameters = parameters
             found = reader.by_criteria(connection, statement, parameters, is_orm=self._subject.is_orm)
-            if kind is Kind.DELETED:
-                reader.complete_deleted(self._session, found)
+            reader.complete(self._session, found)
             self._records = found
             if connection.dialect.name == "postgresql":
                 self._only_read = only_read(self._own_key(), reader.identities, connection.dialect)

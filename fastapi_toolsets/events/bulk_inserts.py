@@ -189,7 +189,9 @@ class Insertion:
                 criterion = (
                     columns[0].in_([key[0] for key in chunk]) if len(columns) == 1 else tuple_(*columns).in_(chunk)
                 )
-                for record in reader.by_criterion(self._connection, criterion):
+                found = list(reader.by_criterion(self._connection, criterion))
+                reader.complete(self._session, found)
+                for record in found:
                     self._updates.setdefault(record.key[1], record)
             self._there.update(reader.identities)
 

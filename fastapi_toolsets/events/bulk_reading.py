@@ -5,7 +5,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Column, select, true
+from sqlalchemy import BindParameter, ClauseElement, Column, Over, select, true
+from sqlalchemy.sql import visitors
 
 from . import compatibility
 from .bulk_statements import column_of
@@ -70,6 +71,8 @@ class Reader:
                 if column not in self._positions:
                     self._positions[column] = len(self._columns)
                     self._columns.append(column)
+        later = {plan: self._keys_read_later(plan) for plan in plans.values()}
+        self._later: dict[Plan, tuple[str, ...]] = {plan: keys for plan, keys in later.items() if keys}
         self._query: Any = None
         self._new_key: dict[int, int] = {}
         self._set_to: dict[int, Any] = {}
@@ -78,14 +81,31 @@ class Reader:
 
     def _keys(self, plan: Plan) -> tuple[str, ...]:
         """Return the attributes to read of a class: what an UPDATE may change, the last row of what is deleted."""
-        keys: Collection[str] = ()
         if self._kind is Kind.UPDATED:
             keys = [key for key in plan.watched_columns if plan.follows_updates and self._may_set(plan, key)]
-        elif self._kind is Kind.DELETED:
-            keys = plan.columns if plan.mapper.tables == self.mapper.tables else ()
-        tables = set(self.mapper.tables)
-        columns = ((key, column_of(plan.mapper, key)) for key in keys)
-        return tuple(key for key, column in columns if not isinstance(column, Column) or column.table in tables)
+            return tuple(key for key in keys if self._is_in_tables(plan, key))
+        if self._kind is Kind.DELETED and all(self._is_in_tables(plan, key) for key in plan.columns):
+            return tuple(plan.columns)
+        return ()
+
+    def _keys_read_later(self, plan: Plan) -> tuple[str, ...]:
+        """Return the attributes that another SELECT is to read: SQL expressions, and what is in other tables.
+
+        An expression may not be selected where rows are locked, or mean something else beside the tables of the
+        statement's criteria. What a window function says of a row depends on the rows that are read with it.
+        """
+        if self._kind is Kind.DELETED:
+            return () if self._keys(plan) else tuple(plan.columns)
+        if self._kind is Kind.UPDATED and plan.follows_updates:
+            expressions = {key: column_of(plan.mapper, key) for key in plan.watched_columns}
+            return tuple(
+                key for key, column in expressions.items() if not (isinstance(column, Column) or _sees_others(column))
+            )
+        return ()
+
+    def _is_in_tables(self, plan: Plan, key: str) -> bool:
+        column = column_of(plan.mapper, key)
+        return isinstance(column, Column) and column.table in self.mapper.tables
 
     def _may_set(self, plan: Plan, key: str) -> bool:
         """Whether the UPDATE sets an attribute, or the database does so by itself, as the unit of work has it.
@@ -206,15 +226,22 @@ class Reader:
         self._layouts[discriminator] = layout
         return layout
 
-    def complete_deleted(self, session: Session, records: Iterable[RowRecord]) -> None:
-        """Read the last rows of classes that have columns in tables that the statement does not name."""
+    def complete(self, session: Session, records: Iterable[RowRecord]) -> None:
+        """Read what the SELECT that locks rows has left out."""
         missing: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
-        for record in records:
-            if record.stored is None:
-                missing.setdefault(record.plan, {})[record.key[1]] = record
+        if self._later:
+            for record in records:
+                if record.plan in self._later:
+                    missing.setdefault(record.plan, {})[record.origin[1]] = record
         for plan, by_identity in missing.items():
-            for identity, row in read_values(session, plan.mapper, list(by_identity), plan.columns):
-                by_identity[identity].stored = row
+            later = self._later[plan]
+            keys = (*self._keys(plan), *later)
+            for identity, values in read_values(session, plan.mapper, list(by_identity), later):
+                record = by_identity[identity]
+                if self._kind is Kind.DELETED:
+                    record.stored = values
+                else:
+                    record.keys, record.before = keys, record.before + values
 
     def passed_over(
         self, connection: Connection, only_read: ColumnElement[bool], parameters: Mapping[str, Any]
@@ -230,6 +257,10 @@ class Reader:
         known = set(self.identities)
         rows = connection.execute(query.where(only_read.is_not(true())), parameters)
         return [identity for row in rows if (identity := tuple(row)) in known]
+
+
+def _sees_others(expression: ColumnElement[Any]) -> bool:
+    return any(isinstance(part, Over) for part in visitors.iterate(expression))
 
 
 def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes

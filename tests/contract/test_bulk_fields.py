@@ -6,14 +6,28 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import ARRAY, FetchedValue, Integer, MetaData, PickleType, text, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, synonym
+from sqlalchemy import (
+    ARRAY,
+    FetchedValue,
+    Integer,
+    MetaData,
+    PickleType,
+    cast,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column, synonym
+
+from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import Base as BulkBase
 from .bulk_models import store, upsert
-from .event_models import table_of, updated
+from .event_models import deleted, table_of, updated
 
 
 class Shape:
@@ -46,6 +60,26 @@ class Shouting(FieldBase):
     label: Mapped[str]
     declared: Mapped[str | None] = mapped_column(server_onupdate=FetchedValue())
     undeclared: Mapped[str | None]
+
+
+class Line(FieldBase):
+    __tablename__ = "field_lines"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sum_id: Mapped[int] = mapped_column()
+    amount: Mapped[int]
+
+
+class Sum(FieldBase):
+    """Expressions over the row, over another table and over other rows."""
+
+    __tablename__ = "field_sums"
+    number: Mapped[int] = mapped_column("id", primary_key=True, autoincrement=False)
+    value: Mapped[int] = mapped_column()
+    twice: Mapped[int] = column_property(value * 2)
+    rank: Mapped[int] = column_property(func.row_number().over(order_by=number))
+    total: Mapped[int | None] = column_property(
+        select(cast(func.sum(Line.amount) + value, Integer)).where(Line.sum_id == number).scalar_subquery()
+    )
 
 
 class LocalBase(DeclarativeBase):
@@ -176,3 +210,49 @@ async def test_what_a_trigger_sets(front: FrontEnd, recorder: EventRecorder) -> 
     (await front.get_one(Shouting, 2)).label = "b"
     await front.commit()
     assert recorder.take() == [updated(Shouting, key, label=("a", "b"), declared=(None, "B")) for key in (1, 2)]
+
+
+async def two_sums(front: FrontEnd, recorder: EventRecorder) -> None:
+    """Commit two rows with expressions, and lines of the second, then begin to listen."""
+    await store(
+        front, Sum(number=1, value=1), Sum(number=2, value=2), *(Line(id=key, sum_id=2, amount=10) for key in (1, 2))
+    )
+    recorder.listen(Sum)
+
+
+@scenario(FieldBase.metadata)
+async def test_expressions_of_a_row(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2, E4: they work as on a plain session, and what becomes of them is told, but not how rows compare."""
+    await two_sums(front, recorder)
+    await front.execute(update(Sum).values(value=Sum.value + 1))
+    joined = update(Sum).where(Sum.number == Line.sum_id, Line.amount == 10).values(value=Sum.value + 1)
+    await front.execute(joined, execution_options={"synchronize_session": False})
+    await front.commit()
+    assert recorder.take() == [
+        updated(Sum, 1, value=(1, 2), twice=(2, 4)),
+        updated(Sum, 2, value=(2, 4), twice=(4, 8), total=(22, 24)),
+    ]
+    await front.execute(update(Sum), [{"number": 2, "value": 5}])
+    await front.execute(upsert(front, Sum, "id", [{"id": 1, "value": 7}], "value"))
+    await front.execute(update(Sum).where(Sum.number == 1).values(number=3))
+    await front.commit()
+    assert recorder.take() == [
+        updated(Sum, 2, value=(4, 5), twice=(8, 10), total=(24, 25)),
+        updated(Sum, 3, number=(1, 3), value=(2, 7), twice=(4, 14)),
+    ]
+
+
+@scenario(FieldBase.metadata)
+async def test_expressions_of_a_deleted_row(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2, E11: a deleted object shows them as they were last."""
+    await two_sums(front, recorder)
+    shown: list[tuple[int, int | None]] = []
+
+    @listens_for(Sum, ModelEvent.DELETE)
+    def show(row: Sum, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((row.twice, row.total))
+
+    criteria = Sum.number.in_(select(Line.sum_id))
+    await front.execute(delete(Sum).where(criteria), execution_options={"synchronize_session": False})
+    await front.commit()
+    assert (recorder.take(), shown) == ([deleted(Sum, 2)], [(4, 22)])
