@@ -31,6 +31,7 @@ FLOORS = {
     "fastapi_toolsets.events.before_commit": 2,
     "fastapi_toolsets.events.bulk": 2,
     "fastapi_toolsets.events.bulk_inserts": 2,
+    "fastapi_toolsets.events.bulk_keys": 2,
     "fastapi_toolsets.events.bulk_reading": 2,
     "fastapi_toolsets.events.bulk_sending": 2,
     "fastapi_toolsets.events.bulk_criteria": 2,

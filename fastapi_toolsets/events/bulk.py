@@ -6,25 +6,29 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import CursorResult, Delete, Insert, TextClause, Update
+from sqlalchemy import Delete, Insert, TextClause, Update
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import BulkWriteError
 from . import compatibility
 from .bulk_criteria import assigned, check_criteria
 from .bulk_inserts import Insertion, made_rows
+from .bulk_keys import only_read, own_key
 from .bulk_reading import ROWS_AT_ONCE, Reader
 from .bulk_sending import MARK, Sending, listening
 from .bulk_statements import (
     Subject,
+    assigned_names,
     check_past_session,
     check_subject,
     inner_writes,
     inserts_elsewhere,
+    name_of,
     refuse,
     subject_of,
     subject_of_mapper,
     to_tell,
+    with_relatives,
 )
 from .heard_rows import is_unheard
 from .journal import Doubt
@@ -36,9 +40,9 @@ from .transaction import open_savepoint
 from .types import ModelEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 
-    from sqlalchemy import Result
+    from sqlalchemy import ColumnElement, Result
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 
@@ -165,12 +169,14 @@ class BulkWrites:
         connection = writing_connection(session, mapper)
         sending = Sending(self._journal, session, subject.described)
         if isinstance(statement, Insert):
+            told = with_relatives(mapper, told, execution.execution_options.get("events"))
             insertion = Insertion(session, connection, subject, mapper, told)
             insertion.prepare(execution, statement)
             with sending.on(connection):
                 result = insertion.run(execution, statement)
             records = insertion.records
         elif isinstance(statement, Update) and subject.is_orm and _is_by_primary_key(execution):
+            told = with_relatives(mapper, told, execution.execution_options.get("events"))
             records = _before_update_of_rows(execution, mapper, told)
             with sending.on(connection):
                 result = self._update_rows(execution, records, sending)
@@ -182,7 +188,7 @@ class BulkWrites:
                 sending.on(connection, followed),
             ):
                 result = execution.invoke_statement(execution_options={MARK: followed})
-            records = followed.written(result)
+            records = followed.written(connection, sending.count)
         self._record(session, records, sending)
         return result
 
@@ -226,6 +232,7 @@ class BulkWrites:
             write(mappings, return_defaults)
             return
         check_subject(subject)
+        told = with_relatives(mapper, told, None)
         waiting = iter(mappings)
         while chunk := list(islice(waiting, ROWS_AT_ONCE)):
             # The primary keys are put into the dictionaries: into the caller's only where they were asked for.
@@ -251,8 +258,9 @@ class BulkWrites:
             write(mappings)
             return
         check_subject(subject)
+        told = with_relatives(mapper, told, None)
         rows = list(mappings)
-        records = _before_update(session, mapper, told, _identities(mapper, rows))
+        records = _before_update(session, mapper, told, _identities(mapper, rows), _assigned(mapper, rows))
         sending = Sending(self._journal, session, subject.described)
         with sending.all_or_nothing():
             write(rows)
@@ -279,13 +287,16 @@ class BulkWrites:
                 self._journal.doubts.add(Doubt.PAST_FLUSH)
             subject = subject_of_mapper(name, mapper)
             told = to_tell(subject, None, _HEARS[name], self._policy)
+            if told:
+                told = with_relatives(mapper, told, None)
             if told and name == "insert":
                 check_subject(subject)
                 inserted.append((mapper, told, states))
             elif told:
                 check_subject(subject)
                 identities = [state.key[1] for state in states if state.key is not None]
-                updates += _before_update(session, mapper, told, identities)
+                loaded = {key for state in states for key in state.dict}
+                updates += _before_update(session, mapper, told, identities, loaded)
         sending = Sending(self._journal, session, "bulk_save_objects()")
         with sending.all_or_nothing():
             write(saved, return_defaults or bool(inserted))
@@ -315,12 +326,24 @@ def _identities(mapper: Mapper[Any], rows: list[dict[str, Any]]) -> list[tuple[A
     return [tuple(row[key] for key in keys) for row in rows if row.keys() >= set(keys)]
 
 
+def _assigned(mapper: Mapper[Any], rows: list[dict[str, Any]], values: Iterable[Any] = ()) -> set[str] | None:
+    """Return what an update of a list of rows sets, ``None`` where other names stand for columns in it."""
+    given = {key for row in rows for key in row}
+    return given | assigned_names(values) if given <= set(mapper.column_attrs.keys()) else None
+
+
 def _before_update(
-    session: Session, mapper: Mapper[Any], told: dict[Mapper[Any], Plan], identities: Iterable[tuple[Any, ...]]
+    session: Session,
+    mapper: Mapper[Any],
+    told: dict[Mapper[Any], Plan],
+    identities: Iterable[tuple[Any, ...]],
+    assigned: Collection[str] | None,
 ) -> list[RowRecord]:
-    """Read the rows that an update by primary key is about to write."""
-    reader = Reader(mapper, told, Kind.UPDATED)
-    return list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
+    """Read the rows that an update by primary key is about to write, and of them what it is about to set."""
+    reader = Reader(mapper, told, Kind.UPDATED, assigned)
+    records = list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
+    reader.complete(session, records)
+    return records
 
 
 def _before_update_of_rows(
@@ -329,7 +352,8 @@ def _before_update_of_rows(
     """Flush what is pending, and read the rows of an UPDATE of a list of rows."""
     compatibility.autoflush(execution)
     rows = cast("list[dict[str, Any]]", execution.parameters)
-    return _before_update(execution.session, mapper, told, _identities(mapper, rows))
+    sets = _assigned(mapper, rows, compatibility.written(cast("Update", execution.statement)).values)
+    return _before_update(execution.session, mapper, told, _identities(mapper, rows), sets)
 
 
 class _Followed:
@@ -345,6 +369,8 @@ class _Followed:
         self._subject = subject
         self._reader: Reader | None = None
         self._records: list[RowRecord] = []
+        self._only_read: ColumnElement[bool] | None = None
+        self._parameters: Mapping[str, Any] = {}
 
     def before_execute(
         self,
@@ -357,31 +383,64 @@ class _Followed:
         """Read the rows of the statement if it is this one."""
         if options.get(MARK) is self and isinstance(statement, (Update, Delete)) and self._reader is None:
             kind = Kind.UPDATED if isinstance(statement, Update) else Kind.DELETED
-            self._reader = reader = Reader(self._mapper, self._told, kind)
+            names = None
+            if isinstance(statement, Update):
+                names = assigned_names((*compatibility.written(statement).values, *parameters))
+            self._reader = reader = Reader(self._mapper, self._told, kind, names)
             if isinstance(statement, Update):
                 reader.sets_key(assigned(self._mapper, statement, parameters))
+            self._parameters = parameters
             found = reader.by_criteria(connection, statement, parameters, is_orm=self._subject.is_orm)
-            if kind is Kind.DELETED:
-                reader.complete_deleted(self._session, found)
+            reader.complete(self._session, found)
             self._records = found
             if connection.dialect.name == "postgresql":
-                statement = statement.where(reader.only_read())
+                self._only_read = only_read(self._own_key(), reader.identities, connection.dialect)
+                statement = statement.where(self._only_read)
         return statement, many, parameters
 
-    def written(self, result: Result[Any]) -> list[RowRecord]:
-        """Return what the statement has done to each row, now that it has run."""
-        if self._reader is None:
+    def _own_key(self) -> list[ColumnElement[Any]]:
+        columns = own_key(self._mapper)
+        if columns is None:
+            table = name_of(self._mapper.local_table)
+            raise refuse(self._subject, f"the inherit_condition does not say which columns of {table!r} hold its key")
+        return columns
+
+    def written(self, connection: Connection, count: int) -> list[RowRecord]:
+        """Return what the statement has done to each row, now that it has run.
+
+        Args:
+            connection: Where it has run.
+            count: How many rows the driver says that it has written.
+        """
+        reader = self._reader
+        if reader is None:
             raise refuse(self._subject, "it was sent to another connection than the session's own for the model")
-        count = result.rowcount if isinstance(result, CursorResult) else -1
-        if count > len(self._reader.identities):
+        if count > len(reader.identities):
             raise refuse(
                 self._subject,
                 "it has written rows that others added after its rows were read: roll back and try again, or use the "
                 "isolation level REPEATABLE READ. If that is not the reason",
             )
-        if self._records and self._records[0].kind is Kind.DELETED and count != len(self._reader.identities):
+        if 0 <= count < len(reader.identities) and self._only_read is not None:
+            lost = reader.passed_over(connection, self._only_read, self._parameters)
+            if lost:
+                raise self._passed_over(lost, count, len(reader.identities))
+        if self._records and self._records[0].kind is Kind.DELETED and count != len(reader.identities):
             # It may have left some: its criteria are true no more, or a trigger keeps them.
             keys = (self._mapper.get_property_by_column(self._mapper.primary_key[0]).key,)
             read = read_rows(self._session, self._mapper, [record.key[1] for record in self._records], keys)
             return [record for record in self._records if record.key[1] not in read]
         return self._records
+
+    def _passed_over(self, lost: list[tuple[Any, ...]], count: int, read: int) -> BulkWriteError:
+        """Make the error for rows that the statement passed over only since they are not found again by their key.
+
+        Fewer rows than were read are right where a trigger, a rule or a policy keeps some, or where others have changed
+        what the criteria look at in other tables. Those rows are found, and the statement did with them what it would
+        have done without events.
+        """
+        return BulkWriteError(
+            f"{self._subject.described} has written {count} rows of {name_of(self._mapper.local_table)!r}, and {read} "
+            f"were read for its events: others are not found again by their primary key, such as {lost[0]!r}. Roll "
+            "back, give the statement execution_options(events=False) to do without events, and report it"
+        )

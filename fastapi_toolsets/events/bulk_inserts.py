@@ -17,7 +17,7 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 
 from . import compatibility
 from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
-from .bulk_statements import column_keys, column_of, refuse
+from .bulk_statements import assigned_names, column_keys, column_of, refuse
 from .loading import chunks
 from .records import Kind
 from .rows import RowRecord
@@ -181,14 +181,17 @@ class Insertion:
 
     def _read_existing(self, parts: Written, rows: Sequence[Mapping[str, Any]]) -> None:
         """Read and lock the rows that will be updated instead of inserted."""
+        sets = assigned_names(compatibility.conflict_update(parts.conflict))
         for columns in self._conflicts(parts.conflict):
             keys = [key for row in rows if (key := self._conflict_key(columns, row)) is not None]
-            reader = Reader(self._mapper, self._told, Kind.UPDATED)
+            reader = Reader(self._mapper, self._told, Kind.UPDATED, sets)
             for chunk in chunks(keys):
                 criterion = (
                     columns[0].in_([key[0] for key in chunk]) if len(columns) == 1 else tuple_(*columns).in_(chunk)
                 )
-                for record in reader.by_criterion(self._connection, criterion):
+                found = list(reader.by_criterion(self._connection, criterion))
+                reader.complete(self._session, found)
+                for record in found:
                     self._updates.setdefault(record.key[1], record)
             self._there.update(reader.identities)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Column, bindparam, func, select, tuple_
-from sqlalchemy import cast as sql_cast
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BindParameter, ClauseElement, Column, Over, select, true
+from sqlalchemy.sql import visitors
 
 from . import compatibility
 from .bulk_statements import column_of
@@ -40,17 +39,25 @@ class _Layout(NamedTuple):
 class Reader:
     """Reads the rows of one statement."""
 
-    def __init__(self, mapper: Mapper[Any], plans: Mapping[Mapper[Any], Plan], kind: Kind) -> None:
+    def __init__(
+        self,
+        mapper: Mapper[Any],
+        plans: Mapping[Mapper[Any], Plan],
+        kind: Kind,
+        assigned: Collection[str] | None = None,
+    ) -> None:
         """Resolve what to read.
 
         Args:
             mapper: The mapper that the statement writes.
             plans: The plans of those who are to be told, by the mapper of the row.
             kind: What becomes of the rows.
+            assigned: What an UPDATE sets: keys of attributes, keys or names of columns. ``None`` if that may be all.
         """
         self.mapper = mapper
         self._plans = plans
         self._kind = kind
+        self._assigned = assigned
         self._columns: list[Any] = [*mapper.primary_key]
         self._width = len(self._columns)
         self._polymorphic = mapper.polymorphic_on is not None
@@ -64,6 +71,9 @@ class Reader:
                 if column not in self._positions:
                     self._positions[column] = len(self._columns)
                     self._columns.append(column)
+        later = {plan: self._keys_read_later(plan) for plan in plans.values()}
+        self._later: dict[Plan, tuple[str, ...]] = {plan: keys for plan, keys in later.items() if keys}
+        self._query: Any = None
         self._new_key: dict[int, int] = {}
         self._set_to: dict[int, Any] = {}
         self.identities: list[tuple[Any, ...]] = []
@@ -71,14 +81,42 @@ class Reader:
 
     def _keys(self, plan: Plan) -> tuple[str, ...]:
         """Return the attributes to read of a class: what an UPDATE may change, the last row of what is deleted."""
-        keys: Collection[str] = ()
         if self._kind is Kind.UPDATED:
-            keys = plan.watched_columns if plan.follows_updates else ()
-        elif self._kind is Kind.DELETED:
-            keys = plan.columns if plan.mapper.tables == self.mapper.tables else ()
-        tables = set(self.mapper.tables)
-        columns = ((key, column_of(plan.mapper, key)) for key in keys)
-        return tuple(key for key, column in columns if not isinstance(column, Column) or column.table in tables)
+            keys = [key for key in plan.watched_columns if plan.follows_updates and self._may_set(plan, key)]
+            return tuple(key for key in keys if self._is_in_tables(plan, key))
+        if self._kind is Kind.DELETED and all(self._is_in_tables(plan, key) for key in plan.columns):
+            return tuple(plan.columns)
+        return ()
+
+    def _keys_read_later(self, plan: Plan) -> tuple[str, ...]:
+        """Return the attributes that another SELECT is to read: SQL expressions, and what is in other tables.
+
+        An expression may not be selected where rows are locked, or mean something else beside the tables of the
+        statement's criteria. What a window function says of a row depends on the rows that are read with it.
+        """
+        if self._kind is Kind.DELETED:
+            return () if self._keys(plan) else tuple(plan.columns)
+        if self._kind is Kind.UPDATED and plan.follows_updates:
+            expressions = {key: column_of(plan.mapper, key) for key in plan.watched_columns}
+            return tuple(
+                key for key, column in expressions.items() if not (isinstance(column, Column) or _sees_others(column))
+            )
+        return ()
+
+    def _is_in_tables(self, plan: Plan, key: str) -> bool:
+        column = column_of(plan.mapper, key)
+        return isinstance(column, Column) and column.table in self.mapper.tables
+
+    def _may_set(self, plan: Plan, key: str) -> bool:
+        """Whether the UPDATE sets an attribute, or the database does so by itself, as the unit of work has it.
+
+        No other is compared: there are values of which two that are loaded from one row are not equal.
+        """
+        if self._assigned is None or key in plan.volatile_keys:
+            return True
+        columns = plan.mapper.column_attrs[key].columns
+        names = {key}.union(*((column.key, getattr(column, "name", None)) for column in columns))
+        return not names.isdisjoint(self._assigned)
 
     def sets_key(self, assigned: Mapping[int, Any]) -> None:
         """Read what an UPDATE is about to make of the primary key, too.
@@ -105,6 +143,7 @@ class Reader:
             query = query.select_from(self.mapper.persist_selectable)
         if statement.whereclause is not None:
             query = query.where(statement.whereclause)
+        self._query = query
         query = query.order_by(*self.mapper.primary_key)
         return list(self._records(self._stream(connection, self._locked(query), parameters)))
 
@@ -187,40 +226,41 @@ class Reader:
         self._layouts[discriminator] = layout
         return layout
 
-    def complete_deleted(self, session: Session, records: Iterable[RowRecord]) -> None:
-        """Read the last rows of classes that have columns in tables that the statement does not name."""
+    def complete(self, session: Session, records: Iterable[RowRecord]) -> None:
+        """Read what the SELECT that locks rows has left out."""
         missing: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
-        for record in records:
-            if record.stored is None:
-                missing.setdefault(record.plan, {})[record.key[1]] = record
+        if self._later:
+            for record in records:
+                if record.plan in self._later:
+                    missing.setdefault(record.plan, {})[record.origin[1]] = record
         for plan, by_identity in missing.items():
-            for identity, row in read_values(session, plan.mapper, list(by_identity), plan.columns):
-                by_identity[identity].stored = row
+            later = self._later[plan]
+            keys = (*self._keys(plan), *later)
+            for identity, values in read_values(session, plan.mapper, list(by_identity), later):
+                record = by_identity[identity]
+                if self._kind is Kind.DELETED:
+                    record.stored = values
+                else:
+                    record.keys, record.before = keys, record.before + values
 
-    def only_read(self) -> ColumnElement[bool]:
-        """Return the criterion, for PostgreSQL, that a row is one of those that were read and locked.
+    def passed_over(
+        self, connection: Connection, only_read: ColumnElement[bool], parameters: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """Return the primary keys of rows that were read and that ``bulk_keys.only_read`` does not find all the same.
 
-        Under READ COMMITTED a statement sees what others have committed since the SELECT before it; with this it writes
-        exactly what it would have written at the time of that SELECT.
+        Args:
+            connection: Where the statement has run.
+            only_read: The criterion that it had.
+            parameters: Those of the statement.
         """
-        columns = [_own_column(self.mapper, column) for column in self.mapper.primary_key]
-        arrays: list[Any] = []
-        for position, column in enumerate(columns):
-            array = ARRAY(column.type)
-            values = [identity[position] for identity in self.identities]
-            arrays.append(func.unnest(sql_cast(bindparam(None, values, array), array)))
-        locked = select(*arrays)
-        return (columns[0] if len(arrays) == 1 else tuple_(*columns)).in_(locked)
+        query = self._query.with_only_columns(*self.mapper.primary_key, maintain_column_froms=True)
+        known = set(self.identities)
+        rows = connection.execute(query.where(only_read.is_not(true())), parameters)
+        return [identity for row in rows if (identity := tuple(row)) in known]
 
 
-def _own_column(mapper: Mapper[Any], key: ColumnElement[Any]) -> ColumnElement[Any]:
-    """Return the column of a mapper's own table that has the values of a column of its primary key."""
-    alike: set[Any] = {*mapper.get_property_by_column(cast("Column[Any]", key)).columns}
-    for ancestor in reversed([*mapper.iterate_to_root()]):
-        for column in ancestor.local_table.columns:
-            if any(reference.column in alike for reference in column.foreign_keys):
-                alike.add(column)
-    return next((column for column in alike if column.table is mapper.local_table), key)
+def _sees_others(expression: ColumnElement[Any]) -> bool:
+    return any(isinstance(part, Over) for part in visitors.iterate(expression))
 
 
 def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes

@@ -28,6 +28,9 @@ class Sending:
     A savepoint or transaction in which that time has not ended cannot be committed: see ``completion.complete``. An
     INSERT of many rows is sent in parts, and an UPDATE of a list of rows row by row. Where a later one fails, SQLite
     and MariaDB keep the rows of those before it, and a program that catches the error may commit them.
+
+    Attributes:
+        count: How many rows the driver says that the statement has written, of the last part; -1 where it does not say.
     """
 
     def __init__(self, journal: Journal, session: Session, described: str) -> None:
@@ -36,6 +39,7 @@ class Sending:
         self._session = session
         self._described = described
         self._frame: Frame | None = None
+        self.count: int = -1
 
     def begin(self) -> None:
         """Note that the statement may have written rows from now on."""
@@ -81,6 +85,7 @@ class Sending:
         def after(*arguments: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
             if is_meant(arguments[4]):
                 self.begin()
+                self.count = arguments[1].rowcount
 
         def is_meant(context: ExecutionContext) -> bool:
             writes = isinstance(context.invoked_statement, (Insert, Update, Delete))

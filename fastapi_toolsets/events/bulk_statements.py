@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import (
     Alias,
     ClauseElement,
+    ColumnClause,
     Delete,
     Executable,
     Insert,
@@ -236,6 +237,27 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
     return told
 
 
+def with_relatives(mapper: Mapper[Any], told: dict[Any, Plan], events: object) -> dict[Any, Plan]:
+    """Return the plans to tell of rows that are named by their keys, or new: they may be of other classes of the table.
+
+    SQLAlchemy writes a row of a single-table hierarchy for whichever of its classes it is given the key, and a column's
+    default may make a new row one of the base class.
+
+    Args:
+        mapper: The mapper that the statement was given.
+        told: The plans of those of its own rows.
+        events: The execution option ``events``.
+    """
+    if not mapper.single:
+        return told
+    relatives: dict[Any, Plan] = {}
+    for member in mapper.base_mapper.self_and_descendants:
+        plan = plans.by_mapper[member] if member.local_table is mapper.local_table else None
+        if plan is not None and (opted_in(member) if events is None else events):
+            relatives[member] = plan
+    return {**relatives, **told}
+
+
 def check_past_session(
     subject: Subject, events: object, hears: Collection[ModelEvent], policy: BulkPolicy, *, is_inside: bool = False
 ) -> None:
@@ -316,6 +338,24 @@ def check_subject(subject: Subject) -> Mapper[Any]:
 def column_keys(columns: Iterable[Any]) -> set[str]:
     """Return the keys of columns that are given as columns, attributes or keys."""
     return {str(getattr(plain_column(column), "key", column)) for column in columns}
+
+
+def assigned_names(columns: Iterable[Any]) -> set[str]:
+    """Return the keys and names of columns that are given as columns, attributes or keys, or as parts of them.
+
+    PostgreSQL can set an element of an array, or of JSON.
+    """
+    names: set[str] = set()
+    for given in columns:
+        element = plain_column(given)
+        if isinstance(element, ClauseElement):
+            for part in visitors.iterate(element):
+                if isinstance(part, ColumnClause):
+                    column = cast("Any", part)
+                    names |= {str(column.key), str(column.name)}
+        else:
+            names.add(str(element))
+    return names
 
 
 def plain_column(given: object) -> object:

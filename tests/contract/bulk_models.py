@@ -112,7 +112,9 @@ def row_count(result: Result[Any]) -> int:
     return cast("int", cast("Any", result).rowcount)
 
 
-def upsert(front: FrontEnd, model: type[Base], key: str, rows: list[dict[str, object]], *columns: str) -> Insert:
+def upsert(
+    front: FrontEnd, model: type[DeclarativeBase], key: str, rows: list[dict[str, object]], *columns: str
+) -> Insert:
     """An INSERT that updates ``columns`` of the rows that have the same ``key``, in the database's own words."""
     if front.database.name == "mariadb":
         statement = mysql.insert(model).values(rows)

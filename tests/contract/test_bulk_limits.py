@@ -34,7 +34,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .bulk_models import PARCELS, Animal, Base, Dog, Parcel, Stamp, row_count, store, three_parcels
+from .bulk_models import PARCELS, Animal, Base, Dog, Parcel, Stamp, row_count, store, three_parcels, upsert
 from .event_models import LOCAL, created, deleted, table_of, updated
 from .test_bulk_notice import bulk_warnings
 
@@ -109,6 +109,29 @@ class Visit(EdgeBase):
     name: Mapped[str]
     number: Mapped[int]
     note: Mapped[str | None]
+
+
+class Item(EdgeBase):
+    """A single table in which a default makes rows those of the base class."""
+
+    __tablename__ = "edge_items"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(default="item")
+    price: Mapped[int] = mapped_column(default=1)
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "item"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Special(Item):
+    __mapper_args__ = {"polymorphic_identity": "special"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Rare(Item):
+    __mapper_args__ = {"polymorphic_identity": "rare"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Silent(Item):
+    __bulk_events__ = False
+    __mapper_args__ = {"polymorphic_identity": "silent"}  # noqa: RUF012 - SQLAlchemy reads it
 
 
 def random_parcels() -> Any:  # noqa: ANN401 - of one of two kinds
@@ -348,6 +371,47 @@ async def test_rows_of_a_subclass_inserted_by_the_base(front: FrontEnd, recorder
     await front.execute(insert(Animal), [{"id": 1, "kind": "dog", "name": "Rex"}, {"id": 2, "name": "Tom"}])
     await front.commit()
     assert recorder.take() == [created(Dog, 1), created(Animal, 2)]
+
+
+@scenario(EdgeBase.metadata)
+async def test_rows_of_the_base_written_by_a_subclass(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: a row is told as what it is, also where its key was given to a statement for another class of its table."""
+    await store(front, *(Item(id=key, kind=kind) for key, kind in ((1, "item"), (2, "special"), (3, "rare"))))
+    recorder.listen(Item)
+    await front.execute(update(Special), [{"id": key, "price": 7} for key in (1, 2, 3)])
+    await front.commit()
+    assert recorder.take() == [updated(model, key, price=(1, 7)) for model, key in ((Item, 1), (Special, 2), (Rare, 3))]
+
+    def write(session: Session) -> None:
+        session.bulk_update_mappings(Special, [{"id": 1, "price": 8}])
+
+    await front.run_sync(write)
+    await front.execute(upsert(front, Special, "id", [{"id": 3, "kind": "special", "price": 9}], "price"))
+    await front.commit()
+    assert recorder.take() == [updated(Item, 1, price=(7, 8)), updated(Rare, 3, price=(7, 9))]
+
+
+@scenario(EdgeBase.metadata)
+async def test_rows_of_the_base_made_by_a_subclass(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: a row is told as what it is where a default makes it one of the base class."""
+    recorder.listen(Item)
+    await front.execute(insert(Special).values(id=1, price=2))
+    await front.execute(insert(Special).values([{"id": 2, "price": 2}]))
+    await front.execute(insert(Special), [{"id": 3, "price": 2}])
+    await front.commit()
+    kinds = await front.committed_rows(select(table_of(Item).c.kind).order_by(table_of(Item).c.id))
+    assert kinds == [("item",), ("item",), ("special",)]
+    assert recorder.take() == [created(Item, 1), created(Item, 2), created(Special, 3)]
+
+
+@scenario(EdgeBase.metadata, databases=LOCAL)
+async def test_other_classes_that_have_not_opted_in(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B1, B2: the row of another class is not told where that class has opted out."""
+    await store(front, Item(id=1, kind="silent"), Item(id=2))
+    recorder.listen(Item)
+    await front.execute(update(Special), [{"id": 1, "price": 7}, {"id": 2, "price": 7}])
+    await front.commit()
+    assert recorder.take() == [updated(Item, 2, price=(1, 7))]
 
 
 @scenario(Base.metadata)
