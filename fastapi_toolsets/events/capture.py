@@ -9,11 +9,12 @@ from sqlalchemy.orm import PassiveFlag
 from sqlalchemy.orm.attributes import instance_dict
 
 from . import compatibility
+from .at_hand import olds_are_at_hand, rows_are_at_hand, stands_alone
 from .completion import keep_rows
 from .delivery import take_snapshot
 from .journal import Doubt
 from .loading import populate, read_rows, readable_columns
-from .old_values import NO_VALUES, OldValues, olds_are_at_hand, rows_are_at_hand, stands_alone
+from .old_values import NO_VALUES, OldValues
 from .ordering import in_order, insert_order, sort_by_key
 from .plan import NO_VALUE, copy_value
 from .plans import plans
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
 
+    from .at_hand import States
     from .journal import Frame, Journal
-    from .old_values import States
     from .plan import Plan
     from .records import Change, IdentityKey, Record
     from .transaction import Transaction

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
     from sqlalchemy.orm.instrumentation import ClassManager
 
+    from .at_hand import States
     from .bulk import BulkWrites
-    from .old_values import States
 
 
 class LentConnections:

@@ -23,6 +23,7 @@ MODULES = (
     "reports",
     "straight",
     "delivery",
+    "at_hand",
     "old_values",
     "completion",
     "telling",
