@@ -28,7 +28,7 @@ from ..errors import SessionOptionError
 from . import compatibility
 from .failures import raise_again
 from .kept_loop import KeptLoop, make_loop
-from .outliving import LAST_WORDS, AsyncFunction, given_up, is_given_up, outlive_call
+from .outliving import LAST_WORDS, AsyncFunction, given_up, is_given_up, outlive_call, running_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -140,17 +140,25 @@ def _trio_runs_here() -> bool:
     return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
-def was_cancelled(error: BaseException) -> bool:
+def was_cancelled(error: BaseException, before: int = 0) -> bool:
     """Whether ``error`` is the cancellation of the running task itself, not one that a callback made up.
 
     Call it on the loop, from the committer's task, which has caught ``error``.
+
+    Args:
+        error: What was caught.
+        before: How often the task had been cancelled before (:func:`times_cancelled`): it may commit while it tidies up
+            after that, and before Python 3.13 a task group of asyncio's that has failed leaves it so.
     """
     if not isinstance(error, anyio.get_cancelled_exc_class()):
         return False
-    if isinstance(error, asyncio.CancelledError):
-        task = asyncio.current_task()
-        return task is not None and task.cancelling() > 0
-    return True
+    return not isinstance(error, asyncio.CancelledError) or times_cancelled() > before
+
+
+def times_cancelled() -> int:
+    """Return how often the task that runs here was cancelled, and nobody has taken it back."""
+    task = running_task()
+    return 0 if task is None else task.cancelling()
 
 
 def was_given_up(error: BaseException) -> bool:
@@ -201,6 +209,16 @@ class Bridge:
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:
         """Run the function; see :class:`Crossing`."""
         compatibility.await_in_greenlet(outlive_call(function, grace, cancelled=cancelled, notice=self._notice))
+
+
+class Here:
+    """Awaits inside SQLAlchemy's bridge, in the task that runs here: one of the library's, which has its own grace."""
+
+    in_bridge = True
+
+    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - as above
+        """Run the function; see :class:`Crossing`."""
+        compatibility.await_in_greenlet(function())
 
 
 class _WorkerThread:
@@ -301,10 +319,16 @@ class _EndOfThread:
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
         self._loop = runner.get_loop()
+        self._thread = threading.get_ident()
 
-    def __del__(self) -> None:
-        if not self._loop.is_running():  # as it is where the process ends before a daemon thread
-            self._runner.close()
+    def __del__(
+        self, get_ident: Callable[[], int] = threading.get_ident, is_finalizing: Callable[[], bool] = sys.is_finalizing
+    ) -> None:
+        # Where the process ends before a daemon thread, the interpreter gives up that thread's locals in another one:
+        # the loop may be running, and to end its threads would be to wait for ever.
+        if get_ident() == self._thread and not self._loop.is_running() and not is_finalizing():
+            with contextlib.suppress(RuntimeError):  # Python 3.12.1 starts no thread any more to end the loop's own
+                self._runner.close()
 
 
 class _HelperThread:

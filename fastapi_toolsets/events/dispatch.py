@@ -9,7 +9,16 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
 
 from . import compatibility
-from .crossing import Bridge, find_crossing, run_to_end, stands_in_bridge, was_cancelled, was_given_up
+from .crossing import (
+    Bridge,
+    Here,
+    find_crossing,
+    run_to_end,
+    stands_in_bridge,
+    times_cancelled,
+    was_cancelled,
+    was_given_up,
+)
 from .delivery import Hook, generation, make_changes, make_event, names_of, restore
 from .failures import is_interrupt, raise_again
 from .outliving import close_unstarted, go_on_after_cancellation, outlive, running_task
@@ -48,6 +57,7 @@ class Dispatch(Reports):
     _on_loop = False
     _has_begun = False
     _can_raise = True
+    _cancelled_before = 0
     _called: tuple[object, BaseException | None] | None = None
 
     def __init__(self, host: Host, session: Session, states: list[InstanceState[Any]]) -> None:
@@ -81,6 +91,7 @@ class Dispatch(Reports):
             if self._has_begun:
                 self._enter_generation()
             else:
+                self._cancelled_before = times_cancelled()
                 self._advance()
             while (listener := self._listener) is not None:
                 if self._stop is None:
@@ -143,14 +154,16 @@ class Dispatch(Reports):
 
     # Where somebody else has begun.
 
-    def take_over(self, calls: list[Call], place: int, crossing: Crossing | None) -> None:
+    def take_over(self, calls: list[Call], place: int, crossing: Crossing | None, cancelled_before: int) -> None:
         """Go on with what is being told already; :meth:`called` says how far the callback has come that is due.
 
         Args:
             calls: What a commit has to tell, with the only one who hears of it.
             place: Which of it is being told; it knows by itself how far that has come.
             crossing: The way to a loop, where it was found already.
+            cancelled_before: How often the committer's task had been cancelled before.
         """
+        self._cancelled_before = cancelled_before
         self._has_begun = True
         self._found = crossing
         self._resume(calls, place)
@@ -262,7 +275,7 @@ class Dispatch(Reports):
             if self._crossing.in_bridge and was_given_up(error):
                 self._report_rest(GRACE_OVER)
                 raise error
-        elif self._crossing.in_bridge and was_cancelled(error):
+        elif self._crossing.in_bridge and was_cancelled(error, self._cancelled_before):
             self._stop = self._stop or error
             reason = " by a cancellation; an async callback would have been given callback_grace to finish"
             if self._grace_ends is not None:
@@ -292,12 +305,18 @@ class Dispatch(Reports):
             finally:
                 has_ended = True
 
-        crossing = Bridge(self._begin_grace) if self._crossing.in_bridge and not self._on_loop else self._crossing
+        crossing = self._crossing
+        if crossing.in_bridge:
+            crossing = Here() if self._on_loop else Bridge(self._begin_grace)
         left = self._grace_left()
         try:
             in_time = run_to_end(crossing, wait, self._options.callback_grace if left is None else left)
         except BaseException as error:
-            if not has_ended or self._on_loop or not (crossing.in_bridge and was_cancelled(error)):
+            if (
+                not has_ended
+                or self._on_loop
+                or not (crossing.in_bridge and was_cancelled(error, self._cancelled_before))
+            ):
                 raised.clear()  # see raise_again
                 raise
             self._stop = error  # the committer's, whatever the callback has come to in its grace

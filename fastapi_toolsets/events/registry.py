@@ -277,7 +277,7 @@ def listens_for(
     The function is called with ``(obj, event_type, changes)``; it may also declare the keyword-only parameters
     ``session`` (the session of the transaction) and ``event`` (an :class:`Event`). It may be sync or async, a partial,
     a bound method or an object with ``__call__``. Decorators stack. It takes effect from the next flush on, or from
-    the next commit on where somebody listens to the model already.
+    the next commit on where somebody listens to such events of the model already.
 
     Phases:
         ``AFTER_COMMIT``: after the COMMIT of the outermost transaction, for exactly what it committed.

@@ -11,7 +11,7 @@ from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from . import compatibility
-from .crossing import find_crossing, stands_in_bridge
+from .crossing import find_crossing, stands_in_bridge, times_cancelled
 from .delivery import generation
 from .dispatch import Dispatch
 from .muting import muted_callbacks
@@ -72,7 +72,17 @@ class Straight:
         states: The states of the objects to expire once all callbacks have run.
     """
 
-    __slots__ = ("_calls", "_crossing", "_dispatch", "_host", "_may_wait", "_place", "_session", "states")
+    __slots__ = (
+        "_calls",
+        "_cancelled_before",
+        "_crossing",
+        "_dispatch",
+        "_host",
+        "_may_wait",
+        "_place",
+        "_session",
+        "states",
+    )
 
     def __init__(
         self,
@@ -100,6 +110,7 @@ class Straight:
         self._place = 0
         self._crossing: Crossing | None = None
         self._dispatch: Dispatch | None = None
+        self._cancelled_before = 0
 
     def run(self, phase: Phase) -> None:
         """Call everybody; see :meth:`Dispatch.run`."""
@@ -108,6 +119,7 @@ class Straight:
             if self._calls and self._calls[0][1].is_async:
                 self._cross()
             elif self._may_wait and stands_in_bridge():
+                self._cancelled_before = times_cancelled()
                 compatibility.call_with_waits(self._call, self._outlive)
             else:
                 self._call()
@@ -182,7 +194,7 @@ class Straight:
         """Let a dispatch go on with the row that is being told."""
         if self._dispatch is None:
             self._dispatch = Dispatch(self._host, self._session, self.states)
-            self._dispatch.take_over(self._calls, self._place, self._crossing)
+            self._dispatch.take_over(self._calls, self._place, self._crossing, self._cancelled_before)
             self._host.dispatch = self._dispatch
         return self._dispatch
 

@@ -164,3 +164,38 @@ def test_an_interrupt_on_the_loop_ends_the_callback_that_waits(database: Databas
                 steps.append("interrupted")
     engine.dispose()
     assert steps == ["cleaned up", "interrupted", "told", "told"]
+
+
+DAEMON_WITH_THREADS = """
+import asyncio, threading, time
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from sqlalchemy.pool import StaticPool
+from fastapi_toolsets.models import SyncEventSession, listens_for
+from tests.contract.transaction_models import Base, Order
+
+committed = threading.Event()
+
+@listens_for(Order)
+async def use_a_thread(order, event_type, changes):
+    await asyncio.to_thread(print, "told", flush=True)  # which the loop keeps
+
+def commit():
+    with sessionmaker(engine, class_=SyncEventSession).begin() as session:
+        session.add(Order(id=1))
+    committed.set()
+    time.sleep(1000)
+
+engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+Base.metadata.create_all(engine)
+threading.Thread(target=commit, daemon=True).start()
+committed.wait()
+print("ends")
+"""
+
+
+def test_a_daemon_thread_whose_loop_has_threads_as_the_process_ends() -> None:
+    """C2: nobody waits for them, and nothing is said."""
+    command = [sys.executable, "-c", DAEMON_WITH_THREADS]
+    program = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (program.stdout, program.stderr) == ("told\nends\n", "")
