@@ -109,11 +109,11 @@ def find_crossing(backend: Backend | None) -> Crossing:
     loop_runs = asyncio._get_running_loop() is not None  # noqa: SLF001 - as above
     if loop_runs and _in_bridge():
         return _BRIDGE
+    chosen = backend or _default_backend
     own: _OwnLoop | None = getattr(_local, "own", None)
     # A thread with a loop of the library's is no worker thread, and never becomes one.
     if own is None and _in_worker_thread():
-        return _WorkerThread()
-    chosen = backend or _default_backend
+        return _WorkerThread(chosen)
     if chosen == "trio" or loop_runs or _trio_runs_here() or (own is not None and own.is_used):
         return _HelperThread(chosen)
     if own is None:
@@ -227,11 +227,24 @@ class _WorkerThread:
     in_bridge = False
     _ends: float = math.inf  # the grace, once the host task was cancelled: one for all that is run
 
-    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - only a task is cancelled
+    def __init__(self, backend: Backend) -> None:
+        """Take what to run where the thread has outlived its loop, as one may that was abandoned."""
+        self._backend: Backend = backend
+        self._has_begun = False
+
+    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:
         """Run the function; see :class:`Crossing`."""
-        anyio.from_thread.run(self._run_shielded, function, grace)
+        self._has_begun = False
+        try:
+            anyio.from_thread.run(self._run_shielded, function, grace)
+        except RuntimeError:  # the loop is closed
+            if self._has_begun:
+                raise
+            _HelperThread(self._backend).run(function, grace, cancelled=cancelled)
 
     async def _run_shielded(self, function: AsyncFunction, grace: float) -> None:
+        self._has_begun = True
+
         async def limit(scope: anyio.CancelScope) -> None:
             try:
                 await anyio.sleep_forever()

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import anyio
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 from sqlalchemy.orm import sessionmaker
 
@@ -199,3 +204,41 @@ def test_a_daemon_thread_whose_loop_has_threads_as_the_process_ends() -> None:
     command = [sys.executable, "-c", DAEMON_WITH_THREADS]
     program = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (program.stdout, program.stderr) == ("told\nends\n", "")
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+def test_a_worker_thread_that_outlives_its_loop(database: Database) -> None:
+    """C2: an abandoned one commits when the application's loop is gone, and its callbacks find another."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession)
+    begun, let_go, ended = anyio.Event(), threading.Event(), threading.Event()
+    called: list[str] = []
+
+    @listens_for(Order)
+    async def asynchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await asyncio.sleep(0)
+        called.append("asynchronous")
+
+    @listens_for(Order)
+    def synchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        called.append("synchronous")
+
+    def work() -> None:
+        anyio.from_thread.run_sync(begun.set)
+        let_go.wait(ENOUGH)
+        with factory.begin() as session:
+            session.add(Order(id=1))
+        ended.set()
+
+    async def main() -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(partial(anyio.to_thread.run_sync, work, abandon_on_cancel=True))
+            await begun.wait()
+            group.cancel_scope.cancel()
+
+    with tables(database, Base.metadata):
+        asyncio.run(main())
+        let_go.set()
+        assert ended.wait(ENOUGH)
+    engine.dispose()
+    assert called == ["asynchronous", "synchronous"]
