@@ -5,10 +5,11 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Column, Over, select, true
+from sqlalchemy import BindParameter, ClauseElement, Column, ColumnClause, Over, SelectBase, select, true, tuple_
 from sqlalchemy.sql import visitors
 
 from . import compatibility
+from .bulk_keys import own_key
 from .bulk_statements import column_of
 from .loading import chunks, has_identity, read_values, stored_identities
 from .records import Kind
@@ -142,10 +143,27 @@ class Reader:
         else:
             query = query.select_from(self.mapper.persist_selectable)
         if statement.whereclause is not None:
-            query = query.where(statement.whereclause)
+            query = query.where(self._criterion(statement.whereclause))
         self._query = query
         query = query.order_by(*self.mapper.primary_key)
         return list(self._records(self._stream(connection, self._locked(query), parameters)))
+
+    def _criterion(self, whereclause: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Return the criterion that a row meets a statement's, read by themselves where they look at other tables.
+
+        A SELECT of the ORM would add criteria for the other classes that they name, which the statement has not, and
+        subqueries would refer to the tables of the row's ancestors, which the statement does not name, either. What is
+        selected by the keys has the statement's own table and those that it joins, and no criteria but its own.
+        """
+        target = self.mapper.local_table
+        columns = cast("list[Column[Any]] | None", own_key(self.mapper))
+        if columns is None or any(column.nullable for column in columns) or not _names_others(whereclause, target):
+            return whereclause
+        if any(_names_others(self._columns[index], target) for index in self._new_key.values()):
+            return whereclause  # a new key from another table is read along with it
+        found: Any = compatibility.without_mapping(select(*columns).select_from(target).where(whereclause))
+        found = found.correlate(None).with_for_update(of=target)
+        return (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(found)
 
     def by_criterion(self, connection: Connection, criterion: ColumnElement[bool]) -> Iterator[RowRecord]:
         """Read and lock the rows that meet a criterion, whatever their class."""
@@ -257,6 +275,17 @@ class Reader:
         known = set(self.identities)
         rows = connection.execute(query.where(only_read.is_not(true())), parameters)
         return [identity for row in rows if (identity := tuple(row)) in known]
+
+
+def _names_others(clause: ClauseElement, target: object) -> bool:
+    """Whether a clause has a subquery, or a column of another table than a statement's own."""
+    for part in visitors.iterate(clause):
+        if isinstance(part, SelectBase):
+            return True
+        table: object = getattr(part, "table", None) if isinstance(part, ColumnClause) else None
+        if table is not None and table != target:  # what the ORM has annotated is equal, and another object
+            return True
+    return False
 
 
 def _sees_others(expression: ColumnElement[Any]) -> bool:

@@ -600,6 +600,17 @@ def statement_options(statement: Update | Delete) -> tuple[ExecutableOption, ...
     return statement._with_options  # noqa: SLF001
 
 
+def without_mapping(query: Select[Any]) -> Select[Any]:
+    """Return a SELECT that adds nothing for the mapped classes that it names (``Select._propagate_attrs``).
+
+    They make a statement one of the ORM's, which adds the criteria of single-table inheritance, and those of
+    ``with_loader_criteria``. An UPDATE or DELETE has them for its own class only, and there is nothing public to read
+    what it finds. Subqueries keep theirs.
+    """
+    query._set_propagate_attrs({})  # noqa: SLF001
+    return query
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """The parts of an INSERT or UPDATE that nothing public gives.
