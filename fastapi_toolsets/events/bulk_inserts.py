@@ -242,7 +242,7 @@ class Insertion:
             for key, value in (*parts.values.items(), *row.items()):
                 column = names.get(key) if isinstance(key, str) and self._subject.is_orm else key
                 name = next(iter(column_keys([key if column is None else column])))
-                given[name] = plain_value(value)
+                given[name] = plain_value(value, {})
             yield given
 
 

@@ -119,14 +119,15 @@ class Reader:
         names = {key}.union(*((column.key, getattr(column, "name", None)) for column in columns))
         return not names.isdisjoint(self._assigned)
 
-    def sets_key(self, assigned: Mapping[int, Any]) -> None:
+    def sets_key(self, assigned: Mapping[int, Any], parameters: Mapping[str, Any]) -> None:
         """Read what an UPDATE is about to make of the primary key, too.
 
         Args:
             assigned: Values or expressions by position in the key.
+            parameters: Those of the statement.
         """
         for position, value in assigned.items():
-            given = plain_value(value)
+            given = plain_value(value, parameters)
             if is_expression(given):
                 self._new_key[position] = len(self._columns)
                 self._columns.append(given)
@@ -292,9 +293,12 @@ def _sees_others(expression: ColumnElement[Any]) -> bool:
     return any(isinstance(part, Over) for part in visitors.iterate(expression))
 
 
-def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes
+def plain_value(given: object, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the column takes
     """Return the value that a statement was given, not as a parameter but as it is; an expression stays one."""
-    return cast("Any", given).effective_value if isinstance(given, BindParameter) else given
+    if not isinstance(given, BindParameter):
+        return given
+    parameter = cast("Any", given)
+    return parameters[parameter.key] if parameter.key in parameters else parameter.effective_value
 
 
 def is_expression(given: object) -> bool:
