@@ -298,7 +298,7 @@ def plain_value(given: object, parameters: Mapping[str, Any]) -> Any:  # noqa: A
     if not isinstance(given, BindParameter):
         return given
     parameter = cast("Any", given)
-    return parameters[parameter.key] if parameter.key in parameters else parameter.effective_value
+    return parameters.get(parameter.key, parameter.effective_value)
 
 
 def is_expression(given: object) -> bool:

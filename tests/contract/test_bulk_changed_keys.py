@@ -50,7 +50,7 @@ TICKETS = select(Ticket.id, Ticket.value).order_by(Ticket.id)
 
 @scenario(ChangedBase.metadata)
 async def test_new_key_is_a_parameter(front: FrontEnd, recorder: EventRecorder) -> None:
-    """B2: the new key is the parameter's own value, one that execute() is given for it, or one that it is called for."""
+    """B2: the new key is the parameter's own value, one that is given for it, or one that it is called for."""
     await store(front, Ticket(id=1), Ticket(id=2), Ticket(id=3))
     recorder.listen(Ticket)
     statement = update(Ticket).where(Ticket.id == bindparam("old")).values(id=bindparam("new"))
