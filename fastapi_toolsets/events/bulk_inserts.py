@@ -133,11 +133,7 @@ class Insertion:
     def _makes_keys(self, parts: Written) -> bool:
         """Whether each row's key is to be made of its parameters: SQLAlchemy cannot return such rows in their order."""
         keys = {column.key for column in (*self._mapper.primary_key, *(own_key(self._mapper) or ()))}
-        made: Mapping[Any, object] = {
-            key: value
-            for key, value in parts.values.items()
-            if is_expression(value) and not (isinstance(value, BindParameter) and cast("Any", value).unique)
-        }
+        made = [key for key, value in parts.values.items() if is_expression(value) and not _is_literal(value)]
         names = {self._mapper.get_property_by_column(column).key for column in self._mapper.primary_key}
         return not keys.union(names).isdisjoint(column_keys(made))
 
@@ -263,7 +259,7 @@ class Insertion:
         several: Sequence[Mapping[str, Any]] = ()
         if parameters:
             several = cast("Any", parameters if isinstance(parameters, list) else [parameters])
-        named = several[0] if several and rows else {}
+        named: Mapping[str, Any] = several[0] if several and rows else {}
         columns = cast("Table", self._mapper.local_table).columns
         names = {prop.key: column_of(self._mapper, prop.key) for prop in self._mapper.column_attrs}
         for row in rows or several or [{}]:
@@ -274,6 +270,10 @@ class Insertion:
                 name = next(iter(column_keys([key if column is None else column])))
                 given[name] = plain_value(value, named or by_column)
             yield given
+
+
+def _is_literal(value: object) -> bool:
+    return isinstance(value, BindParameter) and cast("Any", value).unique is True
 
 
 def made_rows(

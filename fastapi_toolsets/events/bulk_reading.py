@@ -163,7 +163,7 @@ class Reader:
         if any(_names_others(self._columns[index], target) for index in self._new_key.values()):
             return whereclause  # a new key from another table is read along with it
         found: Any = compatibility.without_mapping(select(*columns).select_from(target).where(whereclause))
-        found = found.correlate(None).with_for_update(of=target)
+        found = found.correlate(None).order_by(*columns).with_for_update(of=target)  # locks in this order
         return (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(found)
 
     def by_criterion(self, connection: Connection, criterion: ColumnElement[bool]) -> Iterator[RowRecord]:
@@ -283,7 +283,7 @@ def _names_others(clause: ClauseElement, target: object) -> bool:
     for part in visitors.iterate(clause):
         if isinstance(part, SelectBase):
             return True
-        table: object = getattr(part, "table", None) if isinstance(part, ColumnClause) else None
+        table: object = getattr(cast("object", part), "table", None) if isinstance(part, ColumnClause) else None
         if table is not None and table != target:  # what the ORM has annotated is equal, and another object
             return True
     return False

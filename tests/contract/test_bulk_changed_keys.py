@@ -106,7 +106,7 @@ async def test_key_that_changes_by_itself_and_is_not_known(
         await front.run_sync(write)
 
     def save(session: Session) -> None:
-        loaded = session.scalars(select(model)).one()
+        loaded: Any = session.scalars(select(model)).one()
         loaded.value = 5
         session.bulk_save_objects([loaded])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import ForeignKey, Select, delete, exists, select, update
+from sqlalchemy import ForeignKey, delete, exists, insert, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, with_loader_criteria
 
 from ..databases import TYPES
@@ -67,7 +67,11 @@ async def pets_and_places(front: FrontEnd, recorder: EventRecorder) -> None:
     recorder.listen(CriteriaBase)
 
 
-async def as_without_events(front: FrontEnd, statement: Any, rows: Select[Any]) -> int:  # noqa: ANN401 - UPDATE, DELETE
+async def as_without_events(
+    front: FrontEnd,
+    statement: Any,  # noqa: ANN401 - UPDATE or DELETE
+    rows: Any,  # noqa: ANN401 - SELECT
+) -> int:
     """Check that a statement leaves the rows that it leaves on a plain session, and return how many it writes.
 
     Not synchronized: on MariaDB SQLAlchemy would select the rows as well, and not find those that it writes.
@@ -138,3 +142,19 @@ async def test_subquery_on_the_table_of_the_base(front: FrontEnd, recorder: Even
     statement = update(written).where(exists().where(Pet.id == table_of(Hound).c.hound_id, Pet.name == "rex"))
     assert await as_without_events(front, statement.values(hunts=4), HOUNDS) == 1
     assert recorder.take() == [updated(Hound, 3, hunts=(2, 4))]
+
+
+@scenario(CriteriaBase.metadata, databases=("postgresql", "mariadb"))
+async def test_rows_that_others_have_added_meanwhile(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: what is read by itself is read as the statement reads it: also what is newer than the transaction."""
+    await pets_and_places(front, recorder)
+    assert [tuple(row) for row in (await front.execute(PLACES)).all()] == [(1, key, 1) for key in (1, 2, 3, 9)]
+    other = front.plain_session()
+    await other.execute(insert(Place), [{"floor": 2, "room": 2, "pet_id": 2}])
+    await other.execute(update(Place).where(Place.room == 9).values(pet_id=2))
+    await other.commit()
+    statement = update(Place).where(Place.pet_id.in_(select(Cat.id))).values(value=2)
+    assert row_count(await front.execute(statement)) == 3
+    await front.commit()
+    assert recorder.take() == [updated(Place, key, value=(1, 2)) for key in ((1, 2), (1, 9), (2, 2))]
+    assert await front.committed_rows(PLACES) == [(1, 1, 1), (1, 2, 2), (1, 3, 1), (1, 9, 2), (2, 2, 2)]

@@ -67,7 +67,7 @@ CELLS = select(Cell.line, Cell.place, Cell.value).order_by(Cell.line, Cell.place
 
 def upsert_of_parameters(front: FrontEnd) -> Insert:
     """An upsert of goods by name whose values are parameters with names of their own."""
-    given = {"id": bindparam("i"), "name": bindparam("k"), "amount": bindparam("m")}
+    given: dict[str, Any] = {"id": bindparam("i"), "name": bindparam("k"), "amount": bindparam("m")}
     if front.database.name == "mariadb":
         statement = mysql.insert(table_of(Good)).values(given)
         return statement.on_duplicate_key_update(amount=statement.inserted.amount)
@@ -153,13 +153,13 @@ async def test_keys_of_many_rows_that_are_parameters_or_expressions(
 ) -> None:
     """B2: a part of the key is given to all rows by ``values()``, each with its own parameters."""
     recorder.listen(Cell)
-    made: dict[str, Any] = {
+    ways: dict[str, dict[str, Any]] = {
         "parameter": {"line": bindparam("number")},
         "expression": {"line": func.abs(literal(-3))},
         "both": {"line": bindparam("number") + 1},
         "plain": {"line": 3},
-    }[kind]
-    statement: Any = insert(target).values(made)
+    }
+    statement: Any = insert(target).values(ways[kind])
     rows: list[dict[str, Any]] = [{"place": key, "value": key} for key in (9, 2, 4)]
     if kind in ("parameter", "both"):
         rows = [{"number": key, **row} for key, row in zip((3, 1, 2), rows, strict=True)]
