@@ -164,7 +164,8 @@ class Reader:
             return whereclause  # a new key from another table is read along with it
         found: Any = compatibility.without_mapping(select(*columns).select_from(target).where(whereclause))
         found = found.correlate(None).order_by(*columns).with_for_update(of=target)  # locks in this order
-        return (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(found)
+        criterion = (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(found)
+        return compatibility.ByItself(criterion) if len(self.mapper.tables) > 1 else criterion
 
     def by_criterion(self, connection: Connection, criterion: ColumnElement[bool]) -> Iterator[RowRecord]:
         """Read and lock the rows that meet a criterion, whatever their class."""

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import sqlalchemy
 from sqlalchemy import CTE, UpdateBase
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstanceState, SessionTransaction, attributes, mapperlib
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.orm.state_changes import _StateChangeStates
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.util import concurrency
 
 if TYPE_CHECKING:
@@ -609,6 +611,26 @@ def without_mapping(query: Select[Any]) -> Select[Any]:
     """
     query._set_propagate_attrs({})  # noqa: SLF001
     return query
+
+
+class ByItself(Grouping[Any]):
+    """A criterion whose subqueries cannot refer to the tables of the statement around it, whatever they ask for.
+
+    What they may refer to is in an entry of ``SQLCompiler.stack``. ``correlate(None)`` says it for one SELECT, not for
+    those inside it. Would the entries change, bulk UPDATEs of joined subclasses were told of other rows than they write.
+    """
+
+    inherit_cache = True
+
+
+@compiles(ByItself)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _compile_by_itself(criterion: ByItself, compiler: Any, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's own
+    compiler.stack.append({**compiler.stack[-1], "correlate_froms": set(), "asfrom_froms": set()})
+    try:
+        words: str = compiler.visit_grouping(criterion, **options)
+    finally:
+        compiler.stack.pop()
+    return words
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import ForeignKey, delete, exists, insert, select, update
-from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, mapped_column, with_loader_criteria
+from sqlalchemy import ForeignKey, delete, exists, func, insert, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, foreign, mapped_column, relationship, with_loader_criteria
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -18,12 +18,20 @@ from .bulk_models import row_count, store
 from .event_models import deleted, table_of, updated
 
 if TYPE_CHECKING:
-    from sqlalchemy import Update
+    from sqlalchemy import ColumnElement, Update
 
 
 class CriteriaBase(DeclarativeBase):
     type_annotation_map = TYPES
     __bulk_events__ = True
+
+
+class Place(CriteriaBase):
+    __tablename__ = "criteria_places"
+    floor: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    room: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    pet_id: Mapped[int]
+    value: Mapped[int] = mapped_column(default=1)
 
 
 class Pet(CriteriaBase):
@@ -33,6 +41,10 @@ class Pet(CriteriaBase):
     name: Mapped[str]
     age: Mapped[int] = mapped_column(default=1)
     __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "pet"}  # noqa: RUF012 - SQLAlchemy reads it
+
+    places: Mapped[list[Place]] = relationship(
+        primaryjoin=lambda: Pet.id == foreign(Place.pet_id), viewonly=True, order_by=lambda: Place.room
+    )
 
 
 class Cat(Pet):
@@ -46,14 +58,6 @@ class Hound(Pet):
     hound_id: Mapped[int] = mapped_column(ForeignKey("criteria_pets.id"), primary_key=True, autoincrement=False)
     hunts: Mapped[int] = mapped_column(default=1)
     __mapper_args__ = {"polymorphic_identity": "hound"}  # noqa: RUF012 - SQLAlchemy reads it
-
-
-class Place(CriteriaBase):
-    __tablename__ = "criteria_places"
-    floor: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    room: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    pet_id: Mapped[int]
-    value: Mapped[int] = mapped_column(default=1)
 
 
 PLACES = select(Place.floor, Place.room, Place.value).order_by(Place.floor, Place.room)
@@ -142,6 +146,27 @@ async def test_subquery_on_the_table_of_the_base(front: FrontEnd, recorder: Even
     statement = update(written).where(exists().where(Pet.id == table_of(Hound).c.hound_id, Pet.name == "rex"))
     assert await as_without_events(front, statement.values(hunts=4), HOUNDS) == 1
     assert recorder.take() == [updated(Hound, 3, hunts=(2, 4))]
+
+
+@pytest.mark.parametrize(
+    ("criterion", "keys"),
+    [
+        (Hound.places.any(Place.room == 2), [3, 4]),
+        (exists().where(Pet.id == Place.pet_id, Pet.name == "tom").correlate(Pet), [3, 4]),
+        (exists().where(Pet.id == Place.pet_id, Pet.name == "tom").correlate_except(Place), [3, 4]),
+        (table_of(Hound).c.hound_id.in_(select(Pet.id).where(Pet.id > 3).correlate(Pet)), [4]),
+        (table_of(Hound).c.hound_id.in_(select(func.count()).where(Pet.id == Place.pet_id).correlate(Pet)), [3]),
+    ],
+    ids=["any", "correlate", "correlate_except", "in", "count"],
+)
+@scenario(CriteriaBase.metadata)
+async def test_subquery_that_asks_to_refer_to_the_table_of_the_base(
+    front: FrontEnd, recorder: EventRecorder, criterion: ColumnElement[bool], keys: list[int]
+) -> None:
+    """B2: what a subquery is told to refer to is not around it in the statement, and not where its rows are read."""
+    await pets_and_places(front, recorder)
+    assert await as_without_events(front, update(Hound).where(criterion).values(hunts=2), HOUNDS) == len(keys)
+    assert recorder.take() == [updated(Hound, key, hunts=(1, 2)) for key in keys]
 
 
 @scenario(CriteriaBase.metadata, databases=("postgresql", "mariadb"))
