@@ -617,7 +617,7 @@ class ByItself(Grouping[Any]):
     """A criterion whose subqueries cannot refer to the tables of the statement around it, whatever they ask for.
 
     What they may refer to is in an entry of ``SQLCompiler.stack``. ``correlate(None)`` says it for one SELECT, not for
-    those inside it. Would the entries change, bulk UPDATEs of joined subclasses were told of other rows than they write.
+    those inside it. Would they change, bulk UPDATEs of joined subclasses would be told of other rows than they write.
     """
 
     inherit_cache = True
