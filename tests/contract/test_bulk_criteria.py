@@ -115,7 +115,7 @@ async def test_classes_that_an_update_joins(front: FrontEnd, recorder: EventReco
 async def test_classes_in_subqueries_keep_their_criteria(front: FrontEnd, recorder: EventRecorder) -> None:
     """B2: in a subquery it adds them, in both; and those of the statement's own class."""
     await pets_and_places(front, recorder)
-    statement = update(Place).where(exists().where(Place.pet_id == Cat.id)).values(value=2)
+    statement = update(Place).where(exists(select(Cat.id).where(Place.pet_id == Cat.id))).values(value=2)
     assert await as_without_events(front, statement, PLACES) == 1
     assert recorder.take() == [updated(Place, (1, 2), value=(1, 2))]
     own = update(Cat).where(Cat.id.in_(select(Place.pet_id))).values(age=5)
