@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ..errors import BulkWriteError
 from . import compatibility
-from .bulk_criteria import check_criteria
+from .bulk_criteria import check_criteria, check_key_stays
 from .bulk_following import Followed
 from .bulk_inserts import Insertion, made_rows
 from .bulk_reading import ROWS_AT_ONCE, Reader
@@ -175,6 +175,7 @@ class BulkWrites:
             records = insertion.records
         elif isinstance(statement, Update) and subject.is_orm and _is_by_primary_key(execution):
             told = with_relatives(mapper, told, execution.execution_options.get("events"))
+            check_key_stays(subject, mapper)
             records = _before_update_of_rows(execution, mapper, told)
             with sending.on(connection):
                 result = self._update_rows(execution, records, sending)
@@ -256,6 +257,7 @@ class BulkWrites:
             write(mappings)
             return
         check_subject(subject)
+        check_key_stays(subject, mapper)
         told = with_relatives(mapper, told, None)
         rows = list(mappings)
         records = _before_update(session, mapper, told, _identities(mapper, rows), _assigned(mapper, rows))
@@ -292,6 +294,7 @@ class BulkWrites:
                 inserted.append((mapper, told, states))
             elif told:
                 check_subject(subject)
+                check_key_stays(subject, mapper)
                 identities = [state.key[1] for state in states if state.key is not None]
                 loaded = {key for state in states for key in state.dict}
                 updates += _before_update(session, mapper, told, identities, loaded)

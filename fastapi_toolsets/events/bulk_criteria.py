@@ -98,4 +98,22 @@ def assigned(mapper: Mapper[Any], statement: Update, parameters: Mapping[str, An
                     reason = f"it gives rows a primary key that {unstable}() makes, another one each time"
                     raise refuse(subject_of(statement), reason)
                 found[position] = values[name]
+        onupdate = cast("Any", column).onupdate
+        if position not in found and onupdate is not None and column.table is mapper.local_table:
+            if not (onupdate.is_scalar or onupdate.is_clause_element) or _unstable_function(onupdate.arg):
+                raise refuse(subject_of(statement), _MAKES_KEY)
+            found[position] = onupdate.arg
     return found
+
+
+_MAKES_KEY = "the onupdate of a primary key gives its rows another one, which is not known before"
+
+
+def check_key_stays(subject: Subject, mapper: Mapper[Any]) -> None:
+    """Refuse an update of rows by primary key that changes the key by itself: of each row only if there is else to set.
+
+    Raises:
+        BulkWriteError: It does.
+    """
+    if any(cast("Any", column).onupdate is not None for column in mapper.primary_key):
+        raise refuse(subject, _MAKES_KEY)

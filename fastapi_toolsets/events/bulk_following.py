@@ -59,7 +59,7 @@ class Followed:
                 names = assigned_names((*compatibility.written(statement).values, *parameters))
             self._reader = reader = Reader(self._mapper, self._told, kind, names)
             if isinstance(statement, Update):
-                reader.sets_key(assigned(self._mapper, statement, parameters))
+                reader.sets_key(assigned(self._mapper, statement, parameters), parameters)
             self._parameters = parameters
             found = reader.by_criteria(connection, statement, parameters, is_orm=self._subject.is_orm)
             reader.complete(self._session, found)

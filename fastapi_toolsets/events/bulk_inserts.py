@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import (
+    BindParameter,
     Column,
     CursorResult,
     Table,
@@ -16,14 +18,15 @@ from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 
 from . import compatibility
+from .bulk_keys import own_key
 from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
-from .bulk_statements import assigned_names, column_keys, column_of, refuse
+from .bulk_statements import assigned_names, column_keys, column_of, name_of, refuse
 from .loading import chunks
 from .records import Kind
 from .rows import RowRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from sqlalchemy import Insert, Result, Row
     from sqlalchemy.engine import Connection
@@ -101,6 +104,8 @@ class Insertion:
         if parts.conflict is None and not parts.returning and statement.select is None:
             identities = self._known_identities(parts, parameters)
         if not identities and self._connection.dialect.insert_returning:
+            if self._subject.is_orm and not parts.returning:
+                self._check_return()
             return self._run_returning(execution, statement, parts)
         if not identities:
             raise refuse(self._subject, "this database has no RETURNING, and not every row is given its primary key")
@@ -125,16 +130,33 @@ class Insertion:
             if column_keys(compatibility.conflict_update(parts.conflict)) & {key.key for key in mapper.primary_key}:
                 raise refuse(subject, "it sets the primary key of rows that exist")
 
+    def _makes_keys(self, parts: Written) -> bool:
+        """Whether each row's key is to be made of its parameters: SQLAlchemy cannot return such rows in their order."""
+        keys = {column.key for column in (*self._mapper.primary_key, *(own_key(self._mapper) or ()))}
+        made = [key for key, value in parts.values.items() if is_expression(value) and not _is_literal(value)]
+        names = {self._mapper.get_property_by_column(column).key for column in self._mapper.primary_key}
+        return not keys.union(names).isdisjoint(column_keys(made))
+
+    def _check_return(self) -> None:
+        """Refuse to have keys returned where SQLAlchemy fails to: it asks the tables in between for the base's key."""
+        primary = {self._mapper.get_property_by_column(column).key for column in self._mapper.primary_key}
+        for mapper in self._mapper.iterate_to_root():
+            if mapper.local_table not in (self._mapper.local_table, self._mapper.base_mapper.local_table):
+                names = {mapper.get_property_by_column(cast("Any", key)).key for key in own_key(mapper) or ()}
+                if names != primary:
+                    table = name_of(mapper.local_table)
+                    raise refuse(self._subject, f"its key has another name in {table!r}: give every row its own")
+
     # How its rows become known.
 
     def _run_returning(self, execution: ORMExecuteState, statement: Insert, parts: Written) -> Result[Any]:
-        added: list[Any] = [*self._mapper.primary_key]
+        added: list[Any] = [*(own_key(self._mapper) or self._mapper.primary_key)]
         if self._subject.is_orm:
             added = [self._mapper.get_property_by_column(column).class_attribute for column in added]
         width = len(added)
         if self._connection.dialect.name == "postgresql" and compatibility.conflict_update(parts.conflict):
             added.append(literal_column("(xmax = 0)"))  # whether PostgreSQL has made the row
-        many = isinstance(execution.parameters, list) and parts.conflict is None
+        many = isinstance(execution.parameters, list) and parts.conflict is None and not self._makes_keys(parts)
         extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
         result = execution.invoke_statement(statement=extended)
         if not parts.returning:
@@ -233,17 +255,25 @@ class Insertion:
 
     def _given(self, parts: Written, parameters: object) -> Iterator[dict[str, Any]]:
         """Iterate over the rows that the statement was given, by column key."""
-        rows: Sequence[Mapping[Any, Any]] = parts.rows
+        rows: Sequence[Any] = parts.rows
+        several: Sequence[Mapping[str, Any]] = ()
         if parameters:
-            rows = cast("Any", parameters if isinstance(parameters, list) else [parameters])
+            several = cast("Any", parameters if isinstance(parameters, list) else [parameters])
+        named: Mapping[str, Any] = several[0] if several and rows else {}
+        columns = cast("Table", self._mapper.local_table).columns
         names = {prop.key: column_of(self._mapper, prop.key) for prop in self._mapper.column_attrs}
-        for row in rows or [{}]:
+        for row in rows or several or [{}]:
             given: dict[str, Any] = {}
-            for key, value in (*parts.values.items(), *row.items()):
+            by_column: Mapping[Any, Any] = row if isinstance(row, Mapping) else dict(zip(columns, row, strict=False))
+            for key, value in (*parts.values.items(), *by_column.items()):
                 column = names.get(key) if isinstance(key, str) and self._subject.is_orm else key
                 name = next(iter(column_keys([key if column is None else column])))
-                given[name] = plain_value(value)
+                given[name] = plain_value(value, named or by_column)
             yield given
+
+
+def _is_literal(value: object) -> bool:
+    return isinstance(value, BindParameter) and cast("Any", value).unique is True
 
 
 def made_rows(

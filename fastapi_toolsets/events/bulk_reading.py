@@ -5,10 +5,11 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Column, Over, select, true
+from sqlalchemy import BindParameter, ClauseElement, Column, ColumnClause, Over, SelectBase, select, true, tuple_
 from sqlalchemy.sql import visitors
 
 from . import compatibility
+from .bulk_keys import own_key
 from .bulk_statements import column_of
 from .loading import chunks, has_identity, read_values, stored_identities
 from .records import Kind
@@ -118,14 +119,15 @@ class Reader:
         names = {key}.union(*((column.key, getattr(column, "name", None)) for column in columns))
         return not names.isdisjoint(self._assigned)
 
-    def sets_key(self, assigned: Mapping[int, Any]) -> None:
+    def sets_key(self, assigned: Mapping[int, Any], parameters: Mapping[str, Any]) -> None:
         """Read what an UPDATE is about to make of the primary key, too.
 
         Args:
             assigned: Values or expressions by position in the key.
+            parameters: Those of the statement.
         """
         for position, value in assigned.items():
-            given = plain_value(value)
+            given = plain_value(value, parameters)
             if is_expression(given):
                 self._new_key[position] = len(self._columns)
                 self._columns.append(given)
@@ -142,10 +144,28 @@ class Reader:
         else:
             query = query.select_from(self.mapper.persist_selectable)
         if statement.whereclause is not None:
-            query = query.where(statement.whereclause)
+            query = query.where(self._criterion(statement.whereclause))
         self._query = query
         query = query.order_by(*self.mapper.primary_key)
         return list(self._records(self._stream(connection, self._locked(query), parameters)))
+
+    def _criterion(self, whereclause: ColumnElement[bool]) -> ColumnElement[bool]:
+        """Return the criterion that a row meets a statement's, read by themselves where they look at other tables.
+
+        A SELECT of the ORM would add criteria for the other classes that they name, which the statement has not, and
+        subqueries would refer to the tables of the row's ancestors, which the statement does not name, either. What is
+        selected by the keys has the statement's own table and those that it joins, and no criteria but its own.
+        """
+        target = self.mapper.local_table
+        columns = cast("list[Column[Any]] | None", own_key(self.mapper))
+        if columns is None or any(column.nullable for column in columns) or not _names_others(whereclause, target):
+            return whereclause
+        if any(_names_others(self._columns[index], target) for index in self._new_key.values()):
+            return whereclause  # a new key from another table is read along with it
+        found: Any = compatibility.without_mapping(select(*columns).select_from(target).where(whereclause))
+        found = found.correlate(None).order_by(*columns).with_for_update(of=target)  # locks in this order
+        criterion = (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(found)
+        return compatibility.ByItself(criterion) if len(self.mapper.tables) > 1 else criterion
 
     def by_criterion(self, connection: Connection, criterion: ColumnElement[bool]) -> Iterator[RowRecord]:
         """Read and lock the rows that meet a criterion, whatever their class."""
@@ -259,13 +279,27 @@ class Reader:
         return [identity for row in rows if (identity := tuple(row)) in known]
 
 
+def _names_others(clause: ClauseElement, target: object) -> bool:
+    """Whether a clause has a subquery, or a column of another table than a statement's own."""
+    for part in visitors.iterate(clause):
+        if isinstance(part, SelectBase):
+            return True
+        table: object = getattr(cast("object", part), "table", None) if isinstance(part, ColumnClause) else None
+        if table is not None and table != target:  # what the ORM has annotated is equal, and another object
+            return True
+    return False
+
+
 def _sees_others(expression: ColumnElement[Any]) -> bool:
     return any(isinstance(part, Over) for part in visitors.iterate(expression))
 
 
-def plain_value(given: object) -> Any:  # noqa: ANN401 - whatever the column takes
+def plain_value(given: object, parameters: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever the column takes
     """Return the value that a statement was given, not as a parameter but as it is; an expression stays one."""
-    return cast("Any", given).effective_value if isinstance(given, BindParameter) else given
+    if not isinstance(given, BindParameter):
+        return given
+    parameter = cast("Any", given)
+    return parameters.get(parameter.key, parameter.effective_value)
 
 
 def is_expression(given: object) -> bool:

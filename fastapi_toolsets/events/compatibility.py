@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
 
 import sqlalchemy
 from sqlalchemy import CTE, UpdateBase
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import InstanceState, SessionTransaction, attributes, mapperlib
 from sqlalchemy.orm.session import SessionTransactionState
 from sqlalchemy.orm.state_changes import _StateChangeStates
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.util import concurrency
 
 if TYPE_CHECKING:
@@ -598,6 +600,37 @@ independent_ctes: Callable[[Insert | Update | Delete], Collection[CTE]] = attrge
 def statement_options(statement: Update | Delete) -> tuple[ExecutableOption, ...]:
     """Return what ``options()`` was given, ``with_loader_criteria`` among it (``Executable._with_options``)."""
     return statement._with_options  # noqa: SLF001
+
+
+def without_mapping(query: Select[Any]) -> Select[Any]:
+    """Return a SELECT that adds nothing for the mapped classes that it names (``Select._propagate_attrs``).
+
+    They make a statement one of the ORM's, which adds the criteria of single-table inheritance, and those of
+    ``with_loader_criteria``. An UPDATE or DELETE has them for its own class only, and there is nothing public to read
+    what it finds. Subqueries keep theirs.
+    """
+    query._set_propagate_attrs({})  # noqa: SLF001
+    return query
+
+
+class ByItself(Grouping[Any]):
+    """A criterion whose subqueries cannot refer to the tables of the statement around it, whatever they ask for.
+
+    What they may refer to is in an entry of ``SQLCompiler.stack``. ``correlate(None)`` says it for one SELECT, not for
+    those inside it. Would they change, bulk UPDATEs of joined subclasses would be told of other rows than they write.
+    """
+
+    inherit_cache = True
+
+
+@compiles(ByItself)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]
+def _compile_by_itself(criterion: ByItself, compiler: Any, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's own
+    compiler.stack.append({**compiler.stack[-1], "correlate_froms": set(), "asfrom_froms": set()})
+    try:
+        words: str = compiler.visit_grouping(criterion, **options)
+    finally:
+        compiler.stack.pop()
+    return words
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,125 @@
+"""Rule B2: rows whose primary key a bulk statement changes are told with their new one, however it was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from fastapi_toolsets.errors import BulkWriteError
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .bulk_models import row_count, store
+from .event_models import updated
+
+
+class ChangedBase(DeclarativeBase):
+    type_annotation_map = TYPES
+    __bulk_events__ = True
+
+
+class Ticket(ChangedBase):
+    __tablename__ = "changed_tickets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int] = mapped_column(default=1)
+
+
+class Edition(ChangedBase):
+    """Each UPDATE makes a row one of the second revision."""
+
+    __tablename__ = "changed_editions"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, onupdate=2)
+    value: Mapped[int] = mapped_column(default=1)
+
+
+class Draft(ChangedBase):
+    """The same, and nobody can know before."""
+
+    __tablename__ = "changed_drafts"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, onupdate=lambda: 2)
+    value: Mapped[int] = mapped_column(default=1)
+
+
+TICKETS = select(Ticket.id, Ticket.value).order_by(Ticket.id)
+
+
+@scenario(ChangedBase.metadata)
+async def test_new_key_is_a_parameter(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: the new key is the parameter's own value, one that is given for it, or one that it is called for."""
+    await store(front, Ticket(id=1), Ticket(id=2), Ticket(id=3))
+    recorder.listen(Ticket)
+    statement = update(Ticket).where(Ticket.id == bindparam("old")).values(id=bindparam("new"))
+    assert row_count(await front.execute(statement, {"old": 1, "new": 7})) == 1
+    statement = update(Ticket).where(Ticket.id == bindparam("old", 2)).values(id=bindparam("new", 5))
+    assert row_count(await front.execute(statement, {"new": 8})) == 1
+    statement = update(Ticket).where(Ticket.id == 3).values(id=bindparam("new", callable_=lambda: 9), value=4)
+    assert row_count(await front.execute(statement)) == 1
+    await front.commit()
+    assert recorder.take() == [
+        updated(Ticket, 7, id=(1, 7)),
+        updated(Ticket, 8, id=(2, 8)),
+        updated(Ticket, 9, id=(3, 9), value=(1, 4)),
+    ]
+    assert await front.committed_rows(TICKETS) == [(7, 1), (8, 1), (9, 4)]
+
+
+@scenario(ChangedBase.metadata)
+async def test_key_that_changes_by_itself(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: ``onupdate`` makes the new key, unless the statement says another one."""
+    rows = [{"id": 1, "revision": 1, "value": 1}, {"id": 2, "revision": 1, "value": 1}]
+    await front.execute(insert(Edition), rows, execution_options={"events": False})
+    await front.commit()
+    recorder.listen(Edition)
+    await front.execute(update(Edition).where(Edition.id == 1).values(value=5))
+    await front.execute(update(Edition).where(Edition.id == 2).values(value=5, revision=3))
+    await front.commit()
+    assert recorder.take() == [
+        updated(Edition, (1, 2), revision=(1, 2), value=(1, 5)),
+        updated(Edition, (2, 3), revision=(1, 3), value=(1, 5)),
+    ]
+    assert await front.committed_rows(select(Edition.id, Edition.revision).order_by(Edition.id)) == [(1, 2), (2, 3)]
+
+
+@pytest.mark.parametrize("model", [Edition, Draft])
+@scenario(ChangedBase.metadata)
+async def test_key_that_changes_by_itself_and_is_not_known(
+    front: FrontEnd, recorder: EventRecorder, model: type[Edition | Draft]
+) -> None:
+    """B2: a function of Python's as ``onupdate`` is refused, and any where rows are given by their keys."""
+    rows: list[dict[str, Any]] = [{"id": 1, "revision": 1, "value": 1}]
+    await front.execute(insert(model), rows, execution_options={"events": False})
+    await front.commit()
+    recorder.listen(model)
+    changed: list[dict[str, Any]] = [{"id": 1, "revision": 1, "value": 5}]
+    with pytest.raises(BulkWriteError, match="the onupdate of a primary key"):
+        await front.execute(update(model), changed)
+
+    def write(session: Session) -> None:
+        session.bulk_update_mappings(model, changed)
+
+    with pytest.raises(BulkWriteError, match="the onupdate of a primary key"):
+        await front.run_sync(write)
+
+    def save(session: Session) -> None:
+        loaded: Any = session.scalars(select(model)).one()
+        loaded.value = 5
+        session.bulk_save_objects([loaded])
+
+    with pytest.raises(BulkWriteError, match="the onupdate of a primary key"):
+        await front.run_sync(save)
+    await front.rollback()
+    if model is Draft:
+        with pytest.raises(BulkWriteError, match="the onupdate of a primary key"):
+            await front.execute(update(Draft).values(value=5))
+    await front.commit()
+    assert recorder.take() == []
+    assert await front.committed_rows(select(model.revision, model.value)) == [(1, 1)]
+    await front.execute(update(Draft).values(value=5, revision=4))
+    await front.commit()
+    expected = [updated(Draft, (1, 4), revision=(1, 4), value=(1, 5))] if model is Draft else []
+    assert recorder.take() == expected
