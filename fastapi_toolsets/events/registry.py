@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
+from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -96,6 +97,23 @@ def is_async_callable(callback: AnyCallback) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
 
 
+def is_same_callback(one: object, other: object) -> bool:
+    """Whether both are one callback: the same object, or the same method of the same object.
+
+    What is equal is not the same: two webhooks of a dataclass, with the same address, are both called.
+    """
+    return one is other or _identity(one) == _identity(other)
+
+
+def _identity(callback: object) -> object:
+    """Return what only the same callback has, as long as it lives; a method is another object each time it is got."""
+    if isinstance(callback, MethodType):
+        return id(callback.__self__), id(callback.__func__)
+    if isinstance(callback, (BuiltinMethodType, MethodWrapperType)):
+        return callback  # equal where it is the same method of the same object
+    return id(callback)
+
+
 class Registry:
     """Listeners by target class; every change drops what was resolved before, so nothing resolved is ever stale."""
 
@@ -154,17 +172,16 @@ class Registry:
         """
         with self._lock.current:
             registered = self._listeners.get(target, [])
-            callbacks = [*map(_callback_of, registered)]
-            if callback not in callbacks:
+            others = [listener for listener in registered if not is_same_callback(listener.callback, callback)]
+            if len(others) == len(registered):
                 msg = (
                     f"{callback_name(callback)} does not listen to {target.__qualname__}: "
                     "give remove_listener the class and the function that listens_for was given"
                 )
                 raise ListenerError(msg)
-            while callback in callbacks:
-                place = callbacks.index(callback)
-                del callbacks[place], registered[place]
-            if not registered:
+            if others:
+                self._listeners[target] = others
+            else:
                 del self._listeners[target]
         self._changed()
 
@@ -217,18 +234,12 @@ class Registry:
             changed()
 
 
-_callback_of: Callable[[Listener], AnyCallback] = attrgetter("callback")
 _phase_of: Callable[[Listener], Phase] = attrgetter("phase")
 
 
 def _merge(found: list[Listener], places: dict[object, int], listener: Listener) -> None:
     """Append a listener, or widen the one that calls the same function already."""
-    key = listener.callback, listener.phase
-    try:
-        place = places.setdefault(key, len(found))
-    except TypeError:  # an object that cannot be hashed
-        alike = (place for place, known in enumerate(found) if (known.callback, known.phase) == key)
-        place = next(alike, len(found))
+    place = places.setdefault((_identity(listener.callback), listener.phase), len(found))
     if place == len(found):
         found.append(listener)
         return
