@@ -273,10 +273,16 @@ def capture_events(
     with contextlib.ExitStack() as stack:
         stack.enter_context(registry.recorded_by(recorder))
         if own_context:
-            stack.callback(_own.reset, _own.set((*_own.get(), recorder)))
+            _own.set((*_own.get(), recorder))
+            stack.callback(_disown, recorder)
         if not run_callbacks:
             stack.enter_context(recorder.muted())
         yield recorder
+
+
+def _disown(recorder: EventRecorder) -> None:
+    """Let a recorder go; a sync generator is ended by FastAPI in another context than it was begun in."""
+    _own.set(tuple(known for known in _own.get() if known is not recorder))
 
 
 _COMPARED_AT_ONCE = 200

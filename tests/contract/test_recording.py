@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import FrozenInstanceError, fields
 from functools import partial
 from typing import Any, cast
@@ -501,6 +501,32 @@ async def test_tasks_that_record_at_the_same_time(front: FrontEnd) -> None:
         tasks.start_soon(record, 10)
         tasks.start_soon(record, 20)
     assert recorded == {10: [created(Order, 10), created(Order, 11)], 20: [created(Order, 20), created(Order, 21)]}
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_block_of_its_own_context_that_ends_in_another(front: FrontEnd) -> None:
+    """N5: as that of a sync dependency with ``yield`` in FastAPI does, which is no error, and records nothing more."""
+    blocks = [capture_events(own_context=True, run_callbacks=run_callbacks) for run_callbacks in (True, False)]
+    first, second = (copy_context().run(block.__enter__) for block in blocks)
+    for block in blocks:
+        copy_context().run(block.__exit__, None, None, None)
+    with capture_events(own_context=True) as events:
+        await front.add(Order(id=1))
+        await front.commit()
+    assert (first, second, events) == ([], [], [created(Order, 1)])
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_block_that_ends_in_another_context_leaves_the_others(front: FrontEnd) -> None:
+    """N5: whoever records around it goes on, and so does what was begun since where it ends."""
+    with capture_events(own_context=True) as around:
+        block = capture_events(own_context=True)
+        inner = copy_context().run(block.__enter__)
+        with capture_events(own_context=True) as since:
+            block.__exit__(None, None, None)
+            await front.add(Order(id=1))
+            await front.commit()
+    assert (around, since, inner) == ([created(Order, 1)], [created(Order, 1)], [])
 
 
 def ignore(obj: Base, event_type: ModelEvent, changes: Changes | None) -> None: ...
