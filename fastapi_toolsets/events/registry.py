@@ -432,4 +432,31 @@ def _checked_keywords(callback: object, target: type) -> frozenset[str]:
             "Take three positional parameters and, keyword-only, nothing required but session and event"
         )
         raise ListenerError(msg) from None
-    return keywords
+    held_back = sorted(keyword for keyword in keywords if not _reaches(keyword, callback))
+    required = [keyword for keyword in held_back if signature.parameters[keyword].default is inspect.Parameter.empty]
+    if required:
+        msg = (
+            f"{name} asks for {' and '.join(required)}, which a decorator around it does not take: let the decorator's "
+            "function take **keywords and pass them on, or give the parameter a default"
+        )
+        raise ListenerError(msg)
+    return keywords.difference(held_back)
+
+
+def _reaches(keyword: str, callback: object) -> bool:
+    """Whether a callback can be given a keyword that its signature has, which is that of the function it decorates."""
+    function = callback
+    while function is not None:
+        while isinstance(function, partial):
+            function = function.func
+        try:
+            taken = inspect.signature(cast("AnyCallback", function), follow_wrapped=False).parameters
+        except ValueError:  # as above; functools.lru_cache makes such, which pass on all they are given
+            taken = None
+        if taken is not None and keyword in taken:
+            break
+        if taken is not None and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in taken.values()):
+            return False
+        called = getattr(function, "__call__", None)  # noqa: B004 - an object's method may be what is decorated
+        function = getattr(function, "__wrapped__", None) or getattr(called, "__wrapped__", None)
+    return True
