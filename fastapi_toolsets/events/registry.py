@@ -35,7 +35,7 @@ _FILLED_IN = ("session", "event")
 class Listener:
     """One callback with what it listens to and what it wants to be told."""
 
-    __slots__ = ("callback", "events", "is_async", "name", "phase", "wants_event", "wants_session")
+    __slots__ = ("callback", "events", "identity", "is_async", "name", "phase", "wants_event", "wants_session")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class Listener:
         """Resolve once what every call needs to know."""
         self.phase: Phase = phase
         self.callback: AnyCallback = callback
+        self.identity: object = callback_identity(callback)
         self.events: frozenset[ModelEvent] = events
         self.is_async: bool = is_async_callable(callback)
         self.name: str = callback_name(callback)
@@ -97,16 +98,12 @@ def is_async_callable(callback: AnyCallback) -> bool:
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
 
 
-def is_same_callback(one: object, other: object) -> bool:
-    """Whether both are one callback: the same object, or the same method of the same object.
+def callback_identity(callback: object) -> object:
+    """Return what only the same callback has, as long as it lives: the same object, or the same method of one.
 
-    What is equal is not the same: two webhooks of a dataclass, with the same address, are both called.
+    A method is another object each time it is got. What is equal is not the same: two webhooks of a dataclass, with the
+    same address, are both called.
     """
-    return one is other or _identity(one) == _identity(other)
-
-
-def _identity(callback: object) -> object:
-    """Return what only the same callback has, as long as it lives; a method is another object each time it is got."""
     if isinstance(callback, MethodType):
         return id(callback.__self__), id(callback.__func__)
     if isinstance(callback, (BuiltinMethodType, MethodWrapperType)):
@@ -172,16 +169,17 @@ class Registry:
         """
         with self._lock.current:
             registered = self._listeners.get(target, [])
-            others = [listener for listener in registered if not is_same_callback(listener.callback, callback)]
-            if len(others) == len(registered):
+            identities, identity = [*map(_identity_of, registered)], callback_identity(callback)
+            if identity not in identities:
                 msg = (
                     f"{callback_name(callback)} does not listen to {target.__qualname__}: "
                     "give remove_listener the class and the function that listens_for was given"
                 )
                 raise ListenerError(msg)
-            if others:
-                self._listeners[target] = others
-            else:
+            while identity in identities:
+                place = identities.index(identity)
+                del identities[place], registered[place]
+            if not registered:
                 del self._listeners[target]
         self._changed()
 
@@ -234,12 +232,13 @@ class Registry:
             changed()
 
 
+_identity_of: Callable[[Listener], object] = attrgetter("identity")
 _phase_of: Callable[[Listener], Phase] = attrgetter("phase")
 
 
 def _merge(found: list[Listener], places: dict[object, int], listener: Listener) -> None:
     """Append a listener, or widen the one that calls the same function already."""
-    place = places.setdefault((_identity(listener.callback), listener.phase), len(found))
+    place = places.setdefault((listener.identity, listener.phase), len(found))
     if place == len(found):
         found.append(listener)
         return
