@@ -17,6 +17,7 @@ FLOORS = {
     "fastapi_toolsets.": 0,
     "fastapi_toolsets.errors": 0,
     "fastapi_toolsets.events.compatibility": 0,
+    "fastapi_toolsets.events.logs": 0,
     "fastapi_toolsets.events.process_lock": 0,
     "fastapi_toolsets.events.types": 0,
     "fastapi_toolsets.events.journal": 1,

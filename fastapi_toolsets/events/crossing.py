@@ -358,8 +358,14 @@ class _HelperThread:
 
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
         """Run the function; see :class:`Crossing`."""
-        level = _level.get()
-        call = _HelperCall(function, level + 1)
+        # Not the context's level alone: what others schedule on a helper thread's loop has another context.
+        level = max(_level.get(), getattr(_local, "level", 0))
+
+        async def run_there() -> None:
+            _local.level = level + 1
+            await function()
+
+        call = _HelperCall(run_there, level + 1)
         portal = self._open_portal(level)
         try:
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from contextvars import ContextVar
 from itertools import groupby
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .failures import log_fields
 from .loading import detached_copy, populate, readable_columns
+from .logs import logger
 from .muting import are_all_muted
 from .plan import NO_VALUE, copy_value, state_of
 from .plans import plans
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .types import Changes
 
-logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
 generation: ContextVar[int] = ContextVar("fastapi_toolsets_generation", default=0)
 """The generation that a commit made here would have: 0, or one more than that of the callback that is running.

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 from inspect import isawaitable
 from typing import TYPE_CHECKING, NoReturn, cast
 
 from ..errors import CascadeLimitError
+from .logs import logger
 from .types import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from .types import CallbackFailure, ModelEvent, SessionOptions
-
-logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
 
 class Failures:

@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy.orm import Mapper
 
 from ..errors import ListenerError
+from .registry import callback_identity
 
 if TYPE_CHECKING:
     from .registry import AnyCallback, Listener
@@ -95,4 +96,4 @@ def are_all_muted(callbacks: tuple[object, ...]) -> bool:
 
 def is_muted(listener: Listener, callbacks: tuple[object, ...]) -> bool:
     """Whether a context that has muted these does not call the listener."""
-    return _EVERY_CALLBACK in callbacks or listener.callback in callbacks
+    return any(each is _EVERY_CALLBACK or listener.identity == callback_identity(each) for each in callbacks)

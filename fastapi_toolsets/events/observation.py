@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypeAlias, TypeVar
 
 from ..errors import ObserverError
+from .logs import logger
 from .process_lock import ProcessLock
 from .types import ModelEvent, Phase
-
-logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
 ObservedT = TypeVar("ObservedT")
 

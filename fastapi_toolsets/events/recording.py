@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, cast, overload
 
 from ..errors import ExpectedChangeError
 from .muting import muted, only_recorded
@@ -15,7 +17,7 @@ from .registry import check_target, registry
 from .types import ModelEvent, reduced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from uuid import UUID
 
     from .types import Event, Reduced
@@ -273,14 +275,20 @@ def capture_events(
     with contextlib.ExitStack() as stack:
         stack.enter_context(registry.recorded_by(recorder))
         if own_context:
-            stack.callback(_own.reset, _own.set((*_own.get(), recorder)))
+            _own.set((*_own.get(), recorder))
+            stack.callback(_disown, recorder)
         if not run_callbacks:
             stack.enter_context(recorder.muted())
         yield recorder
 
 
-_COMPARED_AT_ONCE = 200
-"""So many events of both are compared each with each, to find what they have in common; then the next ones."""
+def _disown(recorder: EventRecorder) -> None:
+    """Let a recorder go; a sync generator is ended by FastAPI in another context than it was begun in."""
+    _own.set(tuple(known for known in _own.get() if known is not recorder))
+
+
+_COMPARED = 1_000_000
+"""So many pairs of events that may be equal are compared; of more alike events, those that stand at like places."""
 
 _COMPARED_IN_ANY_ORDER = 1_000
 
@@ -289,49 +297,95 @@ def difference(delivered: Sequence[RecordedEvent], expected: Sequence[object]) -
     """Describe, a line for each event, what was delivered but not expected (+) and the reverse (-)."""
     lines = ["  (- expected and not delivered, + delivered and not expected)"]
     row = column = 0
-    while row < len(delivered) or column < len(expected):
-        part = delivered[row : row + _COMPARED_AT_ONCE], expected[column : column + _COMPARED_AT_ONCE]
-        is_last = row + len(part[0]) == len(delivered) and column + len(part[1]) == len(expected)
-        # Half of what was compared stands: what the other half has in common shows when more of both is seen.
-        rows, columns, found = _compared(*part, most=None if is_last else _COMPARED_AT_ONCE // 2)
-        lines += found
-        row, column = row + rows, column + columns
+    for next_row, next_column in (*_in_common([*delivered], expected), (len(delivered), len(expected))):
+        lines += (f"  - {_shown(event)}" for event in expected[column:next_column])
+        lines += (f"  + {event!r}" for event in delivered[row:next_row])
+        lines += (f"    {event!r}" for event in delivered[next_row : next_row + 1])
+        row, column = next_row + 1, next_column + 1
     if len(delivered) == len(expected) <= _COMPARED_IN_ANY_ORDER and _same_in_any_order(delivered, expected):
         lines.append("  The same events, in another order.")
     return lines
 
 
-def _compared(
-    delivered: Sequence[RecordedEvent], expected: Sequence[object], *, most: int | None
-) -> tuple[int, int, list[str]]:
-    """Describe parts of both until ``most`` events of either were described; return how many of each, and the lines."""
-    lines: list[str] = []
-    row = column = 0
-    common = _common(delivered, expected)
-    while (row < len(delivered) or column < len(expected)) and (most is None or max(row, column) < most):
-        if row < len(delivered) and column < len(expected) and delivered[row] == expected[column]:
-            lines.append(f"    {delivered[row]!r}")
-            row, column = row + 1, column + 1
-        elif column < len(expected) and (row == len(delivered) or common[row][column + 1] >= common[row + 1][column]):
-            lines.append(f"  - {_shown(expected[column])}")
-            column += 1
-        else:
-            lines.append(f"  + {delivered[row]!r}")
-            row += 1
-    return row, column, lines
+def _in_common(delivered: list[RecordedEvent], expected: Sequence[object]) -> Iterator[tuple[int, int]]:
+    """Find the most events that both have in common, in order; return the place of each in both."""
+    begin, end = 0, min(len(delivered), len(expected))
+    while begin < end and delivered[begin] == expected[begin]:
+        begin += 1
+    tail = 0
+    while tail < end - begin and delivered[-1 - tail] == expected[-1 - tail]:
+        tail += 1
+    yield from zip(range(begin), range(begin), strict=True)
+    middle = delivered[begin : len(delivered) - tail], expected[begin : len(expected) - tail]
+    yield from ((begin + row, begin + column) for row, column in _longest(*middle))
+    yield from zip(
+        range(len(delivered) - tail, len(delivered)), range(len(expected) - tail, len(expected)), strict=True
+    )
 
 
-def _common(delivered: Sequence[object], expected: Sequence[object]) -> list[list[int]]:
-    """Return how many events the rests of both have in common, in order, from each pair of places on."""
-    lengths = [[0] * (len(expected) + 1) for _ in range(len(delivered) + 1)]
+_Chain: TypeAlias = "tuple[int, int, _Chain | None]"
+
+
+def _longest(delivered: list[RecordedEvent], expected: Sequence[object]) -> Iterator[tuple[int, int]]:
+    """Do that by the method of Hunt and Szymanski, from the ends on: it costs as much as there are pairs of equals."""
+    candidates = _Candidates(expected, _COMPARED // max(len(delivered), 1) + 1)
+    firsts: list[int] = []  # of the chains of each length, how near to the end the nearest begins, negated
+    chains: list[_Chain] = []
     for row in reversed(range(len(delivered))):
-        for column in reversed(range(len(expected))):
-            lengths[row][column] = (
-                lengths[row + 1][column + 1] + 1
-                if delivered[row] == expected[column]
-                else max(lengths[row + 1][column], lengths[row][column + 1])
-            )
-    return lengths
+        for column in candidates.of(delivered[row]):
+            if delivered[row] == expected[column]:
+                length = bisect_left(firsts, -column)
+                chain = row, column, chains[length - 1] if length else None
+                firsts[length : length + 1], chains[length : length + 1] = [-column], [chain]
+    rest = chains[-1] if chains else None
+    while rest is not None:
+        yield rest[:2]
+        rest = rest[2]
+
+
+class _Candidates:
+    """Where among the expected events those stand that may equal one that was delivered."""
+
+    def __init__(self, expected: Sequence[object], most: int) -> None:
+        self._most = most
+        self._by_key: defaultdict[object, list[int]] = defaultdict(list)
+        """Those of a row, and those of any row, or of one that has no hash; ``None`` for what is no event."""
+        self._by_kind: defaultdict[object, list[int]] = defaultdict(list)
+        self._asked: Counter[object] = Counter()
+        for column, event in enumerate(expected):
+            key: object = None
+            if isinstance(event, RecordedEvent):
+                self._by_kind[event.model, event.type].append(column)
+                key = _key(event)
+            self._by_key[key].append(column)
+
+    def of(self, event: RecordedEvent) -> list[int]:
+        """Return their places in order, for one event after the other from the last on."""
+        kind, key = (event.model, event.type), _key(event)
+        lists = [self._by_kind[kind]] if key == kind else [self._by_key[key], self._by_key[kind]]
+        found: list[int] = []
+        for which, places in zip((key, kind), lists, strict=False):
+            found += self._near(which, places)
+        return sorted(found + self._near(None, self._by_key[None]))
+
+    def _near(self, key: object, places: list[int]) -> list[int]:
+        """Return the places for a key; of too many, as many before as behind the one whose turn it is."""
+        if len(places) <= self._most:
+            return places
+        self._asked[key] += 1
+        begin = len(places) - self._asked[key] - self._most // 2
+        begin = max(0, min(begin, len(places) - self._most))
+        return places[begin : begin + self._most]
+
+
+def _key(event: RecordedEvent) -> object:
+    """Return what is equal for equal events of one row, or what they are where the row is not known so."""
+    kind = event.model, event.type
+    try:
+        hash(event.identity)
+    except TypeError:
+        return kind
+    return kind if event.identity is None else (*kind, event.identity)
 
 
 def _same_in_any_order(delivered: Sequence[object], expected: Sequence[object]) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
+from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
@@ -34,7 +35,7 @@ _FILLED_IN = ("session", "event")
 class Listener:
     """One callback with what it listens to and what it wants to be told."""
 
-    __slots__ = ("callback", "events", "is_async", "name", "phase", "wants_event", "wants_session")
+    __slots__ = ("callback", "events", "identity", "is_async", "name", "phase", "wants_event", "wants_session")
 
     def __init__(
         self,
@@ -46,6 +47,7 @@ class Listener:
         """Resolve once what every call needs to know."""
         self.phase: Phase = phase
         self.callback: AnyCallback = callback
+        self.identity: object = callback_identity(callback)
         self.events: frozenset[ModelEvent] = events
         self.is_async: bool = is_async_callable(callback)
         self.name: str = callback_name(callback)
@@ -94,6 +96,19 @@ def is_async_callable(callback: AnyCallback) -> bool:
     while isinstance(callback, partial):
         callback = callback.func
     return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
+
+
+def callback_identity(callback: object) -> object:
+    """Return what only the same callback has, as long as it lives: the same object, or the same method of one.
+
+    A method is another object each time it is got. What is equal is not the same: two webhooks of a dataclass, with the
+    same address, are both called.
+    """
+    if isinstance(callback, MethodType):
+        return id(callback.__self__), id(callback.__func__)
+    if isinstance(callback, (BuiltinMethodType, MethodWrapperType)):
+        return callback  # equal where it is the same method of the same object
+    return id(callback)
 
 
 class Registry:
@@ -154,16 +169,16 @@ class Registry:
         """
         with self._lock.current:
             registered = self._listeners.get(target, [])
-            callbacks = [*map(_callback_of, registered)]
-            if callback not in callbacks:
+            identities, identity = [*map(_identity_of, registered)], callback_identity(callback)
+            if identity not in identities:
                 msg = (
                     f"{callback_name(callback)} does not listen to {target.__qualname__}: "
                     "give remove_listener the class and the function that listens_for was given"
                 )
                 raise ListenerError(msg)
-            while callback in callbacks:
-                place = callbacks.index(callback)
-                del callbacks[place], registered[place]
+            while identity in identities:
+                place = identities.index(identity)
+                del identities[place], registered[place]
             if not registered:
                 del self._listeners[target]
         self._changed()
@@ -217,18 +232,13 @@ class Registry:
             changed()
 
 
-_callback_of: Callable[[Listener], AnyCallback] = attrgetter("callback")
+_identity_of: Callable[[Listener], object] = attrgetter("identity")
 _phase_of: Callable[[Listener], Phase] = attrgetter("phase")
 
 
 def _merge(found: list[Listener], places: dict[object, int], listener: Listener) -> None:
     """Append a listener, or widen the one that calls the same function already."""
-    key = listener.callback, listener.phase
-    try:
-        place = places.setdefault(key, len(found))
-    except TypeError:  # an object that cannot be hashed
-        alike = (place for place, known in enumerate(found) if (known.callback, known.phase) == key)
-        place = next(alike, len(found))
+    place = places.setdefault((listener.identity, listener.phase), len(found))
     if place == len(found):
         found.append(listener)
         return
@@ -421,4 +431,31 @@ def _checked_keywords(callback: object, target: type) -> frozenset[str]:
             "Take three positional parameters and, keyword-only, nothing required but session and event"
         )
         raise ListenerError(msg) from None
-    return keywords
+    held_back = sorted(keyword for keyword in keywords if not _reaches(keyword, callback))
+    required = [keyword for keyword in held_back if signature.parameters[keyword].default is inspect.Parameter.empty]
+    if required:
+        msg = (
+            f"{name} asks for {' and '.join(required)}, which a decorator around it does not take: let the decorator's "
+            "function take **keywords and pass them on, or give the parameter a default"
+        )
+        raise ListenerError(msg)
+    return keywords.difference(held_back)
+
+
+def _reaches(keyword: str, callback: object) -> bool:
+    """Whether a callback can be given a keyword that its signature has, which is that of the function it decorates."""
+    function = callback
+    while function is not None:
+        while isinstance(function, partial):
+            function = function.func
+        try:
+            taken = inspect.signature(cast("AnyCallback", function), follow_wrapped=False).parameters
+        except ValueError:  # as above; functools.lru_cache makes such, which pass on all they are given
+            taken = None
+        if taken is not None and keyword in taken:
+            break
+        if taken is not None and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in taken.values()):
+            return False
+        called = getattr(function, "__call__", None)  # noqa: B004 - an object's method may be what is decorated
+        function = getattr(function, "__wrapped__", None) or getattr(called, "__wrapped__", None)
+    return True

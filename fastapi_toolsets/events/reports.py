@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 from .delivery import counted_log_fields, describe, listeners_of, names_of
 from .failures import Failures, is_interrupt, raise_again
+from .logs import logger
 from .queue import Queue
 from .records import Writes
 from .types import Phase
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from .registry import Listener
 
-logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
 GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -179,7 +179,7 @@ def test_removing_from_what_is_no_target(target: Any, given: str) -> None:  # no
 
 @scenario(Base.metadata, databases=LOCAL)
 async def test_removing_methods_and_unhashable_callbacks(front: FrontEnd, recorder: EventRecorder) -> None:
-    """N5, C1: bound methods are removed by equality; a callback need not be hashable to be called or muted."""
+    """N5, C1: a method is removed by getting it again; a callback need not be hashable to be called or muted."""
 
     @dataclass
     class Unhashable:
@@ -201,6 +201,69 @@ async def test_removing_methods_and_unhashable_callbacks(front: FrontEnd, record
     remove_listener(Order, recorder.record)
     await add(front, 3)
     assert (callback.heard, recorder.take()) == ([1, 2, 3], [created(Order, 1)])
+
+
+@dataclass
+class Webhook:
+    """Equal to another for the same address, as a dataclass is."""
+
+    url: str
+    heard: list[int] = field(default_factory=list, compare=False)
+
+    def __call__(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        self.heard.append(order.id)
+
+
+@dataclass(unsafe_hash=True)
+class HashableWebhook(Webhook):
+    """The same, for who puts callbacks into a set."""
+
+
+@pytest.mark.parametrize("make", [Webhook, HashableWebhook])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_callbacks_that_are_equal_are_not_the_same(front: FrontEnd, make: Callable[[str], Webhook]) -> None:
+    """N5, C1: each object is a callback of its own: called, muted and removed by itself, whatever it is equal to."""
+    first, second = make("https://example.org"), make("https://example.org")
+    assert first == second
+    listens_for(Order)(first)
+    listens_for(Order)(second)
+    await add(front, 1)
+    with muted(first):
+        await add(front, 2)
+    remove_listener(Order, second)
+    await add(front, 3)
+    assert (first.heard, second.heard) == ([1, 3], [1, 2])
+    with pytest.raises(ListenerError, match="does not listen to Order"):
+        remove_listener(Order, second)
+
+
+class EqualToAll:
+    """As ``unittest.mock.ANY`` is."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 1
+
+    def __call__(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        self.heard.append(order.id)
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_muting_an_object_that_is_equal_to_all(front: FrontEnd) -> None:
+    """N5: mutes that one only."""
+    heard: Heard = []
+    callback = EqualToAll()
+    listens_for(Order)(callback)
+    listens_for(Order)(hearing(heard, "a"))
+    with muted(callback):
+        await add(front, 1)
+    await add(front, 2)
+    assert (callback.heard, heard) == ([2], ["a create 1", "a create 2"])
 
 
 # Muting

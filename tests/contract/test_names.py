@@ -301,6 +301,142 @@ async def test_signatures_that_fit(front: FrontEnd) -> None:
     }
 
 
+# N1, of decorated functions
+
+
+def passing_on(function: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(function)
+    def wrapper(*arguments: object, **keywords: object) -> object:
+        return function(*arguments, **keywords)
+
+    return wrapper
+
+
+def with_session(function: Callable[..., object]) -> Callable[..., object]:
+    @functools.wraps(function)
+    def wrapper(*arguments: object, session: object) -> object:
+        return function(*arguments, session=session)
+
+    return wrapper
+
+
+def positional(function: Callable[..., object]) -> Callable[..., object]:
+    """Pass no keyword on, as a decorator may that was written for functions without any."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: object) -> object:
+        return function(*arguments)
+
+    return wrapper
+
+
+def passing_on_to_positional(function: Callable[..., object]) -> Callable[..., object]:
+    return passing_on(positional(function))
+
+
+class Decorated:
+    """Methods, and an object that can be called, decorated the same ways."""
+
+    @positional
+    def on_event(self, order: Order, event_type: ModelEvent, changes: Changes | None, *, session: object = None) -> str:
+        return f"method {'was' if session else 'was not'} given the session"
+
+    @positional
+    def __call__(self, order: Order, event_type: ModelEvent, changes: Changes | None, *, session: object = None) -> str:
+        return f"object {'was' if session else 'was not'} given the session"
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_keywords_that_a_decorator_passes_on(front: FrontEnd) -> None:
+    """N1: are given; one that it does not pass on, and that the function can do without, is not."""
+    told: dict[str, list[str]] = {}
+
+    def optional(name: str) -> Callable[..., None]:
+        def callback(
+            order: Order,
+            event_type: ModelEvent,
+            changes: Changes | None,
+            *,
+            session: object = None,
+            event: object = None,
+        ) -> None:
+            told[name] = [key for key, given in (("session", session), ("event", event)) if given is not None]
+
+        return callback
+
+    register(Order)(passing_on(optional("all")))
+    register(Order)(passing_on(passing_on(optional("all twice"))))
+    register(Order)(with_session(optional("session")))
+    register(Order)(passing_on(with_session(optional("session inside"))))
+    register(Order)(positional(optional("none")))
+    register(Order)(passing_on(positional(optional("none inside"))))
+    register(Order)(functools.partial(positional(optional("none, partial"))))
+    register(Order)(functools.partial(passing_on(functools.partial(positional(optional("none, partials"))))))
+
+    @functools.lru_cache  # made in C, it does not tell what it takes itself
+    def cached(order: Order, event_type: ModelEvent, changes: Changes | None, *, session: object = None) -> None:
+        told["cached"] = ["session"] if session is not None else []
+
+    register(Order)(cached)
+    register(Order)(functools.lru_cache(positional(optional("none, cached"))))
+    await front.add(Order(id=1, status="new"))
+    await front.commit()
+    assert told == {
+        "all": ["session", "event"],
+        "all twice": ["session", "event"],
+        "session": ["session"],
+        "session inside": ["session"],
+        "none": [],
+        "none inside": [],
+        "none, partial": [],
+        "none, partials": [],
+        "cached": ["session"],
+        "none, cached": [],
+    }
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_decorated_methods_without_their_keyword(front: FrontEnd, caplog: pytest.LogCaptureFixture) -> None:
+    """N1: a method and an object are called without what their decorator does not pass on."""
+    decorated = Decorated()
+    told: list[object] = []
+
+    def telling(callback: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(callback)
+        def tell(*arguments: object, **keywords: object) -> None:
+            told.append(callback(*arguments, **keywords))
+
+        return tell
+
+    for callback in (decorated.on_event, decorated):
+        register(Order)(callback)
+    register(Order)(telling(decorated.on_event))
+    register(Order)(telling(decorated.__call__))
+    await front.add(Order(id=1, status="new"))
+    await front.commit()
+    assert told == ["method was not given the session", "object was not given the session"]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("decorate", [positional, passing_on_to_positional])
+@pytest.mark.parametrize("keyword", ["session", "event"])
+def test_a_keyword_that_a_decorator_does_not_pass_on_is_refused(
+    keyword: str, decorate: Callable[[Callable[..., object]], Callable[..., object]]
+) -> None:
+    """N1: where the function cannot do without, since it would fail at each event; the message says what to do."""
+
+    def wants_session(order: Order, event_type: ModelEvent, changes: Changes | None, *, session: object) -> None: ...
+
+    def wants_event(order: Order, event_type: ModelEvent, changes: Changes | None, *, event: object) -> None: ...
+
+    callback = decorate(wants_session if keyword == "session" else wants_event)
+    message = rf"wants_{keyword} asks for {keyword}, which a decorator around it does not take: let the decorator's "
+    with pytest.raises(ListenerError, match=message):
+        register(Order)(callback)
+    with pytest.raises(ListenerError):
+        remove_listener(Order, callback)
+
+
 # N1, when called
 
 

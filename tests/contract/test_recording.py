@@ -8,7 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
 from dataclasses import FrozenInstanceError, fields
 from functools import partial
 from typing import Any, cast
@@ -18,6 +18,8 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import ForeignKey, delete, insert, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
@@ -38,6 +40,7 @@ from fastapi_toolsets.events import (
     muted,
     updated,
 )
+from fastapi_toolsets.events.recording import difference
 
 from ..calls import library_calls
 from ..databases import TYPES
@@ -503,6 +506,32 @@ async def test_tasks_that_record_at_the_same_time(front: FrontEnd) -> None:
     assert recorded == {10: [created(Order, 10), created(Order, 11)], 20: [created(Order, 20), created(Order, 21)]}
 
 
+@scenario(Base.metadata, databases=LOCAL)
+async def test_block_of_its_own_context_that_ends_in_another(front: FrontEnd) -> None:
+    """N5: as that of a sync dependency with ``yield`` in FastAPI does, which is no error, and records nothing more."""
+    blocks = [capture_events(own_context=True, run_callbacks=run_callbacks) for run_callbacks in (True, False)]
+    first, second = (copy_context().run(block.__enter__) for block in blocks)
+    for block in blocks:
+        copy_context().run(block.__exit__, None, None, None)
+    with capture_events(own_context=True) as events:
+        await front.add(Order(id=1))
+        await front.commit()
+    assert [[*first], [*second], [*events]] == [[], [], [created(Order, 1)]]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_block_that_ends_in_another_context_leaves_the_others(front: FrontEnd) -> None:
+    """N5: whoever records around it goes on, and so does what was begun since where it ends."""
+    with capture_events(own_context=True) as around:
+        block = capture_events(own_context=True)
+        inner = copy_context().run(block.__enter__)
+        with capture_events(own_context=True) as since:
+            block.__exit__(None, None, None)
+            await front.add(Order(id=1))
+            await front.commit()
+    assert [[*around], [*since], [*inner]] == [[created(Order, 1)], [created(Order, 1)], []]
+
+
 def ignore(obj: Base, event_type: ModelEvent, changes: Changes | None) -> None: ...
 
 
@@ -671,6 +700,17 @@ def test_records_are_written_as_the_calls_that_make_them() -> None:
     )
 
 
+SOME_EVENTS = [created(Order, 1), created(Order, 2), created(Item, 1), updated(Order, 1, status=("a", "b"))]
+SOME_EXPECTED = [
+    *SOME_EVENTS,
+    created(Order),
+    updated(Order, ANY),
+    updated(Order, 1, status=("a", "c")),
+    ANY,
+    "nothing",
+]
+
+
 def recorder_of(*events: RecordedEvent) -> EventRecorder:
     recorder = EventRecorder()
     for event in events:
@@ -742,7 +782,7 @@ def test_another_order_is_called_that() -> None:
     ]
 
 
-def test_many_events_are_compared_in_parts() -> None:
+def test_many_events_are_not_compared_each_with_each() -> None:
     """What they have in common is found without comparing each with each."""
 
     def compare(count: int) -> int:
@@ -762,6 +802,78 @@ def test_many_events_are_compared_in_parts() -> None:
 
     few, many = compare(1_000), compare(2_000)
     assert few <= many <= 2.2 * few
+
+
+@pytest.mark.parametrize("expected", [created(Order, 1), created(Order), created(Order, ANY)], ids=repr)
+@pytest.mark.parametrize("count", [300, 1_500])
+def test_what_was_delivered_before_is_all_that_is_too_much(expected: RecordedEvent, count: int) -> None:
+    """However many there are: nothing that was delivered in order is called missing."""
+    before = [created(Item, number) for number in range(count)]
+    orders = [created(Order, number) for number in range(count)]
+    wanted = orders if expected.identity == (1,) else [expected] * count
+    with pytest.raises(AssertionError) as caught:
+        recorder_of(*before, *orders).assert_delivered(wanted)
+    assert str(caught.value).splitlines()[2:] == [
+        *(f"  + created(Item, {number})" for number in range(count)),
+        *(f"    created(Order, {number})" for number in range(count)),
+    ]
+    with pytest.raises(AssertionError) as caught:
+        recorder_of(*orders).assert_delivered([*before, *wanted])
+    assert str(caught.value).splitlines()[2:] == [
+        *(f"  - created(Item, {number})" for number in range(count)),
+        *(f"    created(Order, {number})" for number in range(count)),
+    ]
+
+
+@given(st.lists(st.sampled_from(SOME_EVENTS), max_size=9), st.lists(st.sampled_from(SOME_EXPECTED), max_size=9))
+def test_as_much_as_can_be_is_in_common(delivered: list[RecordedEvent], expected: list[object]) -> None:
+    """Whatever was delivered and expected: as comparing each with each finds it."""
+
+    def most(row: int, column: int) -> int:
+        if row == len(delivered) or column == len(expected):
+            return 0
+        if delivered[row] == expected[column]:
+            return 1 + most(row + 1, column + 1)
+        return max(most(row + 1, column), most(row, column + 1))
+
+    lines = [line for line in difference(delivered, expected) if line[2] in "+- " and line[3] == " "]
+    assert sum(line.startswith("    ") for line in lines) == most(0, 0)
+    told = [line[4:] for line in lines if line[:3] in {"  +", "   "}]
+    assert told == [repr(event) for event in delivered]
+
+
+def test_many_events_alike_among_others() -> None:
+    """What is expected in whichever way is found: any row, any event, a value without a hash, and what is no event."""
+    unhashable = created(Order, [1])
+    wanted: list[Any] = [
+        created(Item),
+        ANY,
+        unhashable,
+        "nothing",
+        updated(Order, ANY, status=("a", ANY)),
+        deleted(Item),
+    ]
+    recorder = recorder_of(
+        deleted(Part, 1, 2),
+        created(Item, 4),
+        created(Item, 5),
+        unhashable,
+        updated(Order, 1, status=("b", "c")),
+        updated(Order, 1, status=("a", "c")),
+        deleted(Item, 5),
+    )
+    with pytest.raises(AssertionError) as caught:
+        recorder.assert_delivered(wanted)
+    assert str(caught.value).splitlines()[2:] == [
+        "  + deleted(Part, 1, 2)",
+        "    created(Item, 4)",
+        "    created(Item, 5)",
+        "    created(Order, [1])",
+        "  - 'nothing'",
+        "  + updated(Order, 1, status=('b', 'c'))",
+        "    updated(Order, 1, status=('a', 'c'))",
+        "    deleted(Item, 5)",
+    ]
 
 
 @pytest.mark.parametrize(("delivered", "expected"), [(500, 0), (0, 500), (500, 250), (250, 500)])

@@ -229,7 +229,7 @@ async def test_one_function_on_many_targets_is_called_once(front: FrontEnd, reco
 
 @scenario(Base.metadata, databases=LOCAL)
 async def test_bound_methods_of_two_objects_are_two_callbacks(front: FrontEnd, recorder: EventRecorder) -> None:
-    """N4: the same method of another object is another function; equal bound methods are one."""
+    """N4: the same method of another object is another function; that of the same object is one."""
     other = EventRecorder()
     for each in (recorder, other, recorder):
         each.listen(Note, ModelEvent.CREATE)

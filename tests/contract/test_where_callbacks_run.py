@@ -217,6 +217,47 @@ def test_loop_running_in_this_thread(places: Places, backend: str) -> None:
     assert places.take() == [first, first]
 
 
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_commit_on_a_helper_threads_loop_in_another_context(places: Places, backend: Any) -> None:  # noqa: ANN401 - one of two words
+    """C2: as a client library calls back there: what that commits is told in the next thread, each time in the same."""
+    threads: dict[int, int] = {}
+    inner = iter([True, True, False] * 3)
+
+    @listens_for(Order, ModelEvent.CREATE)
+    async def commits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        threads[order.id] = threading.get_ident()
+        if next(inner):
+            done = anyio.Event()
+
+            def called_back() -> None:
+                places.commit(callback_backend=backend)
+                done.set()
+
+            if backend == "asyncio":
+                asyncio.get_running_loop().call_soon(called_back, context=contextvars.Context())
+            else:
+                import trio  # noqa: PLC0415 - only where it runs anyway
+
+                trio.lowlevel.spawn_system_task(as_async(called_back), context=contextvars.Context())
+            await done.wait()
+
+    async def application() -> None:
+        for _ in range(3):
+            places.commit(callback_backend=backend)
+
+    asyncio.run(application())
+    of_each_commit = [tuple(threads[key] for key in range(first, first + 3)) for first in (1, 4, 7)]
+    assert of_each_commit == [of_each_commit[0]] * 3
+    assert len({*of_each_commit[0], threading.get_ident()}) == 4
+
+
+def as_async(function: Callable[[], None]) -> Callable[[], Coroutine[Any, Any, None]]:
+    async def call() -> None:
+        function()
+
+    return call
+
+
 def cancel_this_task() -> None:
     task = asyncio.current_task()
     assert task is not None

@@ -81,6 +81,26 @@ def test_a_function_is_there_once_with_all_its_events() -> None:
     assert resolve(Left) == [(b, CREATE), (a, CREATE)]
 
 
+def test_methods_of_one_object_are_the_same_function() -> None:
+    """N4: each time they are asked for is another object; those of an equal object are others, also if made in C."""
+    empty: list[list[object]] = [[], []]
+    first, second = empty
+    places = dict(enumerate(empty))
+    assert (first == second, first.append is first.append, places.get is places.get) == (True, False, False)
+    resolve = listening(
+        Registry(),
+        (Top, first.append, ALL_EVENTS),
+        (Top, second.append, ALL_EVENTS),
+        (Top, first.append, ALL_EVENTS),
+        (Top, first.__len__, ALL_EVENTS),
+        (Top, first.__len__, ALL_EVENTS),
+        (Top, partial(a), ALL_EVENTS),
+        (Top, partial(a), ALL_EVENTS),
+    )
+    names = [getattr(callback, "__name__", "partial") for callback, _ in resolve(Top)]
+    assert names == ["append", "append", "__len__", "partial", "partial"]
+
+
 def test_widening_does_not_reach_the_listener_of_the_base() -> None:
     """N4: what a subclass adds to a function's events does not leak to its base class."""
     resolve = listening(Registry(), (Top, a, CREATE), (Bottom, a, DELETE))
