@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import time
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, cast
@@ -21,6 +20,7 @@ from .crossing import (
 )
 from .delivery import Hook, generation, make_changes, make_event, names_of, restore
 from .failures import is_interrupt, raise_again
+from .logs import logger
 from .outliving import close_unstarted, go_on_after_cancellation, outlive, running_task
 from .plans import plans
 from .records import EVENT_TYPES, Kind, Record, Writes
@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from .registry import Listener
 
 _UPDATED = Kind.UPDATED
-
-logger: logging.Logger = logging.getLogger("fastapi_toolsets.events")
 
 
 class Dispatch(Reports):
@@ -338,7 +336,7 @@ class Dispatch(Reports):
             self._host.tidy(self._session, listener)
         except Exception as error:
             # A warning made an error, or a connection that is gone.
-            logger.error(  # noqa: TRY400 - the error is at hand
+            logger.error(
                 "Cleaning up after %s failed; the other callbacks run. Close the session if it does not work",
                 names_of(self._current()),
                 exc_info=error,
