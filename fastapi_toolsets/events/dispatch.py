@@ -334,8 +334,7 @@ class Dispatch(Reports):
         """Leave the session as the next callback and the caller expect it."""
         try:
             self._host.tidy(self._session, listener)
-        except Exception as error:
-            # A warning made an error, or a connection that is gone.
+        except Exception as error:  # noqa: BLE001 - a warning made an error, or a connection that is gone
             logger.error(
                 "Cleaning up after %s failed; the other callbacks run. Close the session if it does not work",
                 names_of(self._current()),
