@@ -620,7 +620,7 @@ class ByItself(Grouping[Any]):
     those inside it. Would they change, bulk UPDATEs of joined subclasses would be told of other rows than they write.
     """
 
-    inherit_cache = True
+    inherit_cache: bool | None = True
 
 
 @compiles(ByItself)  # type: ignore[no-untyped-call, untyped-decorator, unused-ignore]

@@ -51,7 +51,7 @@ _drivers = _Drivers()
 _had_errors: WeakSet[RootTransaction] = WeakSet()
 """Transactions in which a statement has failed. Empty in most processes at most times."""
 
-a_statement_failed = False
+a_statement_failed: bool = False
 """Whether one ever did in this process: quicker to see than that the set is empty."""
 
 _rolled_back: WeakSet[RootTransaction] = WeakSet()
