@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from .before_commit import Round
-from .crossing import find_crossing, was_cancelled, was_given_up
+from .crossing import find_crossing, times_cancelled, was_cancelled, was_given_up
 from .delivery import is_only_recorded, listeners_of, subject_of, unfolded
 from .dispatch import Dispatch
 from .muting import is_muted, muted_callbacks
@@ -120,10 +120,11 @@ class ObservingRound(Round):
 
 def _run(function: Callable[[], None], ending: Ending, crossing: Callable[[], Crossing]) -> None:
     """Run sync code, and tell how it ended."""
+    before = times_cancelled()
     try:
         function()
     except BaseException as error:
-        cancelled = crossing().in_bridge and was_cancelled(error)  # elsewhere there is no task to be cancelled
+        cancelled = crossing().in_bridge and was_cancelled(error, before)  # elsewhere there is no task to be cancelled
         ending(CallbackOutcome.CANCELLED if cancelled else CallbackOutcome.ERROR, error)
         raise
     ending(CallbackOutcome.SUCCESS, None)

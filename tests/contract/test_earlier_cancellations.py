@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
+from fastapi_toolsets.events import (
+    CallbackOutcome,
+    Ending,
+    ObservedCallback,
+    ObservedDispatch,
+    add_observer,
+    remove_observer,
+)
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -51,6 +60,51 @@ async def test_cancellation_that_a_callback_makes_up(
     assert (task.cancelled(), tidied_up) == (True, ["tidied up"])
     assert recorder.take() == ([created(Order, 1)] if others else [])
     assert "raised; the commit stands and the other callbacks run" in caplog.text
+
+
+class Outcomes:
+    """An observer that writes down how callbacks ended."""
+
+    def __init__(self) -> None:
+        self.found: list[CallbackOutcome] = []
+
+    def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
+        return lambda outcome, error: None
+
+    def begin_callback(self, call: ObservedCallback) -> Ending:
+        return lambda outcome, error: self.found.append(outcome)
+
+    def callbacks_not_called(self, calls: Sequence[ObservedCallback], reason: str) -> None: ...
+
+
+@pytest.mark.parametrize("before", [False, True])
+@scenario(Base.metadata, databases=LOCAL, front_ends=["async"])
+async def test_observers_are_told_of_an_error(front: FrontEnd, *, before: bool) -> None:
+    """C4: not of a cancellation, which nobody asked for while the callback ran."""
+    observer = Outcomes()
+
+    @listens_for(Order)
+    def gives_up(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        raise asyncio.CancelledError
+
+    async def work() -> None:
+        try:
+            if before:
+                await asyncio.Event().wait()
+        finally:
+            await front.add(Order(id=1))
+            await front.commit()
+
+    add_observer(observer)
+    try:
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        if before:
+            task.cancel()
+        await asyncio.wait({task})
+    finally:
+        remove_observer(observer)
+    assert (task.cancelled(), observer.found) == (before, [CallbackOutcome.ERROR])
 
 
 @pytest.mark.parametrize("fails", [False, True])
