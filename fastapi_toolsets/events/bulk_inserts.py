@@ -22,6 +22,7 @@ from .bulk_keys import own_key
 from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
 from .bulk_statements import assigned_names, column_keys, column_of, name_of, refuse
 from .loading import chunks
+from .plan import mapped_keys
 from .records import Kind
 from .rows import RowRecord
 
@@ -134,18 +135,17 @@ class Insertion:
         """Whether each row's key is to be made of its parameters: SQLAlchemy cannot return such rows in their order."""
         keys = {column.key for column in (*self._mapper.primary_key, *(own_key(self._mapper) or ()))}
         made = [key for key, value in parts.values.items() if is_expression(value) and not _is_literal(value)]
-        names = {self._mapper.get_property_by_column(column).key for column in self._mapper.primary_key}
+        names = mapped_keys(self._mapper, self._mapper.primary_key)
         return not keys.union(names).isdisjoint(column_keys(made))
 
     def _check_return(self) -> None:
         """Refuse to have keys returned where SQLAlchemy fails to: it asks the tables in between for the base's key."""
-        primary = {self._mapper.get_property_by_column(column).key for column in self._mapper.primary_key}
+        primary = set(mapped_keys(self._mapper, self._mapper.primary_key))
         for mapper in self._mapper.iterate_to_root():
-            if mapper.local_table not in (self._mapper.local_table, self._mapper.base_mapper.local_table):
-                names = {mapper.get_property_by_column(cast("Any", key)).key for key in own_key(mapper) or ()}
-                if names != primary:
-                    table = name_of(mapper.local_table)
-                    raise refuse(self._subject, f"its key has another name in {table!r}: give every row its own")
+            is_between = mapper.local_table not in (self._mapper.local_table, self._mapper.base_mapper.local_table)
+            if is_between and set(mapped_keys(mapper, own_key(mapper) or ())) != primary:
+                table = name_of(mapper.local_table)
+                raise refuse(self._subject, f"its key has another name in {table!r}: give every row its own")
 
     # How its rows become known.
 

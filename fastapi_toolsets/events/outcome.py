@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from weakref import ReferenceType, WeakKeyDictionary, WeakSet, ref
 
 from sqlalchemy import Dialect, Engine, event
@@ -58,6 +58,9 @@ _rolled_back: WeakSet[RootTransaction] = WeakSet()
 """Transactions of MySQL and MariaDB of which the server has rolled back what came before an error, and what comes after
 it begins another one, which it commits."""
 
+a_server_rolled_back: bool = False
+"""Whether one ever did so by itself in this process, as above: each flush looks."""
+
 _aborted: WeakSet[RootTransaction] = WeakSet()
 """Transactions of PostgreSQL in which a statement has failed since somebody looked, outside of savepoints."""
 
@@ -100,14 +103,13 @@ def look_at(
     return borrows, is_async, is_lost
 
 
-def rolled_back_at(connections: Mapping[Engine | Connection, tuple[Connection, Transaction, bool, bool]]) -> bool:
-    """Whether the server has rolled back by itself what a transaction has written until now; asked once for each time.
+def take_rolled_back(transactions: Iterable[Transaction]) -> bool:
+    """Whether the server has rolled back by itself what one of them has written until now; said once for each time.
 
     It goes on with another one (``_rolled_back``), of which the session knows nothing.
     """
-    found = {entry[1] for entry in connections.values()} & {*_rolled_back}
-    for transaction in found:
-        _rolled_back.discard(cast("RootTransaction", transaction))
+    found = [transaction for transaction in transactions if transaction in _rolled_back]
+    _rolled_back.difference_update(found)
     return bool(found)
 
 
@@ -162,6 +164,7 @@ def _note_error(context: ExceptionContext) -> None:
 
 def _note_effect(connection: Connection, transaction: RootTransaction, error: BaseException) -> None:
     """Take note of what the error of a statement does to its transaction, as far as only now anybody can tell."""
+    global a_server_rolled_back  # noqa: PLW0603 - once for the process
     dialect = connection.dialect
     code: object = error.args[0] if error.args else None
     if dialect.name == "postgresql":
@@ -175,6 +178,7 @@ def _note_effect(connection: Connection, transaction: RootTransaction, error: Ba
             and _mariadb_has_rolled_back(connection)  # the next statement begins another one
         )
     ):
+        a_server_rolled_back = True
         _rolled_back.add(transaction)
 
 

@@ -81,7 +81,7 @@ class Tracker(Teller):
         """Keep what will be gone after the flush, and follow the connections that listeners of its rows are given."""
         if self.bulk.is_saving:
             return
-        if outcome.a_statement_failed:
+        if outcome.a_server_rolled_back:
             self._forget_rolled_back(session)
         modified, deleted, new = compatibility.unflushed_states(session)
         if self.capture.begin(session, modified, deleted, new):
@@ -119,7 +119,7 @@ class Tracker(Teller):
         statement = execution.statement
         if not may_write(statement):
             return None
-        if outcome.a_statement_failed:
+        if outcome.a_server_rolled_back:
             self._forget_rolled_back(execution.session)
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
@@ -363,7 +363,7 @@ class Tracker(Teller):
     def _forget_rolled_back(self, session: Session) -> None:
         """Forget what the server has rolled back by itself, before more is written, which it would commit."""
         root = session.get_transaction()
-        if root is not None and outcome.rolled_back_at(compatibility.connections_of(root)):
+        if root is not None and outcome.take_rolled_back(compatibility.begun_transactions(root)):
             self.journal.clear()
             warn(
                 "an error inside this transaction has made the server roll back what was written before it, although "
