@@ -83,6 +83,7 @@ class Steps(Objects):
     def replace(self, a: int, b: int, c: int) -> None:
         """Delete a row and make a new one with the same key: in one flush (a row switch), or in two."""
         old = self.pick(a, Base, "persistent")
+        self.skip_taken_back(old)
         key = state_of(old).identity
         new = self.make(type(cast("Base", old)), key, b)
         if c % 2 == 0:
@@ -131,8 +132,18 @@ class Steps(Objects):
 
     def delete(self, a: int, b: int, c: int) -> None:
         instance = self.pick(a, Base, "persistent")
+        self.skip_taken_back(instance)
         self.say(f"delete {self.name(instance)}")
         self.session.delete(instance)
+
+    def skip_taken_back(self, instance: Base) -> None:
+        """Skip the deletion of what a flush keeps, when it loads a parent that has been told of a new member.
+
+        The member is put into the session again then, which ends its deletion, after its row was read for callbacks:
+        so what was assigned to it may be no change.
+        """
+        if isinstance(instance, Letter) and state_of(instance).modified:
+            raise Skip
 
     def expunge(self, a: int, b: int, c: int) -> None:
         instance = self.pick(a, Base, "persistent", "pending")
