@@ -24,7 +24,9 @@ def differences(plain: Run, events: Run) -> list[str]:
     before: tuple[Step, Step] | None = None
     has_work = False
     for mine, theirs in zip(events.steps, plain.steps, strict=False):
-        if before is not None and (_assigns_to_loaded(mine, *before) or _reads_loaded(mine, theirs, *before)):
+        if before is not None and (
+            before[0].is_ambiguous or _assigns_to_loaded(mine, *before) or _reads_loaded(mine, theirs, *before)
+        ):
             return []
         try:
             problems = [

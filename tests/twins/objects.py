@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import inspect
 from sqlalchemy.orm import InstanceState, Session, SessionTransaction
@@ -95,6 +96,15 @@ class Objects:
             transaction = transaction.parent
         return False
 
+    def is_ambiguous(self) -> bool:
+        """Whether two new objects are to take over the row of one that is to be deleted.
+
+        SQLAlchemy takes from a set which of them is first: the other one's values stay.
+        """
+        deleted = cast("list[Base]", [*self.session.deleted])
+        new = Counter(map(_row_to_be, cast("list[Base]", [*self.session.new])))
+        return any(new[table_of(type(instance)), state_of(instance).identity] > 1 for instance in deleted)
+
     def expire_reached(self, instance: Base) -> None:
         """Expire what has come into the session with an object: it was loaded in another age, and others have written.
 
@@ -118,6 +128,10 @@ class Objects:
 def key_names(model: type[Base]) -> list[str]:
     mapper = model.__mapper__
     return [mapper.get_property_by_column(column).key for column in mapper.primary_key]
+
+
+def _row_to_be(instance: Base) -> tuple[str, tuple[Any, ...] | None]:
+    return table_of(type(instance)), tuple(vars(instance).get(name) for name in key_names(type(instance)))
 
 
 def shown(instance: Base) -> str:

@@ -85,6 +85,8 @@ class Step:
     assigned: list[str] = field(default_factory=list)
     is_past: bool = False
     """Whether something has written past the unit of work."""
+    is_ambiguous: bool = False
+    """Whether SQLAlchemy itself may flush what there is now in one way or another."""
     session: tuple[Any, ...] = ()
 
 
@@ -270,6 +272,7 @@ class Twin:
             step.objects[steps.name(instance)] = describe(instance, steps, self._rows)
         self._is_past = self._is_past or bool(self._unwatched or self._hooked)
         step.is_past = self._is_past
+        step.is_ambiguous = steps.is_ambiguous()
         step.session = (
             *(sorted(map(steps.name, found)) for found in (session.new, session.dirty, session.deleted)),
             session.in_transaction(),
