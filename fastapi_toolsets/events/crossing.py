@@ -18,7 +18,6 @@ import math
 import os
 import sys
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -27,14 +26,12 @@ import anyio.from_thread
 from ..errors import SessionOptionError
 from . import compatibility
 from .failures import raise_again
+from .helper_threads import HelperThread, trio_runs_here
 from .kept_loop import KeptLoop, make_loop
-from .outliving import LAST_WORDS, AsyncFunction, given_up, is_given_up, outlive_call, running_task
+from .outliving import AsyncFunction, given_up, is_given_up, outlive_call, running_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from anyio.from_thread import BlockingPortal
 
     from .types import Backend
 
@@ -114,8 +111,8 @@ def find_crossing(backend: Backend | None) -> Crossing:
     # A thread with a loop of the library's is no worker thread, and never becomes one.
     if own is None and _in_worker_thread():
         return _WorkerThread(chosen)
-    if chosen == "trio" or loop_runs or _trio_runs_here() or (own is not None and own.is_used):
-        return _HelperThread(chosen)
+    if chosen == "trio" or loop_runs or trio_runs_here() or (own is not None and own.is_used):
+        return HelperThread(chosen)
     if own is None:
         own = _local.own = _OwnLoop()
     return own
@@ -133,11 +130,6 @@ def _in_worker_thread() -> bool:
     except BaseException:  # noqa: BLE001 - the host task was cancelled, and only a worker thread has one
         return True
     return True
-
-
-def _trio_runs_here() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
 def was_cancelled(error: BaseException, before: int = 0) -> bool:
@@ -240,7 +232,7 @@ class _WorkerThread:
         except RuntimeError:  # the loop is closed
             if self._has_begun:
                 raise
-            _HelperThread(self._backend).run(function, grace, cancelled=cancelled)
+            HelperThread(self._backend).run(function, grace, cancelled=cancelled)
 
     async def _run_shielded(self, function: AsyncFunction, grace: float) -> None:
         self._has_begun = True
@@ -344,131 +336,26 @@ class _EndOfThread:
                 self._runner.close()
 
 
-class _HelperThread:
-    """Runs on a loop in a helper thread of the library's, kept as long as the process.
-
-    A callback that runs there may itself commit a sync session, which stands where a loop runs: a thread for each such
-    level, since a loop cannot wait for itself.
-    """
-
-    in_bridge = False
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend: Backend = backend
-
-    def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
-        """Run the function; see :class:`Crossing`."""
-        # Not the context's level alone: what others schedule on a helper thread's loop has another context.
-        level = max(_level.get(), getattr(_local, "level", 0))
-
-        async def run_there() -> None:
-            _local.level = level + 1
-            await function()
-
-        call = _HelperCall(run_there, level + 1)
-        portal = self._open_portal(level)
-        try:
-            try:
-                future = _submitted(portal, call.run)
-            except RuntimeError:  # a callback has stopped the loop
-                portal = self._open_portal(level, instead_of=portal)
-                future = _submitted(portal, call.run)
-            future.result()
-        except BaseException:  # an interrupt of this thread: the callback must not go on beside it
-            call.stop(portal)
-            raise
-
-    def _open_portal(self, level: int, instead_of: BlockingPortal | None = None) -> BlockingPortal:
-        """Return the way into the helper thread of a level, another one where the one before has ended."""
-        key: tuple[Backend, int] = (self._backend, level)
-        with _portal_lock:
-            portal = _portals.get(key)
-            if portal is None or portal is instead_of:
-                opened = anyio.from_thread.start_blocking_portal(
-                    self._backend, name=f"fastapi_toolsets-callbacks-{level}"
-                )
-                portal = _portals[key] = opened.__enter__()
-                _open_portals.callback(_close_portal, opened)
-            return portal
-
-
-def _close_portal(opened: AbstractContextManager[BlockingPortal]) -> None:
-    """End a helper thread, unless a callback has."""
-    with contextlib.suppress(RuntimeError):
-        opened.__exit__(None, None, None)
-
-
-class _HelperCall:
-    """A function on its way to a helper thread, which can be stopped whenever its caller is interrupted."""
-
-    def __init__(self, function: AsyncFunction, level: int) -> None:
-        self._function = function
-        self._inner_level = level
-        self._stopped = False
-        self._scope: anyio.CancelScope | None = None
-        self._finished = threading.Event()
-
-    async def run(self) -> None:
-        """Run the function on the helper thread's loop."""
-        _level.set(self._inner_level)
-        try:
-            with anyio.CancelScope() as self._scope:
-                if self._stopped:
-                    self._scope.cancel()
-                await self._function()
-        finally:
-            self._finished.set()
-
-    def stop(self, portal: BlockingPortal) -> None:
-        """Cancel the function, and wait a moment until it has tidied up."""
-        if self._finished.is_set():
-            return
-        self._stopped = True
-        _submitted(portal, self._cancel)
-        self._finished.wait(LAST_WORDS)
-
-    async def _cancel(self) -> None:
-        if self._scope is not None:
-            self._scope.cancel()
-
-
-def _submitted(portal: BlockingPortal, function: AsyncFunction) -> Future[None]:
-    """Start a function on a portal's loop, also from a thread in which trio runs, where trio refuses to be asked."""
-    if not _trio_runs_here():
-        return portal.start_task_soon(function)
-    with ThreadPoolExecutor(1) as executor:
-        context = contextvars.copy_context()
-        return executor.submit(lambda: context.run(lambda: portal.start_task_soon(function))).result()
-
-
-_level: contextvars.ContextVar[int] = contextvars.ContextVar("fastapi_toolsets_level", default=0)
 _local = threading.local()
-_portals: dict[tuple[Backend, int], BlockingPortal] = {}
-_open_portals = contextlib.ExitStack()
-_portal_lock = threading.Lock()
 _of_parent_process: list[object] = []
 # The bridge from which this process was forked: its loop runs in the parent only.
 _inherited_bridge: object = None
 _BRIDGE = Bridge()
 
 
-def _close_loops() -> None:
-    """Close this thread's loop and the helper threads' before the interpreter goes."""
+def _close_loop() -> None:
+    """Close this thread's loop before the interpreter goes."""
     vars(_local).clear()
-    _portals.clear()
-    _open_portals.close()
 
 
 def _begin_again_after_fork() -> None:
     """Leave the parent's loops alone: closing one here would unregister its wake-up from the selector they share."""
-    global _local, _portals, _open_portals, _portal_lock
-    global _inherited_bridge  # noqa: PLW0603 - as above
+    global _local, _inherited_bridge  # noqa: PLW0603 - as above
     _inherited_bridge = compatibility.current_greenlet() if compatibility.in_greenlet() else None
-    _of_parent_process.extend((vars(_local).copy(), _portals, _open_portals))
-    _local, _portals = threading.local(), {}
-    _open_portals, _portal_lock = contextlib.ExitStack(), threading.Lock()
+    _of_parent_process.append(vars(_local).copy())
+    _local = threading.local()
 
 
-atexit.register(_close_loops)
+atexit.register(_close_loop)  # after that of the helper threads, so it is called before it
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_begin_again_after_fork)

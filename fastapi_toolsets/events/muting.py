@@ -11,10 +11,11 @@ import sqlalchemy
 from sqlalchemy.orm import Mapper
 
 from ..errors import ListenerError
-from .registry import callback_identity
+from .callbacks import callback_identity
 
 if TYPE_CHECKING:
-    from .registry import AnyCallback, Listener
+    from .callbacks import AnyCallback
+    from .registry import Listener
 
 _EVERY_CALLBACK = object()
 """Stands among the muted callbacks for all of them, where recorders still hear of everything."""

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import inspect
 from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
-from functools import partial
 from operator import attrgetter
-from types import BuiltinMethodType, MethodType, MethodWrapperType
 from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-import sqlalchemy
-from sqlalchemy.orm import InstanceState
-
 from ..errors import ListenerError
+from .callbacks import (
+    FILLED_IN,
+    AnyCallback,
+    callback_identity,
+    callback_name,
+    checked_keywords,
+    is_async_callable,
+    shown,
+)
 from .process_lock import ProcessLock
 from .types import CallbackFor, ModelEvent, Phase
 
@@ -26,10 +29,8 @@ if TYPE_CHECKING:
 ModelT = TypeVar("ModelT")
 Parameters = ParamSpec("Parameters")
 ResultT = TypeVar("ResultT")
-AnyCallback = Callable[..., object]
 
 ALL_EVENTS = frozenset(ModelEvent)
-_FILLED_IN = ("session", "event")
 
 
 class Listener:
@@ -80,35 +81,6 @@ class Recorder(Protocol):
     def note(self, event: Event) -> None:
         """Take note of an event that is about to be told."""
         ...
-
-
-def callback_name(callback: AnyCallback) -> str:
-    """Return the callback's qualified name with its module, for messages."""
-    while isinstance(callback, partial):
-        callback = callback.func
-    named = callback if hasattr(callback, "__qualname__") else type(callback)
-    module = getattr(named, "__module__", None)  # what methods made in C may lack
-    return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
-
-
-def is_async_callable(callback: AnyCallback) -> bool:
-    """Whether calling it makes a coroutine: an async function, method or ``__call__``, also inside partials."""
-    while isinstance(callback, partial):
-        callback = callback.func
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
-
-
-def callback_identity(callback: object) -> object:
-    """Return what only the same callback has, as long as it lives: the same object, or the same method of one.
-
-    A method is another object each time it is got. What is equal is not the same: two webhooks of a dataclass, with the
-    same address, are both called.
-    """
-    if isinstance(callback, MethodType):
-        return id(callback.__self__), id(callback.__func__)
-    if isinstance(callback, (BuiltinMethodType, MethodWrapperType)):
-        return callback  # equal where it is the same method of the same object
-    return id(callback)
 
 
 class Registry:
@@ -244,7 +216,7 @@ def _merge(found: list[Listener], places: dict[object, int], listener: Listener)
         return
     known = found[place]
     if not listener.events <= known.events:
-        keywords = {name for name in _FILLED_IN if getattr(known, f"wants_{name}")}
+        keywords = {name for name in FILLED_IN if getattr(known, f"wants_{name}")}
         events = known.events | listener.events
         found[place] = Listener(known.callback, events, frozenset(keywords), known.phase)
 
@@ -271,7 +243,7 @@ class ListenerDecorator(Generic[ModelT]):
         Raises:
             ListenerError: It cannot be called as ``callback(obj, event_type, changes)``, or is a generator function.
         """
-        keywords = _checked_keywords(callback, self._target)
+        keywords = checked_keywords(callback, self._target)
         registry.add(self._target, Listener(callback, self._events, keywords, self._phase))
         return callback
 
@@ -318,15 +290,9 @@ def listens_for(
 def check_target(target: object, caller: str) -> None:
     """Raise :class:`ListenerError` for what nobody can listen to."""
     if not isinstance(target, type) or getattr(builtins, target.__name__, None) is target:
-        given = _shown(target)
+        given = shown(target)
         msg = f"{caller} was given {given}, which is no model: give it a mapped class, an abstract base or a mixin"
         raise ListenerError(msg)
-
-
-def _shown(given: object) -> str:
-    """Write what was given for a message: a row by its type, since its repr may show its values."""
-    is_row = isinstance(sqlalchemy.inspect(given, raiseerr=False), InstanceState)
-    return f"an object of type {type(given).__qualname__}" if is_row else repr(given)
 
 
 def remove_listener(target: type, callback: AnyCallback) -> None:
@@ -369,13 +335,6 @@ def listener_scope(*, inherit: bool = True) -> Generator[None]:
         yield
 
 
-def check_callable(callback: object) -> None:
-    """Raise :class:`ListenerError` for what ``on_commit`` cannot call."""
-    if not callable(callback):
-        msg = f"on_commit() was given {_shown(callback)}, which cannot be called: give it a function and its arguments"
-        raise ListenerError(msg)
-
-
 def _checked_events(events: object) -> frozenset[ModelEvent]:
     if isinstance(events, ModelEvent):
         return frozenset((events,))
@@ -396,66 +355,3 @@ def _checked_phase(phase: object) -> Phase:
         return phase
     msg = f"listens_for() was given {phase!r} as phase: give it a Phase such as Phase.BEFORE_COMMIT"
     raise ListenerError(msg)
-
-
-def _checked_keywords(callback: object, target: type) -> frozenset[str]:
-    """Return which keyword-only parameters the callback wants filled in, or say why it cannot be called."""
-    if not callable(callback):
-        given = _shown(callback)
-        msg = f"listens_for({target.__qualname__}) was put on {given}, which cannot be called: give it a function"
-        raise ListenerError(msg)
-    name = callback_name(callback)
-    function: object = callback
-    bound: set[str] = set()
-    while isinstance(function, partial):
-        bound |= function.keywords.keys()
-        function = function.func
-    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004
-        if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
-            msg = f"{name} is a generator function, whose body would never run: make it a plain or an async function"
-            raise ListenerError(msg)
-    try:
-        signature = inspect.signature(callback)
-    except ValueError:  # some callables made in C do not tell their signature
-        return frozenset()
-    keywords = frozenset(
-        parameter.name
-        for parameter in signature.parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name in _FILLED_IN and parameter.name not in bound
-    )
-    try:
-        signature.bind(None, None, None, **dict.fromkeys(keywords))
-    except TypeError as error:
-        msg = (
-            f"{name} has the signature {signature}, which cannot be called as (obj, event_type, changes): {error}. "
-            "Take three positional parameters and, keyword-only, nothing required but session and event"
-        )
-        raise ListenerError(msg) from None
-    held_back = sorted(keyword for keyword in keywords if not _reaches(keyword, callback))
-    required = [keyword for keyword in held_back if signature.parameters[keyword].default is inspect.Parameter.empty]
-    if required:
-        msg = (
-            f"{name} asks for {' and '.join(required)}, which a decorator around it does not take: let the decorator's "
-            "function take **keywords and pass them on, or give the parameter a default"
-        )
-        raise ListenerError(msg)
-    return keywords.difference(held_back)
-
-
-def _reaches(keyword: str, callback: object) -> bool:
-    """Whether a callback can be given a keyword that its signature has, which is that of the function it decorates."""
-    function = callback
-    while function is not None:
-        while isinstance(function, partial):
-            function = function.func
-        try:
-            taken = inspect.signature(cast("AnyCallback", function), follow_wrapped=False).parameters
-        except ValueError:  # as above; functools.lru_cache makes such, which pass on all they are given
-            taken = None
-        if taken is not None and keyword in taken:
-            break
-        if taken is not None and all(parameter.kind is not parameter.VAR_KEYWORD for parameter in taken.values()):
-            return False
-        called = getattr(function, "__call__", None)  # noqa: B004 - an object's method may be what is decorated
-        function = getattr(function, "__wrapped__", None) or getattr(called, "__wrapped__", None)
-    return True

@@ -12,11 +12,12 @@ from sqlalchemy.orm import Session, SessionTransactionOrigin
 
 from ..errors import SessionClassError, SessionOptionError
 from . import compatibility, outcome
+from .callbacks import check_callable
 from .crossing import checked_backend
 from .loading import OwnArguments
 from .passing_by import notice_plain_session
 from .process_lock import ProcessLock
-from .registry import check_callable, registry
+from .registry import registry
 from .tracker import Tracker
 from .types import Phase, SessionOptions
 

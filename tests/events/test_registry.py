@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from fastapi_toolsets.errors import ListenerError, ToolsetsError
+from fastapi_toolsets.events.callbacks import callback_name, is_async_callable
 from fastapi_toolsets.events.muting import are_all_muted, is_muted, muted, muted_callbacks, only_recorded
 from fastapi_toolsets.events.registry import (
     ALL_EVENTS,
     Listener,
     RegisteredListener,
     Registry,
-    callback_name,
-    is_async_callable,
     listener_scope,
     listens_for,
     registered_listeners,
