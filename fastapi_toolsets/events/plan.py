@@ -251,7 +251,7 @@ def _is_of_row(prop: MapperProperty[Any]) -> TypeGuard[ColumnProperty[Any]]:
     """
     if not isinstance(prop, ColumnProperty) or prop.key not in prop.parent.class_manager:
         return False
-    columns = [column for column in prop.columns if isinstance(column, ColumnClause)]
+    columns = [column for column in prop.columns if isinstance(column, ColumnClause) and not column.is_literal]
     if columns:
         return all(map(prop.parent.persist_selectable.c.contains_column, columns))
     return not prop.deferred and ("query_expression", True) not in prop.strategy_key
