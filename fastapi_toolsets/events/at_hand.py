@@ -56,7 +56,7 @@ def rows_are_at_hand(deleted: States) -> bool:
             if plans.deleted_by_database[manager.mapper]:
                 return False
         if plan is not None:
-            if state.committed_state or state.expired_attributes or state.callables:
+            if state.committed_state or state.expired_attributes or state.callables or state.was_deleted:
                 return False
             if plan.made and not plan.made <= state.dict.keys():
                 return False

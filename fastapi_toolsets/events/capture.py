@@ -117,6 +117,8 @@ class Capture:
         if len(fate) != self._awaited and self._now.lent is None:
             self._doubt_unfollowed(flush_context)
         if olds.is_used:
+            if olds.absent:
+                self._leave_out_absent(found)
             olds.clear()
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
@@ -126,6 +128,21 @@ class Capture:
         self.flushes = False
         if self._misread or self._switched:
             self.clear()
+
+    def _leave_out_absent(self, found: list[Writes]) -> None:
+        """Leave out deletions of what was deleted before, unless the flush itself has just made such a row again."""
+        made = {
+            _key_to_be(writes.plan, state, instance)
+            for writes in found
+            if writes.kind is _CREATED
+            for state, instance in zip(writes.states, writes.objects, strict=True)
+        }
+        absent = {state for state in self.olds.absent if state.key not in made}
+        for index in reversed(range(len(found))):
+            writes = found[index]
+            if writes.kind is _DELETED and not absent.isdisjoint(writes.states):
+                places = [at for at, state in enumerate(writes.states) if state not in absent]
+                found[index : index + 1] = [writes.part(places)] if places else []
 
     def _doubt_unfollowed(self, flush_context: UOWTransaction) -> None:
         """Doubt what was written, if the flush itself has found rows whose own listeners were given its connection.

@@ -98,9 +98,14 @@ def _take_back_deletions(session: Session, frame: Frame) -> None:
     What was changed in a row before it was deleted is an update again.
     """
     gone: dict[Plan, list[Record]] = {}
-    for record in frame.gone.values():
-        if record.key not in frame.rows:
+    for record in [*frame.gone.values()]:
+        later = frame.rows.get(record.key)
+        if later is None:
             gone.setdefault(record.plan, []).append(record)
+        elif later.kind is Kind.UPDATED and later.origin == record.key:  # so it was there again
+            del frame.gone[record.origin]
+            later.origin, later.position = record.origin, record.position
+            later.changes = merge_changes(record.plan, record.changes, later.changes)
     for plan, records in gone.items():
         found = read_rows(session, plan.mapper, [record.key[1] for record in records], plan.primary_key[:1])
         for record in records:

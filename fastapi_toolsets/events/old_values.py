@@ -49,9 +49,20 @@ class OldValues:
         unshown: The foreign keys that were read of objects that had not loaded them. They are given to them after the
             flush, which writes what it sets without its having been loaded, whatever it was.
         held: Objects that only the flush would hold otherwise, which loads them anew where they have gone meanwhile.
+        absent: The states of objects that are deleted once more, whose rows are still gone.
     """
 
-    __slots__ = ("_journal", "_related_unknown", "_synchronized", "held", "is_used", "of", "reread", "unshown")
+    __slots__ = (
+        "_journal",
+        "_related_unknown",
+        "_synchronized",
+        "absent",
+        "held",
+        "is_used",
+        "of",
+        "reread",
+        "unshown",
+    )
 
     def __init__(self, journal: Journal) -> None:
         """Know what ``journal`` says of earlier flushes."""
@@ -63,12 +74,14 @@ class OldValues:
         self._synchronized: dict[InstanceState[Any], frozenset[str]] = {}
         self._related_unknown: list[tuple[InstanceState[Any], str]] = []
         self.reread: set[InstanceState[Any]] = set()
+        self.absent: set[InstanceState[Any]] = set()
 
     def clear(self) -> None:
         """Forget all of it."""
         self.of.clear()
         self.held.clear()
         self.reread.clear()
+        self.absent.clear()
         self.unshown.clear()
         self._synchronized.clear()
         self.is_used = False
@@ -154,6 +167,8 @@ class OldValues:
                 state.committed_state or state.expired_attributes or state.callables or plan.fetched
             ):
                 _want_last_row(state, plan, to_load)
+            if plan is not None and state.was_deleted:  # is there anything to delete again?
+                to_load.setdefault(plan.mapper, {}).setdefault(state, set()).add(plan.primary_key[0])
             if reach:
                 self._reach(state, reach, to_load, is_delete=True)
 
@@ -338,6 +353,8 @@ class OldValues:
         for state, keys in wanted.items():
             row = rows.get(state.key[1]) if state.key is not None else None
             if row is None:
+                if state.was_deleted:
+                    self.absent.add(state)
                 continue
             committed, loaded = state.committed_state, state.dict
             self.of.setdefault(state, {}).update((key, row[key]) for key in keys)

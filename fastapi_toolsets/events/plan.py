@@ -57,6 +57,21 @@ def copy_value(value: object) -> object:
         return value
 
 
+def _without_errors(equal: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    """Take values that refuse to be compared for different: a plain session may have had no reason to compare them.
+
+    It does not know what was not loaded, nor what earlier flushes have overwritten.
+    """
+
+    def is_equal(old: object, new: object) -> bool:
+        try:
+            return equal(old, new)
+        except Exception:  # noqa: BLE001 - a model must work with listeners as without
+            return False
+
+    return is_equal
+
+
 class ColumnAttribute:
     """A mapped column: compares as its type does, copied where its values can be changed in place."""
 
@@ -74,6 +89,8 @@ class ColumnAttribute:
             or not isinstance(column_type, _ATOMIC_TYPES)
             or compatibility.has_mutable_values(prop.parent)
         )
+        if self.copies:
+            self.equal = _without_errors(self.equal)
 
 
 class CompositeAttribute:
@@ -234,7 +251,7 @@ def _is_of_row(prop: MapperProperty[Any]) -> TypeGuard[ColumnProperty[Any]]:
     """
     if not isinstance(prop, ColumnProperty) or prop.key not in prop.parent.class_manager:
         return False
-    columns = [column for column in prop.columns if isinstance(column, ColumnClause)]
+    columns = [column for column in prop.columns if isinstance(column, ColumnClause) and not column.is_literal]
     if columns:
         return all(map(prop.parent.persist_selectable.c.contains_column, columns))
     return not prop.deferred and ("query_expression", True) not in prop.strategy_key

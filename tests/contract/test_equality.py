@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Dialect, String, TypeDecorator
+from sqlalchemy import JSON, Dialect, PickleType, String, TypeDecorator, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.orm.attributes import flag_modified
 
@@ -191,6 +191,46 @@ async def test_values_without_an_equality_of_their_own(front: FrontEnd) -> None:
     sample.opaque = None
     await front.commit()
     assert seen == [("a", "c"), ("c", None)]
+
+
+class Points(list[int]):
+    """Values that can be compared only where there are as many of them, as arrays."""
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Points) and len(self) != len(other):
+            raise ValueError("the shapes do not match")
+        return super().__eq__(other)
+
+    __hash__ = None
+
+
+class Track(TypesBase):
+    __tablename__ = "tracks"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    points: Mapped[Points | None] = mapped_column(PickleType)
+
+
+@scenario(TypesBase.metadata, databases=LOCAL)
+async def test_values_that_refuse_to_be_compared(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E3: they have changed, where a plain session has nothing to compare what is assigned with."""
+    track = Track(id=1, points=Points([1]))
+    await front.add(track)
+    await front.commit()
+    recorder.listen(Track)
+    await front.expire(track)
+    track.points = Points([1, 2])
+    await front.commit()
+    track.points = None
+    await front.flush()
+    async with front.begin_nested():
+        track.points = Points([3])
+    await front.expire(track)
+    track.points = None
+    await front.flush()
+    track.points = Points([1, 2])
+    await front.commit()
+    assert recorder.take() == [updated(Track, 1, points=([1], [1, 2]))]
+    assert await front.committed_rows(select(Track.points)) == [([1, 2],)]
 
 
 @scenario(TypesBase.metadata)

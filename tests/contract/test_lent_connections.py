@@ -148,6 +148,39 @@ async def test_savepoint_of_the_connection_that_is_rolled_back(
     ]
 
 
+@pytest.mark.parametrize("begin", [begin_savepoint, begin_in_words, begin_by_driver])
+@scenario(Base.metadata)
+async def test_changed_after_such_a_savepoint_has_deleted_it(
+    front: FrontEnd, recorder: EventRecorder, begin: Callable[[Connection], Callable[[], object]]
+) -> None:
+    """T2, E1: the deletion was rolled back, so it is one update, with what was changed before it, too."""
+    first, second, third = await three_orders(front, recorder)
+    first.status = second.note = "a"
+    await front.flush()
+
+    def delete_in_savepoint(session: Session) -> None:
+        roll_back = begin(session.connection())
+        for order in (first, second, third):
+            session.delete(order)
+        session.flush()
+        roll_back()
+        for order in session.scalars(select(Order).order_by(Order.id)):
+            order.status = "new" if order.id == 1 else "b"
+        session.flush()
+
+    await front.run_sync(delete_in_savepoint)
+    await front.commit()
+    assert recorder.take() == [
+        updated(Order, 2, note=(None, "a"), status=("new", "b")),
+        updated(Order, 3, status=("new", "b")),
+    ]
+    assert await front.committed_rows(select(ORDERS.c.id, ORDERS.c.status, ORDERS.c.note).order_by(ORDERS.c.id)) == [
+        (1, "new", None),
+        (2, "b", "a"),
+        (3, "b", None),
+    ]
+
+
 @scenario(Base.metadata)
 async def test_savepoint_of_the_connection_that_is_released(front: FrontEnd, recorder: EventRecorder) -> None:
     """T3: what was flushed in it is told."""

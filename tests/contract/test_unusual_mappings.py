@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Integer, Table, case, update
+from sqlalchemy import Column, ForeignKey, Integer, Table, case, literal_column, update
 from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -62,13 +62,14 @@ class Joined(Base):
 
 
 class Calculated(Base):
-    """Has an attribute that is an SQL expression over the row."""
+    """Has attributes that are SQL expressions over the row, one of them in words."""
 
     __tablename__ = "calculated"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     a: Mapped[int | None] = mapped_column()
     b: Mapped[int | None] = mapped_column()
     total: Mapped[int | None] = column_property(a + b)
+    tens: Mapped[int | None] = column_property(literal_column("calculated.a * 10"))
 
 
 class Guarded(Base):
@@ -142,7 +143,7 @@ async def test_an_attribute_that_is_an_expression(front: FrontEnd, recorder: Eve
     await front.expire(row)
     row.b = 6
     await front.commit()
-    rows = [{"id": 1, "a": a, "b": b, "total": a + b} for a, b in ((1, 2), (5, 2), (5, 6))]
+    rows = [{"id": 1, "a": a, "b": b, "total": a + b, "tens": a * 10} for a, b in ((1, 2), (5, 2), (5, 6))]
     assert shown == [("create", None, rows[0]), ("update", rows[0], rows[1]), ("update", rows[1], rows[2])]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import Computed, ForeignKey, select, text
+from sqlalchemy import Computed, ForeignKey, func, select, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
@@ -485,6 +485,36 @@ async def test_row_that_is_deleted_twice(front: FrontEnd, recorder: EventRecorde
     await front.delete(again)
     await front.commit()
     assert recorder.take() == [created(Word, "c"), deleted(Word, "c")]
+
+
+@pytest.mark.filterwarnings("ignore:DELETE statement on table:sqlalchemy.exc.SAWarning")
+@scenario(Base.metadata)
+async def test_row_that_is_deleted_again_after_the_commit(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E1: SQLAlchemy warns that there is no such row, and there is no event; one if somebody has made it anew."""
+    await store(front, Word(code="a"), Word(code="b"), Word(code="c"))
+    recorder.listen(Word)
+    gone, others = await front.get_one(Word, "a"), [await front.get_one(Word, code) for code in ("b", "c")]
+    await front.delete(gone)
+    await front.commit()
+    assert recorder.take() == [deleted(Word, "a")]
+    await front.delete(gone)
+    await front.delete(others[0])
+    await front.commit()
+    assert recorder.take() == [deleted(Word, "b")]
+    for word in (gone, others[0]):
+        await front.delete(word)
+    await front.commit()
+    assert recorder.take() == []
+    await front.delete(gone)
+    await front.add(Word(code=func.lower("A")))  # inserted before that is deleted
+    await front.commit()
+    assert recorder.take() == []
+    await store(front, Word(code="a"))
+    await front.delete(gone)
+    await front.delete(others[1])
+    await front.commit()
+    assert recorder.take() == [created(Word, "a"), deleted(Word, "a"), deleted(Word, "c")]
+    assert await front.committed_rows(select(Word.code)) == []
 
 
 @pytest.mark.parametrize("expire", [False, True])
