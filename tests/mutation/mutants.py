@@ -43,7 +43,12 @@ MODULES = (
     "outcome",
     "session",
     "asyncio",
-    "compatibility",
+    "compatibility.flushes",
+    "compatibility.greenlets",
+    "compatibility.instances",
+    "compatibility.mappers",
+    "compatibility.statements",
+    "compatibility.transactions",
 )
 """The modules of the core; ``types`` declares and computes nothing."""
 
@@ -97,7 +102,7 @@ def prepare(project: Path, workspace: Path) -> list[Mutant]:
             shutil.copy2(source, target)
     mutants: list[Mutant] = []
     for module in MODULES:
-        path = CORE / f"{module}.py"
+        path = CORE / f"{module.replace('.', '/')}.py"
         mutated = mutate_file_contents(str(path), (project / path).read_text("utf-8"))
         (workspace / path).write_text(mutated.code, "utf-8")
         mutants += _read(module, mutated)
