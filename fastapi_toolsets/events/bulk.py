@@ -14,7 +14,7 @@ from . import compatibility
 from .bulk_criteria import check_criteria, check_key_stays
 from .bulk_following import Followed
 from .bulk_inserts import Insertion, made_rows
-from .bulk_reading import ROWS_AT_ONCE, Reader
+from .bulk_reading import ROWS_AT_ONCE, Reader, begin_writing
 from .bulk_sending import MARK, Sending, listening
 from .bulk_statements import (
     Subject,
@@ -341,8 +341,10 @@ def _before_update(
     assigned: Collection[str] | None,
 ) -> list[RowRecord]:
     """Read the rows that an update by primary key is about to write, and of them what it is about to set."""
+    connection = writing_connection(session, mapper)
+    begin_writing(connection, mapper)
     reader = Reader(mapper, told, Kind.UPDATED, assigned)
-    records = list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
+    records = list(reader.by_identity(connection, dict.fromkeys(identities)))
     reader.complete(session, records)
     return records
 

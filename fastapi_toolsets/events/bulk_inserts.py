@@ -19,7 +19,7 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 
 from . import compatibility
 from .bulk_keys import own_key
-from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
+from .bulk_reading import ROWS_AT_ONCE, Reader, begin_writing, is_expression, plain_value
 from .bulk_statements import assigned_names, column_keys, column_of, name_of, refuse
 from .loading import chunks
 from .plan import mapped_keys
@@ -203,6 +203,7 @@ class Insertion:
 
     def _read_existing(self, parts: Written, rows: Sequence[Mapping[str, Any]]) -> None:
         """Read and lock the rows that will be updated instead of inserted."""
+        begin_writing(self._connection, self._mapper)
         sets = assigned_names(compatibility.conflict_update(parts.conflict))
         for columns in self._conflicts(parts.conflict):
             keys = [key for row in rows if (key := self._conflict_key(columns, row)) is not None]
