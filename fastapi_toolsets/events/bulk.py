@@ -23,6 +23,7 @@ from .bulk_statements import (
     check_subject,
     inner_writes,
     inserts_elsewhere,
+    may_update,
     refuse,
     subject_of,
     subject_of_mapper,
@@ -310,7 +311,7 @@ class BulkWrites:
 
 def _rows_become(subject: Subject, statement: DML) -> tuple[ModelEvent, ...]:
     """Return what rows can become by a statement."""
-    if isinstance(statement, Insert) and compatibility.conflict_update(compatibility.written(statement).conflict):
+    if isinstance(statement, Insert) and may_update(statement):
         return _UPSERT
     return _HEARS[subject.name]
 

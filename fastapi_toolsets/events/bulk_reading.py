@@ -18,6 +18,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.orm import LoaderCriteriaOption
 from sqlalchemy.sql import visitors
 
 from . import compatibility
@@ -165,7 +166,11 @@ class Reader:
         """Read and lock the rows that meet a statement's criteria, those of its options and its class included."""
         query: Any = select(*self._columns)
         if is_orm:
-            query = query.select_from(self.mapper).options(*compatibility.statement_options(statement))
+            options = compatibility.statement_options(
+                statement
+            )  # how objects are loaded is nothing to a row of columns
+            criteria = [option for option in options if isinstance(option, LoaderCriteriaOption)]
+            query = query.select_from(self.mapper).options(*criteria)
         else:
             query = query.select_from(self.mapper.persist_selectable)
         if statement.whereclause is not None:
