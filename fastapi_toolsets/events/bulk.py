@@ -32,7 +32,7 @@ from .bulk_statements import (
 )
 from .heard_rows import is_unheard
 from .journal import Doubt
-from .loading import writing_connection
+from .loading import OwnArguments, writing_connection
 from .plan import state_of
 from .records import Kind
 from .rows import RowRecord, keep_new_rows
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable
 
     from sqlalchemy import Result
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 
     from .bulk_statements import DML
@@ -58,6 +59,9 @@ _HEARS: dict[str, tuple[ModelEvent, ...]] = {
     "delete": (ModelEvent.DELETE,),
 }
 _UPSERT = (ModelEvent.CREATE, ModelEvent.UPDATE)
+
+_AT_ONCE: dict[str, object] = {"stream_results": False, "yield_per": None}
+"""What it returns is fetched at once: how many rows it has written no driver knows before, and the rows are known."""
 
 
 class BulkWrites:
@@ -166,6 +170,8 @@ class BulkWrites:
             raise refuse(subject, "it has a schema_translate_map of its own: give that to the engine or the connection")
         session = execution.session
         connection = writing_connection(session, mapper)
+        if not (subject.is_orm and isinstance(execution.parameters, list)):  # such rows go where flushes write
+            _check_connection(execution, subject, connection)
         sending = Sending(self._journal, session, subject.described)
         if isinstance(statement, Insert):
             told = with_relatives(mapper, told, execution.execution_options.get("events"))
@@ -187,7 +193,7 @@ class BulkWrites:
                 listening(connection, "before_execute", followed.before_execute, retval=True),
                 sending.on(connection, followed),
             ):
-                result = execution.invoke_statement(execution_options={MARK: followed})
+                result = execution.invoke_statement(execution_options={MARK: followed, **_AT_ONCE})
             records = followed.written(connection, sending.count)
         self._record(session, records, sending)
         return result
@@ -307,6 +313,18 @@ class BulkWrites:
             identities = [tuple(mapper.primary_key_from_instance(state.obj())) for state in states]
             records += made_rows(writing_connection(session, mapper), mapper, told, identities)
         self._record(session, records + updates, sending)
+
+
+def _check_connection(execution: ORMExecuteState, subject: Subject, connection: Connection) -> None:
+    """Refuse a statement that ``bind_arguments`` or a ``get_bind()`` sends elsewhere than flushes write the rows.
+
+    Raises:
+        BulkWriteError: It is one.
+    """
+    arguments = OwnArguments(execution.bind_arguments)
+    arguments.setdefault("clause", execution.statement)
+    if execution.session.connection(bind_arguments=arguments) is not connection:
+        raise refuse(subject, "it is sent to another connection than that on which the session writes the model's rows")
 
 
 def _rows_become(subject: Subject, statement: DML) -> tuple[ModelEvent, ...]:
