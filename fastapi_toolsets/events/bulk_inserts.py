@@ -34,13 +34,21 @@ Identity = tuple[Any, ...]
 
 
 class _Counted(IteratorResult[Any]):
-    """The result of an INSERT without ``returning()``: no rows, and how many were written."""
+    """The result of an INSERT without ``returning()``: no rows, how many were written, and the key of the only one."""
 
+    is_insert: bool = True
     returns_rows: bool = False
 
-    def __init__(self, rowcount: int) -> None:
+    def __init__(self, rowcount: int, names: Sequence[str], key: Identity) -> None:
         super().__init__(SimpleResultMetaData([]), iter(()))
         self.rowcount: int = rowcount
+        only: IteratorResult[Any] = IteratorResult(SimpleResultMetaData(names), iter([key]))
+        self.inserted_primary_key: Row[Any] = only.one()
+
+    @property
+    def inserted_primary_key_rows(self) -> list[Row[Any]]:
+        """What a cursor's result has under this name."""
+        return [self.inserted_primary_key]
 
 
 class Insertion:
@@ -162,14 +170,24 @@ class Insertion:
         result = execution.invoke_statement(statement=extended)
         if not parts.returning:
             count = 0
+            last: Identity = ()
             while rows := result.fetchmany(ROWS_AT_ONCE):
                 count += len(rows)
+                last = tuple(rows[-1][:width])
                 self._take_returned([tuple(row) for row in rows], width)
-            return _Counted(count)
+            names = [str(column.key) for column in self._mapper.primary_key]
+            is_only = not (parts.rows or statement.select is not None or isinstance(execution.parameters, list))
+            if is_only and not last:  # the criteria of an upsert have kept it from writing the row that it found
+                given = next(self._given(parts, execution.parameters))
+                last = tuple(map(given.get, names))
+            return _Counted(count, names, last if is_only else (None,) * len(names))
         frozen = result.freeze()
         self._take_returned([tuple(row)[-len(added) :] for row in cast("Sequence[Row[Any]]", frozen.data)], width)
         shown: Result[Any] = frozen()
-        return shown.columns(*range(len(shown.keys()) - len(added)))
+        shown = shown.columns(*range(len(shown.keys()) - len(added)))
+        if not self._subject.is_orm:
+            cast("Any", shown).rowcount = len(frozen.data)
+        return shown
 
     def _take_returned(self, rows: list[tuple[Any, ...]], width: int) -> None:
         if self._shows_made:

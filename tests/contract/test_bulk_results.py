@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from sqlalchemy import Executable, ForeignKey, create_engine, delete, insert, select, update
+from sqlalchemy import CursorResult, Executable, ForeignKey, create_engine, delete, insert, select, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
@@ -14,7 +15,7 @@ from fastapi_toolsets.errors import BulkWriteError
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import PARCELS, Base, Parcel, three_parcels
-from .event_models import LOCAL, deleted, table_of, updated
+from .event_models import LOCAL, created, deleted, table_of, updated
 
 
 class ResultBase(DeclarativeBase):
@@ -97,3 +98,47 @@ async def test_statement_for_another_database(
     other.dispose()
     assert recorder.take() == []
     assert await front.committed_rows(select(Parcel.id)) == [(1,), (2,), (3,)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_what_the_result_of_an_upsert_tells(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: the key of the only row, and how many there were; also of a statement on the table that returns rows."""
+    await three_parcels(front, recorder)
+
+    def write(session: Session) -> list[object]:
+        told: list[object] = []
+        for key in (1, 9):
+            one = sqlite.insert(Parcel).values(id=key, code=f"p{key}", weight=5)
+            one = one.on_conflict_do_update(index_elements=["id"], set_={"weight": 5}, where=Parcel.weight != 5)
+            for _ in range(2):  # the second finds what it would set
+                result = cast("CursorResult[Any]", session.execute(one))
+                named = cast("Any", result.inserted_primary_key)
+                told.append((result.is_insert, result.rowcount, named.id, [tuple(named)]))
+                told.append([tuple(row) for row in cast("list[Any]", result.inserted_primary_key_rows)])
+        table = table_of(Parcel)
+        two = sqlite.insert(table).values([{"id": key, "code": f"p{key}"} for key in (2, 10)])
+        two = two.on_conflict_do_update(index_elements=["id"], set_={"weight": 6})
+        told.append(tuple(cast("Any", session.execute(two)).inserted_primary_key))
+        returned = cast("CursorResult[Any]", session.execute(two.returning(table.c.id)))
+        told.append((returned.rowcount, [tuple(row) for row in returned]))
+        return told
+
+    assert await front.run_sync(write) == [
+        (True, 1, 1, [(1,)]),
+        [(1,)],
+        (True, 0, 1, [(1,)]),
+        [(1,)],
+        (True, 1, 9, [(9,)]),
+        [(9,)],
+        (True, 0, 9, [(9,)]),
+        [(9,)],
+        (None,),
+        (2, [(2,), (10,)]),
+    ]
+    await front.commit()
+    assert recorder.take() == [
+        updated(Parcel, 1, weight=(1, 5)),
+        created(Parcel, 9),
+        updated(Parcel, 2, weight=(2, 6)),
+        created(Parcel, 10),
+    ]
