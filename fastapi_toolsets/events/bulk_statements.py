@@ -156,7 +156,8 @@ def subject_of(statement: DML) -> Subject:
     entity = compatibility.written_entity(statement)
     if entity is None:
         return _subject_of_table(name, statement.table)
-    subject = subject_of_mapper(name, entity.mapper, finds_rows=may_update(statement))
+    has_subclasses = len(entity.mapper.self_and_descendants) > 1  # to look for an upsert takes longer
+    subject = subject_of_mapper(name, entity.mapper, finds_rows=has_subclasses and may_update(statement))
     if not isinstance(entity, Mapper):
         subject.reason = "it was given an alias"
     return subject
