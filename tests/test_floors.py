@@ -33,6 +33,7 @@ FLOORS = {
     "fastapi_toolsets.events.before_commit": 2,
     "fastapi_toolsets.events.bulk": 2,
     "fastapi_toolsets.events.at_hand": 2,
+    "fastapi_toolsets.events.bulk_conflicts": 2,
     "fastapi_toolsets.events.bulk_following": 2,
     "fastapi_toolsets.events.bulk_inserts": 2,
     "fastapi_toolsets.events.bulk_keys": 2,

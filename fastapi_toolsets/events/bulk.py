@@ -14,7 +14,7 @@ from . import compatibility
 from .bulk_criteria import check_criteria, check_key_stays
 from .bulk_following import Followed
 from .bulk_inserts import Insertion, made_rows
-from .bulk_reading import ROWS_AT_ONCE, Reader
+from .bulk_reading import ROWS_AT_ONCE, Reader, begin_writing
 from .bulk_sending import MARK, Sending, listening
 from .bulk_statements import (
     Subject,
@@ -23,6 +23,7 @@ from .bulk_statements import (
     check_subject,
     inner_writes,
     inserts_elsewhere,
+    may_update,
     refuse,
     subject_of,
     subject_of_mapper,
@@ -31,7 +32,7 @@ from .bulk_statements import (
 )
 from .heard_rows import is_unheard
 from .journal import Doubt
-from .loading import writing_connection
+from .loading import OwnArguments, writing_connection
 from .plan import state_of
 from .records import Kind
 from .rows import RowRecord, keep_new_rows
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Generator, Iterable
 
     from sqlalchemy import Result
+    from sqlalchemy.engine import Connection
     from sqlalchemy.orm import InstanceState, Mapper, ORMExecuteState, Session
 
     from .bulk_statements import DML
@@ -57,6 +59,9 @@ _HEARS: dict[str, tuple[ModelEvent, ...]] = {
     "delete": (ModelEvent.DELETE,),
 }
 _UPSERT = (ModelEvent.CREATE, ModelEvent.UPDATE)
+
+_AT_ONCE: dict[str, object] = {"stream_results": False, "yield_per": None}
+"""What it returns is fetched at once: how many rows it has written no driver knows before, and the rows are known."""
 
 
 class BulkWrites:
@@ -165,6 +170,8 @@ class BulkWrites:
             raise refuse(subject, "it has a schema_translate_map of its own: give that to the engine or the connection")
         session = execution.session
         connection = writing_connection(session, mapper)
+        if not (subject.is_orm and isinstance(execution.parameters, list)):  # such rows go where flushes write
+            _check_connection(execution, subject, connection)
         sending = Sending(self._journal, session, subject.described)
         if isinstance(statement, Insert):
             told = with_relatives(mapper, told, execution.execution_options.get("events"))
@@ -186,7 +193,7 @@ class BulkWrites:
                 listening(connection, "before_execute", followed.before_execute, retval=True),
                 sending.on(connection, followed),
             ):
-                result = execution.invoke_statement(execution_options={MARK: followed})
+                result = execution.invoke_statement(execution_options={MARK: followed, **_AT_ONCE})
             records = followed.written(connection, sending.count)
         self._record(session, records, sending)
         return result
@@ -308,9 +315,21 @@ class BulkWrites:
         self._record(session, records + updates, sending)
 
 
+def _check_connection(execution: ORMExecuteState, subject: Subject, connection: Connection) -> None:
+    """Refuse a statement that ``bind_arguments`` or a ``get_bind()`` sends elsewhere than flushes write the rows.
+
+    Raises:
+        BulkWriteError: It is one.
+    """
+    arguments = OwnArguments(execution.bind_arguments)
+    arguments.setdefault("clause", execution.statement)
+    if execution.session.connection(bind_arguments=arguments) is not connection:
+        raise refuse(subject, "it is sent to another connection than that on which the session writes the model's rows")
+
+
 def _rows_become(subject: Subject, statement: DML) -> tuple[ModelEvent, ...]:
     """Return what rows can become by a statement."""
-    if isinstance(statement, Insert) and compatibility.conflict_update(compatibility.written(statement).conflict):
+    if isinstance(statement, Insert) and may_update(statement):
         return _UPSERT
     return _HEARS[subject.name]
 
@@ -341,8 +360,10 @@ def _before_update(
     assigned: Collection[str] | None,
 ) -> list[RowRecord]:
     """Read the rows that an update by primary key is about to write, and of them what it is about to set."""
+    connection = writing_connection(session, mapper)
+    begin_writing(connection, mapper)
     reader = Reader(mapper, told, Kind.UPDATED, assigned)
-    records = list(reader.by_identity(writing_connection(session, mapper), dict.fromkeys(identities)))
+    records = list(reader.by_identity(connection, dict.fromkeys(identities)))
     reader.complete(session, records)
     return records
 

@@ -10,7 +10,7 @@ from ..errors import BulkWriteError
 from . import compatibility
 from .bulk_criteria import assigned
 from .bulk_keys import only_read, own_key
-from .bulk_reading import Reader
+from .bulk_reading import Reader, begin_writing
 from .bulk_sending import MARK
 from .bulk_statements import Subject, assigned_names, name_of, refuse
 from .loading import read_rows
@@ -61,6 +61,7 @@ class Followed:
             if isinstance(statement, Update):
                 reader.sets_key(assigned(self._mapper, statement, parameters), parameters)
             self._parameters = parameters
+            begin_writing(connection, self._mapper)
             found = reader.by_criteria(connection, statement, parameters, is_orm=self._subject.is_orm)
             reader.complete(self._session, found)
             self._records = found

@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import (
-    BindParameter,
-    Column,
-    CursorResult,
-    Table,
-    UniqueConstraint,
-    literal_column,
-    tuple_,
-)
+from sqlalchemy import BindParameter, Column, CursorResult, Table, not_, select
 from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 
 from . import compatibility
+from .bulk_conflicts import IS_MADE, has_key, is_partitioned, nulls_are_equal, unique_keys
 from .bulk_keys import own_key
-from .bulk_reading import ROWS_AT_ONCE, Reader, is_expression, plain_value
+from .bulk_reading import ROWS_AT_ONCE, Reader, begin_writing, is_expression, plain_value
 from .bulk_statements import assigned_names, column_keys, column_of, name_of, refuse
-from .loading import chunks
+from .loading import chunks, has_identity
 from .plan import mapped_keys
 from .records import Kind
 from .rows import RowRecord
@@ -41,13 +34,21 @@ Identity = tuple[Any, ...]
 
 
 class _Counted(IteratorResult[Any]):
-    """The result of an INSERT without ``returning()``: no rows, and how many were written."""
+    """The result of an INSERT without ``returning()``: no rows, how many were written, and the key of the only one."""
 
+    is_insert: bool = True
     returns_rows: bool = False
 
-    def __init__(self, rowcount: int) -> None:
+    def __init__(self, rowcount: int, names: Sequence[str], key: Identity) -> None:
         super().__init__(SimpleResultMetaData([]), iter(()))
         self.rowcount: int = rowcount
+        only: IteratorResult[Any] = IteratorResult(SimpleResultMetaData(names), iter([key]))
+        self.inserted_primary_key: Row[Any] = only.one()
+
+    @property
+    def inserted_primary_key_rows(self) -> list[Row[Any]]:
+        """What a cursor's result has under this name."""
+        return [self.inserted_primary_key]
 
 
 class Insertion:
@@ -74,6 +75,8 @@ class Insertion:
         self._told = told
         self._there: set[Identity] = set()
         self._updates: dict[Identity, RowRecord] = {}
+        self._updates_rows: bool = False
+        self._shows_made: bool = False
 
     def prepare(self, execution: ORMExecuteState, statement: Insert) -> None:
         """Flush what is pending, and read what the statement will find.
@@ -84,7 +87,8 @@ class Insertion:
         parts = compatibility.written(statement)
         self._check(statement, parts, is_single=not execution.parameters)
         compatibility.autoflush(execution)
-        if compatibility.conflict_update(parts.conflict):
+        self._updates_rows = bool(compatibility.conflict_update(parts.conflict))
+        if self._updates_rows:
             self._read_existing(parts, list(self._given(parts, execution.parameters)))
 
     def run(self, execution: ORMExecuteState, statement: Insert) -> Result[Any]:
@@ -154,31 +158,60 @@ class Insertion:
         if self._subject.is_orm:
             added = [self._mapper.get_property_by_column(column).class_attribute for column in added]
         width = len(added)
-        if self._connection.dialect.name == "postgresql" and compatibility.conflict_update(parts.conflict):
-            added.append(literal_column("(xmax = 0)"))  # whether PostgreSQL has made the row
+        self._shows_made = (
+            self._connection.dialect.name == "postgresql"
+            and self._updates_rows
+            and not is_partitioned(self._connection, cast("Table", self._mapper.local_table))
+        )
+        if self._shows_made:
+            added.append(IS_MADE)
         many = isinstance(execution.parameters, list) and parts.conflict is None and not self._makes_keys(parts)
         extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
         result = execution.invoke_statement(statement=extended)
         if not parts.returning:
             count = 0
+            last: Identity = ()
             while rows := result.fetchmany(ROWS_AT_ONCE):
                 count += len(rows)
+                last = tuple(rows[-1][:width])
                 self._take_returned([tuple(row) for row in rows], width)
-            return _Counted(count)
+            names = [str(column.key) for column in self._mapper.primary_key]
+            is_only = not (parts.rows or statement.select is not None or isinstance(execution.parameters, list))
+            if is_only and not last:  # the criteria of an upsert have kept it from writing the row that it found
+                given = next(self._given(parts, execution.parameters))
+                last = tuple(map(given.get, names))
+            return _Counted(count, names, last if is_only else (None,) * len(names))
         frozen = result.freeze()
         self._take_returned([tuple(row)[-len(added) :] for row in cast("Sequence[Row[Any]]", frozen.data)], width)
         shown: Result[Any] = frozen()
-        return shown.columns(*range(len(shown.keys()) - len(added)))
+        shown = shown.columns(*range(len(shown.keys()) - len(added)))
+        if not self._subject.is_orm:
+            cast("Any", shown).rowcount = len(frozen.data)
+        return shown
 
     def _take_returned(self, rows: list[tuple[Any, ...]], width: int) -> None:
-        for row in rows:
-            if len(row) > width and not row[width] and row[:width] not in self._there:
-                raise refuse(
-                    self._subject,
-                    "others have added rows with the same keys after the existing ones were read: roll back and try "
-                    "again. If that is not the reason",
-                )
+        if self._shows_made:
+            found = any(not row[width] and row[:width] not in self._there for row in rows)
+        else:
+            found = self._has_found([row[:width] for row in rows if row[:width] not in self._there])
+        if found:
+            raise refuse(
+                self._subject,
+                "others have added rows with the same keys after the existing ones were read: roll back and try "
+                "again. If that is not the reason",
+            )
         self._take([row[:width] for row in rows])
+
+    def _has_found(self, identities: Sequence[Identity]) -> bool:
+        """Whether an upsert of a partitioned table has found one of some rows: its RETURNING cannot say that."""
+        if self._connection.dialect.name != "postgresql" or not self._updates_rows:
+            return False
+        query = select(1).select_from(self._mapper.local_table).where(not_(IS_MADE)).limit(1)
+        columns = own_key(self._mapper) or self._mapper.primary_key
+        return any(
+            self._connection.scalar(query.where(has_identity(columns, chunk))) is not None
+            for chunk in chunks(identities)
+        )
 
     def _known_identities(self, parts: Written, parameters: object) -> list[Identity]:
         """Return the primary keys where every row is given its own, otherwise nothing."""
@@ -189,29 +222,34 @@ class Insertion:
 
     def _take(self, identities: Iterable[Identity]) -> None:
         """Record rows that the statement has written."""
-        made: list[Identity] = []
-        for identity in identities:
-            if identity in self._there:
-                update = self._updates.pop(identity, None)
-                if update is not None:
-                    self.records.append(update)
-            else:
-                made.append(identity)
-        self.records += made_rows(self._connection, self._mapper, self._told, made)
+        told = self._told
+        if not self._updates_rows:
+            self.records += made_rows(self._connection, self._mapper, told, list(identities))
+            return
+        if self._subject.is_orm:  # it finds rows of subclasses that have tables of their own; it makes none
+            told = {member: plan for member, plan in told.items() if member.local_table is self._mapper.local_table}
+        written = [*identities]
+        new = [identity for identity in written if identity not in self._there]
+        made = {record.key[1]: record for record in made_rows(self._connection, self._mapper, told, new)}
+        for identity in written:
+            record = (self._updates if identity in self._there else made).pop(identity, None)
+            if record is not None:
+                self.records.append(record)
+        self.records += made.values()  # whose keys the database has written otherwise
 
     # What an upsert will find.
 
     def _read_existing(self, parts: Written, rows: Sequence[Mapping[str, Any]]) -> None:
         """Read and lock the rows that will be updated instead of inserted."""
+        begin_writing(self._connection, self._mapper)
         sets = assigned_names(compatibility.conflict_update(parts.conflict))
+        table = cast("Table", self._mapper.local_table)
         for columns in self._conflicts(parts.conflict):
-            keys = [key for row in rows if (key := self._conflict_key(columns, row)) is not None]
+            finds_null = nulls_are_equal(table, columns)
+            keys = [key for row in rows if (key := self._conflict_key(columns, row, finds_null)) is not None]
             reader = Reader(self._mapper, self._told, Kind.UPDATED, sets)
             for chunk in chunks(keys):
-                criterion = (
-                    columns[0].in_([key[0] for key in chunk]) if len(columns) == 1 else tuple_(*columns).in_(chunk)
-                )
-                found = list(reader.by_criterion(self._connection, criterion))
+                found = list(reader.by_criterion(self._connection, has_key(columns, chunk)))
                 reader.complete(self._session, found)
                 for record in found:
                     self._updates.setdefault(record.key[1], record)
@@ -221,7 +259,7 @@ class Insertion:
         """Iterate over the columns of each key on which a row can conflict."""
         table = cast("Table", self._mapper.local_table)
         name, elements = compatibility.conflict_target(conflict)
-        by_name = dict(_unique_keys(table))
+        by_name = dict(unique_keys(table))
         if name is not None:
             if name not in by_name:
                 raise refuse(self._subject, f"the table's definition knows no unique constraint {name!r}")
@@ -234,7 +272,12 @@ class Insertion:
         else:
             yield from by_name.values()
 
-    def _conflict_key(self, columns: Sequence[Column[Any]], row: Mapping[str, Any]) -> Identity | None:
+    def _conflict_key(
+        self,
+        columns: Sequence[Column[Any]],
+        row: Mapping[str, Any],
+        finds_null: bool,  # noqa: FBT001 - it comes from another function
+    ) -> Identity | None:
         """Return what a row has in some unique columns, ``None`` where that cannot be in the table already."""
         found: list[Any] = []
         for column in columns:
@@ -248,7 +291,7 @@ class Insertion:
                     raise refuse(self._subject, f"{column.name!r} is left to a default, and rows conflict on it")
             if is_expression(value):
                 raise refuse(self._subject, f"{column.name!r} is given as an expression, and rows conflict on it")
-            if value is None:
+            if value is None and not finds_null:
                 return None
             found.append(value)
         return tuple(found)
@@ -290,16 +333,9 @@ def made_rows(
     if mapper.polymorphic_on is not None:
         yield from Reader(mapper, told, Kind.CREATED).by_identity(connection, identities)
         return
-    plan = told[mapper]
+    plan = told.get(mapper)
+    if plan is None:  # only a subclass is heard of, and no column tells of which class a row is
+        return
     identity_class = mapper.identity_key_from_primary_key((None,) * len(mapper.primary_key))[0]
     for identity in identities:
         yield RowRecord(Kind.CREATED, (identity_class, identity, None), plan)
-
-
-def _unique_keys(table: Table) -> Iterator[tuple[Any, list[Column[Any]]]]:
-    for constraint in table.constraints:
-        if isinstance(constraint, UniqueConstraint) or constraint is table.primary_key:
-            yield constraint.name or constraint, list(getattr(constraint, "columns", ()))
-    for index in table.indexes:
-        if index.unique and index.columns:
-            yield index.name or index, list(index.columns)

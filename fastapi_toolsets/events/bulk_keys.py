@@ -58,7 +58,13 @@ def only_read(
     fits = all(_fits_array(column, dialect) for column in columns)
     in_arrays = [identity for identity in identities if fits and None not in identity]
     others = [identity for identity in identities if not fits or None in identity]
-    criteria = [and_(*map(eq, columns, identity)) for identity in others]  # with None that is IS NULL
+    criteria: list[ColumnElement[bool]] = []
+    if len(columns) == 1:  # to put a criterion for each of thousands of rows into words would take SQLAlchemy minutes
+        plain = [value for (value,) in others if not isinstance(value, (list, tuple, type(None)))]
+        if plain:
+            criteria.append(columns[0].in_(plain))
+            others = [identity for identity in others if isinstance(identity[0], (list, tuple, type(None)))]
+    criteria += [and_(*map(eq, columns, identity)) for identity in others]  # with None that is IS NULL
     if in_arrays:
         criteria.append(_in_arrays(columns, in_arrays))
     return or_(false(), *criteria)

@@ -5,7 +5,20 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from sqlalchemy import BindParameter, ClauseElement, Column, ColumnClause, Over, SelectBase, select, true, tuple_
+from sqlalchemy import (
+    BindParameter,
+    ClauseElement,
+    Column,
+    ColumnClause,
+    Over,
+    SelectBase,
+    false,
+    select,
+    true,
+    tuple_,
+    update,
+)
+from sqlalchemy.orm import LoaderCriteriaOption
 from sqlalchemy.sql import visitors
 
 from . import compatibility
@@ -18,7 +31,7 @@ from .rows import RowRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-    from sqlalchemy import ColumnElement, Delete, Select, Update
+    from sqlalchemy import ColumnElement, Delete, Select, Table, Update
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper, Session
 
@@ -26,6 +39,19 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 1_000
 """So many rows are fetched at a time, and a statement on fewer has no cursor on the server: that takes round trips."""
+
+
+def begin_writing(connection: Connection, mapper: Mapper[Any]) -> None:
+    """Take the lock with which SQLite lets one connection write, before rows are read: it knows no ``FOR UPDATE``.
+
+    Otherwise somebody else may write between the SELECT and the statement. The old values are wrong then, where the
+    driver begins no transaction for a SELECT, or SQLite refuses the statement at once, for which it would have waited.
+    """
+    if connection.dialect.name == "sqlite":
+        table = cast("Table", mapper.local_table)
+        columns: list[Any] = [*(table.primary_key.columns or mapper.primary_key)]
+        columns += [column for column in table.columns if column.onupdate is not None]  # whose function is not called
+        connection.execute(update(table).values({column: column for column in columns}).where(false()))
 
 
 class _Layout(NamedTuple):
@@ -140,7 +166,11 @@ class Reader:
         """Read and lock the rows that meet a statement's criteria, those of its options and its class included."""
         query: Any = select(*self._columns)
         if is_orm:
-            query = query.select_from(self.mapper).options(*compatibility.statement_options(statement))
+            options = compatibility.statement_options(
+                statement
+            )  # how objects are loaded is nothing to a row of columns
+            criteria = [option for option in options if isinstance(option, LoaderCriteriaOption)]
+            query = query.select_from(self.mapper).options(*criteria)
         else:
             query = query.select_from(self.mapper.persist_selectable)
         if statement.whereclause is not None:

@@ -156,16 +156,24 @@ def subject_of(statement: DML) -> Subject:
     entity = compatibility.written_entity(statement)
     if entity is None:
         return _subject_of_table(name, statement.table)
-    subject = subject_of_mapper(name, entity.mapper)
+    has_subclasses = len(entity.mapper.self_and_descendants) > 1  # to look for an upsert takes longer
+    subject = subject_of_mapper(name, entity.mapper, finds_rows=has_subclasses and may_update(statement))
     if not isinstance(entity, Mapper):
         subject.reason = "it was given an alias"
     return subject
 
 
-def subject_of_mapper(name: str, mapper: Mapper[Any], *, is_orm: bool = True) -> Subject:
+def may_update(statement: DML) -> bool:
+    """Whether a statement updates rows that are there: any but an INSERT, and that where it is an upsert."""
+    if not isinstance(statement, Insert):
+        return True
+    return bool(compatibility.conflict_update(compatibility.written(statement).conflict))
+
+
+def subject_of_mapper(name: str, mapper: Mapper[Any], *, is_orm: bool = True, finds_rows: bool = False) -> Subject:
     """Resolve what writing rows of a mapper writes."""
-    # An INSERT writes rows of a subclass only where they have no table of their own.
-    heard = heard_among(mapper, only_own_table=name == "insert" and is_orm)
+    # An INSERT makes rows of a subclass only where they have no table of their own, but may find any.
+    heard = heard_among(mapper, only_own_table=name == "insert" and is_orm and not finds_rows)
     return Subject(name, mapper if heard else None, heard, is_orm=is_orm)
 
 

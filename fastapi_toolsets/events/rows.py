@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from .loading import detached_copy, populate, read_values
@@ -110,15 +112,19 @@ class RowRecord(Record):
             columns = self.plan.columns
             for key, old in zip(self.keys, self.before, strict=True):
                 new = values[key]
-                if old is not new and columns[key].equal(old, new) is not True:
+                if old is not new and columns[key].equal(old, new) is not True and not self._stays_nan(key, old, new):
                     yield key, None if old is NO_VALUE else old, new
             return
         for change in self._changes:
             key, old, new = change
             if key not in values or isinstance(new, Members):
                 yield change
-            elif not same(self.plan, key, old, values[key]):
+            elif not (same(self.plan, key, old, values[key]) or self._stays_nan(key, old, values[key])):
                 yield key, None if old is NO_VALUE else old, values[key]
+
+    def _stays_nan(self, key: str, old: object, new: object) -> bool:
+        """Whether what the database sets by itself was NaN, which equals nothing, and is NaN again."""
+        return key in self.plan.volatile_keys and _is_nan(old) and _is_nan(new)
 
 
 def complete_rows(session: Session, frame: Frame, *, forgets: bool) -> None:
@@ -155,6 +161,10 @@ def keep_new_rows(session: Session, records: list[RowRecord]) -> None:
     for plan, found in by_plan.items():
         for identity, row in read_values(session, plan.mapper, list(found), plan.columns):
             found[identity].resolve(row)
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, (float, Decimal)) and math.isnan(value)
 
 
 def _is_told(record: RowRecord) -> bool:

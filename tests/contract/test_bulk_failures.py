@@ -41,10 +41,13 @@ async def commit_nothing(front: FrontEnd) -> None:
 
 @contextmanager
 def interrupted(front: FrontEnd, kind: type[Any], error: BaseException) -> Generator[None]:
-    """Raise an error after the database has executed a statement of a kind, as SQLAlchemy begins to look at it."""
+    """Raise an error after the database has executed a statement of a kind, as SQLAlchemy begins to look at it.
 
-    def stop(*arguments: object) -> None:
-        if isinstance(arguments[1], kind):
+    Not after the UPDATE of no row that takes SQLite's lock before.
+    """
+
+    def stop(*arguments: Any) -> None:  # noqa: ANN401 - SQLAlchemy's own
+        if isinstance(arguments[1], kind) and str(getattr(arguments[1], "whereclause", None)) != "false":
             raise error
 
     event.listen(front.sync_engine, "after_execute", stop)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from sqlalchemy import (
     ARRAY,
+    Computed,
     FetchedValue,
+    Float,
     Integer,
     MetaData,
+    Numeric,
     PickleType,
     cast,
     delete,
@@ -97,6 +101,16 @@ class Reading(LocalBase):
     numbers: Mapped[list[int]] = mapped_column(ARRAY(Integer))
 
 
+class Quotient(LocalBase):
+    """Two of its columns are NaN, whatever is written."""
+
+    __tablename__ = "field_quotients"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    price: Mapped[int]
+    ratio: Mapped[float] = mapped_column(Float, Computed("price * 'NaN'::float8", persisted=True))
+    exact: Mapped[Decimal] = mapped_column(Numeric, Computed("price * 'NaN'::numeric", persisted=True))
+
+
 WAYS: dict[str, Callable[[FrontEnd, int], Any]] = {
     "attribute": lambda _, price: update(Drawing).values({Drawing.price: price}),
     "name": lambda _, price: update(Drawing).values(price=price),
@@ -166,6 +180,17 @@ async def test_value_that_does_not_equal_itself(front: FrontEnd, recorder: Event
     await front.execute(update(Reading).values(price=2))
     await front.commit()
     assert recorder.take() == [updated(Reading, 1, price=(1, 2))]
+
+
+@scenario(LocalBase.metadata, databases=("postgresql",))
+async def test_value_of_the_database_that_does_not_equal_itself(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2, E2: nor is it one where the database sets it with each UPDATE."""
+    await store(front, Quotient(id=1, price=1))
+    recorder.listen(Quotient)
+    await front.execute(update(Quotient).values(price=2))
+    await front.execute(update(Quotient).values(price=3))
+    await front.commit()
+    assert recorder.take() == [updated(Quotient, 1, price=(1, 3))]
 
 
 @scenario(LocalBase.metadata, databases=("postgresql",))

@@ -281,6 +281,18 @@ async def test_key_of_a_type_of_ones_own(front: FrontEnd, recorder: EventRecorde
     assert await front.committed_rows(select(model.value)) == []
 
 
+@scenario(KeyBase.metadata, databases=("postgresql",))
+async def test_many_keys_of_such_a_type(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: they are one list, and not a criterion for each: SQLAlchemy would take minutes for thousands of rows."""
+    await store(front, *(Name(name=name, value=1) for name in "ABC"))
+    recorder.listen(Name)
+    with front.statements() as statements:
+        await front.execute(update(Name).values(value=2), execution_options={"synchronize_session": False})
+    assert [words.count(" OR ") for words in statements if words.startswith("UPDATE")] == [0]
+    await front.commit()
+    assert recorder.take() == [updated(Name, name, value=(1, 2)) for name in "ABC"]
+
+
 @scenario(KeyBase.metadata)
 async def test_composite_key_with_sql_around_a_part(front: FrontEnd, recorder: EventRecorder) -> None:
     """B2: the same for a part of a key."""

@@ -1,0 +1,162 @@
+"""Rule B2 for upserts: every row that a plain session updates or makes is told, whatever the table and its keys are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from sqlalchemy import Insert, UniqueConstraint, create_engine, event, insert, select, text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from fastapi_toolsets.errors import BulkWriteError
+
+from ..databases import TYPES
+from ..front_ends import EventRecorder, FrontEnd, scenario
+from .bulk_models import Base, Employee, Manager, Parcel, store, three_parcels, upsert
+from .event_models import created, updated
+
+
+class UpsertBase(DeclarativeBase):
+    type_annotation_map = TYPES
+    __bulk_events__ = True
+
+
+class Reading(UpsertBase):
+    """In partitions, of which SQLAlchemy makes none."""
+
+    __tablename__ = "upsert_readings"
+    day: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    sensor: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int]
+    __table_args__ = {"postgresql_partition_by": "RANGE (day)"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Setting(UpsertBase):
+    """One value for each name and user, and one for nobody."""
+
+    __tablename__ = "upsert_settings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    user: Mapped[int | None]
+    value: Mapped[int]
+    __table_args__ = (UniqueConstraint("name", "user", postgresql_nulls_not_distinct=True),)
+
+
+async def make_partitions(front: FrontEnd) -> None:
+    await front.execute(text("CREATE TABLE upsert_readings_1 PARTITION OF upsert_readings FOR VALUES FROM (0) TO (10)"))
+    await front.execute(
+        text("CREATE TABLE upsert_readings_2 PARTITION OF upsert_readings FOR VALUES FROM (10) TO (20)")
+    )
+    await front.commit()
+
+
+@scenario(Base.metadata)
+async def test_row_of_a_joined_subclass(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: an upsert for the base class updates a row of a subclass, which is told with its own class."""
+    await store(front, Employee(id=1, name="e1"), Manager(id=2, name="m2", budget=5))
+    recorder.listen(Employee)
+    rows: list[dict[str, object]] = [{"id": key, "type": "employee", "name": f"n{key}"} for key in (1, 2, 3)]
+    await front.execute(upsert(front, Employee, "id", rows, "name"))
+    await front.commit()
+    assert recorder.take() == [
+        updated(Employee, 1, name=("e1", "n1")),
+        updated(Manager, 2, name=("m2", "n2")),
+        created(Employee, 3),
+    ]
+
+
+@scenario(Base.metadata)
+async def test_only_a_joined_subclass_is_listened_to(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: an upsert for the base class is followed also where only a subclass has listeners."""
+    await store(front, Employee(id=1, name="e1"), Manager(id=2, name="m2", budget=5))
+    recorder.listen(Manager)
+    rows: list[dict[str, object]] = [{"id": key, "type": "employee", "name": f"n{key}"} for key in (1, 2, 3)]
+    await front.execute(upsert(front, Employee, "id", rows, "name"))
+    await front.commit()
+    assert recorder.take() == [updated(Manager, 2, name=("m2", "n2"))]
+
+
+@scenario(UpsertBase.metadata, databases=("postgresql",))
+async def test_partitioned_table(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: PostgreSQL's RETURNING has no system columns for rows of partitions, and they are told all the same."""
+    await make_partitions(front)
+    await store(front, Reading(day=1, sensor=1, value=1), Reading(day=11, sensor=1, value=1))
+    recorder.listen(Reading)
+    rows = [{"day": day, "sensor": sensor, "value": 5} for day in (1, 11) for sensor in (1, 2)]
+    statement = postgresql.insert(Reading).values(rows)
+    statement = statement.on_conflict_do_update(
+        index_elements=["day", "sensor"], set_={"value": statement.excluded.value}
+    )
+    returned = (await front.execute(statement.returning(Reading.day, Reading.value))).all()
+    assert [tuple(row) for row in returned] == [(1, 5), (1, 5), (11, 5), (11, 5)]
+    await front.commit()
+    assert recorder.take() == [
+        updated(Reading, (1, 1), value=(1, 5)),
+        created(Reading, (1, 2)),
+        updated(Reading, (11, 1), value=(1, 5)),
+        created(Reading, (11, 2)),
+    ]
+
+
+@scenario(UpsertBase.metadata, databases=("postgresql",))
+async def test_row_of_a_partition_that_others_add_meanwhile(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: it is not told as a row that the statement has made."""
+    await make_partitions(front)
+    recorder.listen(Reading)
+    others = create_engine(front.database.sync_url)
+
+    def add(_connection: object, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement.startswith("INSERT"):
+            with others.begin() as connection:
+                connection.execute(insert(Reading).values(day=1, sensor=2, value=3))
+
+    statement = postgresql.insert(Reading).values([{"day": 1, "sensor": key, "value": 5} for key in (1, 2)])
+    event.listen(front.sync_engine, "before_cursor_execute", add)
+    try:
+        with pytest.raises(BulkWriteError, match="others have added rows with the same keys"):
+            await front.execute(statement.on_conflict_do_update(index_elements=["day", "sensor"], set_={"value": 5}))
+    finally:
+        event.remove(front.sync_engine, "before_cursor_execute", add)
+        others.dispose()
+    await front.rollback()
+    assert recorder.take() == []
+
+
+@scenario(UpsertBase.metadata, databases=("postgresql",))
+async def test_nulls_that_conflict(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: a unique key with ``NULLS NOT DISTINCT`` finds rows that have NULL in it."""
+    await store(front, Setting(id=1, name="a", value=1), Setting(id=2, name="a", user=7, value=2))
+    recorder.listen(Setting)
+    rows = [{"id": key, "name": "a", "user": user, "value": 9} for key, user in ((11, None), (12, 7), (13, 8))]
+    statement = postgresql.insert(Setting).values(rows)
+    statement = statement.on_conflict_do_update(
+        index_elements=["name", "user"], set_={"value": statement.excluded.value}
+    )
+    await front.execute(statement)
+    await front.commit()
+    assert recorder.take() == [
+        updated(Setting, 1, value=(1, 9)),
+        updated(Setting, 2, value=(2, 9)),
+        created(Setting, 13),
+    ]
+    assert await front.committed_rows(select(Setting.id, Setting.value).order_by(Setting.id)) == [
+        (1, 9),
+        (2, 9),
+        (13, 9),
+    ]
+
+
+@scenario(Base.metadata, databases=("postgresql",))
+async def test_constraint_with_the_name_that_the_database_gives(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: a constraint that the model gives no name is found by the one that PostgreSQL gives it."""
+    await three_parcels(front, recorder)
+
+    def by_name(name: str, row: dict[str, Any]) -> Insert:
+        statement = postgresql.insert(Parcel).values(row)
+        return statement.on_conflict_do_update(constraint=name, set_={"weight": statement.excluded.weight})
+
+    await front.execute(by_name("bulk_parcels_pkey", {"id": 1, "code": "p1", "weight": 10}))
+    await front.execute(by_name("bulk_parcels_code_key", {"id": 22, "code": "p2", "weight": 20}))
+    await front.commit()
+    assert recorder.take() == [updated(Parcel, 1, weight=(1, 10)), updated(Parcel, 2, weight=(2, 20))]
