@@ -177,13 +177,15 @@ def test_lock_lets_one_in_at_a_time_also_where_its_file_is_removed() -> None:
     lock_path("shared").unlink(missing_ok=True)
 
 
-def test_connections_left_open_do_not_keep_it(server: Server) -> None:
-    """PostgreSQL would refuse to drop it."""
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_connections_left_open_do_not_keep_it(server: Server, *, in_transaction: bool) -> None:
+    """PostgreSQL would refuse to drop it, and MariaDB wait for the end of a transaction, for a day."""
     with create_worker_database(server.url, Base) as url:
         forgotten = create_engine(url.set(drivername=server.database.sync_url.drivername), poolclass=NullPool)
         connection = forgotten.connect()
         assert list(connection.scalars(select(Order.id))) == []
-        connection.commit()
+        if not in_transaction:
+            connection.commit()
     assert server.beside() == []
     connection.invalidate()
     connection.close()
