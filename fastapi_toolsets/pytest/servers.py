@@ -76,7 +76,8 @@ class MariaDB(_Server):
 
         Where one of them is in a transaction it would be waited for, by default for a day.
         """
-        for number in self._send(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
+        connected = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"  # noqa: S608 - the name is ours
+        for number in self._send(connected):
             with suppress(DBAPIError):  # it has ended meanwhile
                 self._send(f"KILL {number}")
         self._send(f"DROP DATABASE IF EXISTS {name}")
