@@ -17,12 +17,12 @@ class _Server:
 
     def __init__(self, url: URL) -> None:
         """Remember where the server is."""
-        self._url = url
+        self.server: URL = url
         self.stem: str = stem_of(url.database or "")
 
     def url_of(self, name: str) -> URL:
         """Return the URL of a database."""
-        return self._url.set(database=name)
+        return self.server.set(database=name)
 
     def names(self, prefix: str) -> list[str]:
         """Return the names of all databases that begin with the prefix."""
@@ -39,7 +39,7 @@ class _Server:
             results = [connection.execute(text(statement)) for statement in statements]
             return list(results[-1].scalars()) if results[-1].returns_rows else []
 
-        return administer(self._url, work, isolation_level="AUTOCOMMIT")
+        return administer(self.server, work, isolation_level="AUTOCOMMIT")
 
 
 class PostgreSQL(_Server):
