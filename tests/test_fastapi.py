@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_toolsets.db import create_db_dependency
+from fastapi_toolsets.errors import SessionClassError
 from fastapi_toolsets.models import EventSession, ModelEvent, SyncEventSession, listens_for
 
 from .databases import TYPES, Database, tables
@@ -312,6 +313,13 @@ def test_all_who_depend_on_it_in_one_request_share_one_session(sqlite_shop: Shop
 
 
 @SQLITE_EITHER
+def test_dependency_that_is_called_by_hand_says_who_calls_it(sqlite_shop: Shop) -> None:
+    """It gave FastAPI's ``Depends`` for a session."""
+    message = r"made by create_db_dependency\(\) was called by hand.*create_db_context\(\)"
+    with pytest.raises(SessionClassError, match=message):
+        asyncio.run(sqlite_shop.get_db())
+
+
 def test_dependency_can_be_overridden(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
 
