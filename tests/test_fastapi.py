@@ -320,6 +320,7 @@ def test_dependency_that_is_called_by_hand_says_who_calls_it(sqlite_shop: Shop) 
         asyncio.run(sqlite_shop.get_db())
 
 
+@SQLITE_EITHER
 def test_dependency_can_be_overridden(sqlite_shop: Shop) -> None:
     shop = sqlite_shop
 
