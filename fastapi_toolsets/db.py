@@ -78,7 +78,7 @@ def create_db_dependency(session_maker: object) -> Callable[..., Coroutine[Any, 
 
     Returns:
         A callable for ``Depends()``, which needs no ``scope``, and the key for ``app.dependency_overrides``. All who
-        depend on it in one request share one session.
+        depend on it in one request share one session. Called by hand it raises ``SessionClassError``.
 
     Raises:
         SessionClassError: ``session_maker`` is no session factory, or its session class or engine is of the other kind.
@@ -107,6 +107,11 @@ def create_db_dependency(session_maker: object) -> Callable[..., Coroutine[Any, 
         ) from error
 
     async def get_db(session: object = session_of_the_call) -> object:
+        if session is session_of_the_call:
+            raise SessionClassError(
+                "the dependency made by create_db_dependency() was called by hand, and only FastAPI gives it a "
+                "session: put Depends() around it, or use create_db_context() outside of an endpoint"
+            )
         return session
 
     return get_db

@@ -32,7 +32,7 @@ class BulkWriteError(ToolsetsError, RuntimeError):
 
 
 class ObserverError(ToolsetsError, ValueError):
-    """A dispatch observer was added twice, or one removed that does not observe."""
+    """A dispatch observer was added twice, removed while it does not observe, or given what it cannot report to."""
 
 
 class ExpectedChangeError(ToolsetsError, TypeError):

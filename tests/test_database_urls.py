@@ -11,7 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
-from sqlalchemy import MetaData, select, text
+from sqlalchemy import MetaData, create_engine, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio.exc import AsyncMethodRequired
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -140,6 +140,21 @@ def test_url_that_cannot_work_is_refused(create: CreateSession, url: str, messag
         anyio.run(steps)
     assert "secret" not in str(caught.value)
     assert isinstance(caught.value, ToolsetsError)
+
+
+@pytest.mark.parametrize("create", [create_db_session, create_sync_db_session, rolled_back_session])
+def test_what_is_no_url_is_named(create: CreateSession) -> None:
+    async def steps() -> None:
+        given: Any = None if create is rolled_back_session else create_engine("sqlite://")
+        async with entered(create(given, Base)):
+            pytest.fail("the block must not run")
+
+    kind = "NoneType" if create is rolled_back_session else "Engine"
+    message = (
+        rf"^{create.__name__}\(\) was given an object of type {kind}, which is no database URL: write one as dialect"
+    )
+    with pytest.raises(DatabaseURLError, match=message):
+        anyio.run(steps)
 
 
 @pytest.mark.parametrize("create", [create_db_session, create_sync_db_session])

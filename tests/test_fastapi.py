@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fastapi_toolsets.db import create_db_dependency
+from fastapi_toolsets.errors import SessionClassError
 from fastapi_toolsets.models import EventSession, ModelEvent, SyncEventSession, listens_for
 
 from .databases import TYPES, Database, tables
@@ -309,6 +310,14 @@ def test_all_who_depend_on_it_in_one_request_share_one_session(sqlite_shop: Shop
     assert shop.log == ["create new", "response", "response"]
     assert sessions == [sessions[0]] * 4 + [sessions[4]] * 4
     assert sessions[0] is not sessions[4]
+
+
+@SQLITE_EITHER
+def test_dependency_that_is_called_by_hand_says_who_calls_it(sqlite_shop: Shop) -> None:
+    """It gave FastAPI's ``Depends`` for a session."""
+    message = r"made by create_db_dependency\(\) was called by hand.*create_db_context\(\)"
+    with pytest.raises(SessionClassError, match=message):
+        asyncio.run(sqlite_shop.get_db())
 
 
 @SQLITE_EITHER

@@ -24,12 +24,16 @@ def find_files(paths: Iterable[str]) -> dict[str, str]:
         By the absolute path of each file, without symbolic links, how messages name it.
 
     Raises:
-        MigrationError: A path does not exist, or a folder cannot be read.
+        MigrationError: A path does not exist or is a notebook, or a folder cannot be read.
     """
     found: dict[str, str] = {}
     for path in paths:
         if os.path.isdir(path):
             files: Iterable[str] = _python_files_below(path)
+        elif path.endswith(".ipynb") and os.path.isfile(path):  # often Python to the letter, in which nothing is found
+            raise MigrationError(
+                f"{path} is a notebook, which cannot be rewritten: save its code as a .py file to see how"
+            )
         elif os.path.isfile(path):
             files = [path]
         else:

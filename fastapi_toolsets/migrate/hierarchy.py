@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from .facts import EVENTS, MIXIN, FileFacts, Hook
 from .names import ClassKey, Meaning, Names
+
+_WITHOUT_THE_MIXIN = sys.stdlib_module_names | {"fastapi_toolsets", "sqlalchemy"}
+"""Packages whose classes do not bring it, unless they are it."""
 
 
 class HookKey(NamedTuple):
@@ -49,6 +53,17 @@ class Hierarchy:
     def is_watched(self, key: ClassKey) -> bool:
         """Whether version 2 calls the class's callbacks."""
         return MIXIN in self.order(key)
+
+    def base_out_of_sight(self, key: ClassKey) -> str | None:
+        """Return a base of a class, or of its bases, that nobody can look into here, as it is written."""
+        for each in self.order(key):
+            if isinstance(each, ClassKey):
+                written = self._names.class_of(each).bases
+                for base, meaning in zip(written, self.bases(each), strict=True):
+                    package = meaning.partition(".")[0] if isinstance(meaning, str) else ""
+                    if not isinstance(meaning, ClassKey) and package not in _WITHOUT_THE_MIXIN:
+                        return base or "an expression"
+        return None
 
     def hook(self, key: HookKey) -> Hook:
         """Return the facts of a callback."""

@@ -30,6 +30,7 @@ from .facts import (
 )
 from .hierarchy import Hierarchy, HookKey
 from .names import ClassKey, Meaning, Names
+from .out_of_sight import perhaps_watched
 from .reading import scope_binding
 
 _SESSIONS = {ASYNC_SESSION: EVENT_SESSION, SESSION: SYNC_EVENT_SESSION}
@@ -50,7 +51,7 @@ def plan(files: dict[str, FileFacts], given: frozenset[str], names: Names) -> li
         The edits of each file in which there is something to do, sorted by path.
     """
     hierarchy = Hierarchy(files, names)
-    refused: dict[ClassKey, str] = {}
+    refused = dict(perhaps_watched(files, given, names, hierarchy))
     for path in sorted(given):
         refused |= dict(_refused(files[path], names))
     refused |= dict(_assigned(files, names, hierarchy))

@@ -165,8 +165,9 @@ class _Reader(ast.NodeVisitor):
             self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str) and node.value in HOOKS:  # as getattr() is given it
-            self.facts.hook_uses.append(HookUse(node.value, self._line, through_self=False, owner=self._owner))
+        hook = node.value.rpartition(".")[2] if isinstance(node.value, str) else ""
+        if hook in HOOKS:  # as getattr() is given it, or mock.patch() with what it is an attribute of
+            self.facts.hook_uses.append(HookUse(hook, self._line, through_self=False, owner=self._owner))
 
     # Statements.
 
@@ -318,8 +319,8 @@ class _Reader(ast.NodeVisitor):
         for keyword in node.keywords:
             if keyword.arg == "class_":
                 self._roles[keyword.value] = (Role.SESSION_CLASS, number)
-        if chain is not None and chain.endswith(".on_event") and node.args and isinstance(node.args[0], ast.Constant):
-            self._visit_all([*node.args, *node.keywords])  # FastAPI's own `app.on_event("startup")`
+        if chain is not None and chain.endswith(".on_event") and _is_of_the_application(node):
+            self._visit_all([*node.args, *node.keywords])
         else:
             self.generic_visit(node)
 
@@ -374,6 +375,15 @@ def _position(node: ast.expr) -> tuple[int, int, int, int]:
 
 def _unsubscripted(node: ast.expr) -> ast.expr:
     return node.value if isinstance(node, ast.Subscript) else node
+
+
+def _is_of_the_application(call: ast.Call) -> bool:
+    """Whether a call of ``on_event`` is FastAPI's own ``app.on_event("startup")``."""
+    match call.args:
+        case [ast.Constant(value="startup" | "shutdown"), *_]:
+            return True
+        case _:
+            return False
 
 
 def _is_super(node: ast.expr) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .. import __version__
+from ..errors import ObserverError
 from ..events import CallbackOutcome, Ending, ObservedCallback, ObservedDispatch
 from .instrumentation import Instrumentation
 
@@ -44,9 +45,15 @@ def instrument_opentelemetry(tracer_provider: TracerProvider | None = None) -> I
         What removes it again.
 
     Raises:
-        ObserverError: Spans are made for that provider already.
+        ObserverError: It is no tracer provider, or spans are made for it already.
     """
     provider = trace.get_tracer_provider() if tracer_provider is None else tracer_provider
+    if not callable(getattr(provider, "get_tracer", None)):
+        msg = (
+            f"instrument_opentelemetry() was given an object of type {type(provider).__name__}, which is no tracer "
+            "provider: give it the TracerProvider that the spans go through, or nothing for the global one"
+        )
+        raise ObserverError(msg)
     return Instrumentation(SpanObserver(provider))
 
 

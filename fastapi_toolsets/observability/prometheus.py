@@ -43,8 +43,15 @@ def instrument_prometheus(
         What removes the metrics again, from the registry too.
 
     Raises:
-        ObserverError: The registry has these metrics already, or the buckets are none. Nothing is registered then.
+        ObserverError: The registry is none or has these metrics already, or the buckets are none. Nothing is
+            registered then.
     """
+    if not callable(getattr(registry, "register", None)):
+        msg = (
+            f"instrument_prometheus() was given an object of type {type(registry).__name__}, which is no registry: "
+            "give it a CollectorRegistry, or nothing for the client's own"
+        )
+        raise ObserverError(msg)
     try:
         metrics = MetricsObserver(buckets)
     except ValueError as error:

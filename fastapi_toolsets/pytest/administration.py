@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 import anyio
 from sqlalchemy import URL, Connection, MetaData
+from sqlalchemy.exc import NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from .engines import make_async_engine, make_sync_engine
@@ -29,6 +30,8 @@ class Backend(Protocol):
 
     stem: str
     """The name of the database in the URL, as the beginning of other names."""
+    server: URL
+    """The URL that it is reached by, from whichever folder."""
 
     def url_of(self, name: str) -> URL:
         """Return the URL of a database."""
@@ -107,7 +110,7 @@ def administer(url: URL, work: Callable[[Connection], T], **options: Any) -> T: 
 
     With an async driver it runs on a loop in a thread of its own, so it may be called where a loop runs already.
     """
-    if not url.get_dialect().is_async:
+    if not _is_async(url):
         engine = make_sync_engine(url, CALLER, {"poolclass": NullPool, **options})
         try:
             with engine.connect() as connection:
@@ -125,6 +128,13 @@ def administer(url: URL, work: Callable[[Connection], T], **options: Any) -> T: 
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(anyio.run, connect).result()
+
+
+def _is_async(url: URL) -> bool:
+    try:
+        return url.get_dialect().is_async
+    except NoSuchModuleError:
+        return False  # making the engine says what is wrong
 
 
 def fill(url: URL, metadata: MetaData | None, prepare: Callable[[Connection], object] | None) -> None:

@@ -100,14 +100,18 @@ def _prepared(
 
 def parsed_url(database_url: str | URL, caller: str) -> URL:
     """Parse a database URL, or say how to write one."""
+    given: object = database_url
+    form = "dialect+driver://user:password@host/database, for example sqlite+aiosqlite:///:memory:"
+    if not isinstance(given, (str, URL)):
+        raise DatabaseURLError(
+            f"{caller} was given an object of type {type(given).__name__}, which is no database URL: "
+            f"write one as {form}"
+        )
     try:
-        return make_url(database_url)
+        return make_url(given)
     except (ArgumentError, ValueError) as error:
         # Not shown: what cannot be read may still hold a password.
-        raise DatabaseURLError(
-            f"{caller} was given a database URL that cannot be read: write it as "
-            "dialect+driver://user:password@host/database, for example sqlite+aiosqlite:///:memory:"
-        ) from error
+        raise DatabaseURLError(f"{caller} was given a database URL that cannot be read: write it as {form}") from error
 
 
 def is_memory_database(url: URL) -> bool:

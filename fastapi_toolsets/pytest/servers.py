@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from .administration import administer, stem_of
 
@@ -14,12 +17,12 @@ class _Server:
 
     def __init__(self, url: URL) -> None:
         """Remember where the server is."""
-        self._url = url
+        self.server: URL = url
         self.stem: str = stem_of(url.database or "")
 
     def url_of(self, name: str) -> URL:
         """Return the URL of a database."""
-        return self._url.set(database=name)
+        return self.server.set(database=name)
 
     def names(self, prefix: str) -> list[str]:
         """Return the names of all databases that begin with the prefix."""
@@ -36,7 +39,7 @@ class _Server:
             results = [connection.execute(text(statement)) for statement in statements]
             return list(results[-1].scalars()) if results[-1].returns_rows else []
 
-        return administer(self._url, work, isolation_level="AUTOCOMMIT")
+        return administer(self.server, work, isolation_level="AUTOCOMMIT")
 
 
 class PostgreSQL(_Server):
@@ -69,5 +72,12 @@ class MariaDB(_Server):
         self._send(f"CREATE DATABASE {name} CHARACTER SET {charset} COLLATE {collation}")
 
     def drop(self, name: str) -> None:
-        """Remove a database, if it is there."""
+        """Remove a database, if it is there, and end the connections that a test has left open.
+
+        Where one of them is in a transaction it would be waited for, by default for a day.
+        """
+        connected = f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"  # noqa: S608 - the name is ours
+        for number in self._send(connected):
+            with suppress(DBAPIError):  # it has ended meanwhile
+                self._send(f"KILL {number}")
         self._send(f"DROP DATABASE IF EXISTS {name}")

@@ -16,16 +16,16 @@ class SQLiteFiles:
     """Copies a file, which takes a fraction of what making its tables does."""
 
     def __init__(self, url: URL) -> None:
-        """Remember where the files are."""
-        self._url = url
-        path = Path(url.database or "")
+        """Remember where the files are, whatever folder a test changes to."""
+        path = Path(url.database or "").absolute()
+        self.server: URL = url.set(database=str(path))
         self._folder = path.parent
         self._suffix = path.suffix
         self.stem: str = stem_of(path.stem)
 
     def url_of(self, name: str) -> URL:
         """Return the URL of a file."""
-        return self._url.set(database=str(self._path(name)))
+        return self.server.set(database=str(self._path(name)))
 
     def names(self, prefix: str) -> list[str]:
         """Return the names of all files that begin with the prefix."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import os
 from collections.abc import Callable, Generator
@@ -30,7 +31,7 @@ _numbers = itertools.count(1)
 
 
 class WorkerDatabaseError(ToolsetsError, RuntimeError):
-    """No database can be made beside the one of the URL: its user may not, or it is in memory."""
+    """No database can be made beside the one of the URL, or it cannot be prepared; the message says why."""
 
 
 @contextmanager
@@ -69,8 +70,8 @@ def create_worker_database(
     Raises:
         DatabaseURLError: The URL cannot be read, or its driver is not installed.
         ModelBaseError: ``base`` has no ``MetaData``.
-        WorkerDatabaseError: The user may not create databases, or the URL names an SQLite database in memory, of which
-            each engine has its own anyway.
+        WorkerDatabaseError: The database cannot be reached, its user may not create others, ``prepare`` is an async
+            function, or the URL names an SQLite database in memory, of which each engine has its own anyway.
     """
     with WorkerDatabase(database_url, base, prepare).provided() as url:
         yield url
@@ -95,7 +96,7 @@ class WorkerDatabase:
         self._metadata = None if base is None else metadata_of(base, CALLER)
         self._prepare = prepare
         self._backend = _backend_of(url)
-        self.server: str = url.render_as_string(hide_password=False)
+        self.server: str = self._backend.server.render_as_string(hide_password=False)
         self._worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
         run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
         self._alone = run is None
@@ -124,6 +125,9 @@ class WorkerDatabase:
         with locked(self.prefix):
             try:
                 self._copy(backend, template, name)
+            except (DatabaseURLError, WorkerDatabaseError):  # there is nothing, or nobody can ask
+                lock_path(self.prefix).unlink()
+                raise
             except BaseException:
                 self._leave(template, keep_template=keep_template)
                 raise
@@ -144,7 +148,9 @@ class WorkerDatabase:
             lock_path(self.prefix).unlink()
 
     def _copy(self, backend: CopyingBackend, template: str, name: str) -> None:
-        if template not in backend.names(self.prefix):
+        with self._explained(template):
+            there = backend.names(self.prefix)
+        if template not in there:
             building = f"{self.prefix}_building"
             backend.drop(building)  # a worker may have been killed here
             self._make(building)
@@ -153,19 +159,37 @@ class WorkerDatabase:
 
     def _make(self, name: str) -> None:
         backend = self._backend
-        try:
+        with self._explained(name):
             backend.create(name)
-        except DBAPIError as error:
-            raise WorkerDatabaseError(
-                f"{CALLER} could not create the database {name} beside {shown(make_url(self.server))}: {error.orig}. "
-                "Give it the URL of a database that is there, and a user who may create others "
-                "(PostgreSQL: ALTER ROLE … CREATEDB, MariaDB: GRANT CREATE)"
-            ) from error
         try:
-            fill(backend.url_of(name), self._metadata, self._prepare)
+            fill(backend.url_of(name), self._metadata, self._prepared)
         except BaseException:
             backend.drop(name)
             raise
+
+    @contextmanager
+    def _explained(self, name: str) -> Generator[None]:
+        try:
+            yield
+        except (DBAPIError, OSError) as error:  # asyncpg passes on what the network says as it is
+            reason = error.orig if isinstance(error, DBAPIError) else error
+            raise WorkerDatabaseError(
+                f"{CALLER} could not create the database {name} beside {shown(make_url(self.server))}: {reason}. "
+                "Give it the URL of a database that is there, and a user who may create others "
+                "(PostgreSQL: ALTER ROLE … CREATEDB, MariaDB: GRANT CREATE)"
+            ) from error
+
+    def _prepared(self, connection: Connection) -> None:
+        if self._prepare is None:
+            return
+        result = self._prepare(connection)
+        if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):
+                result.close()
+            raise WorkerDatabaseError(
+                f"{CALLER} was given the async function {getattr(self._prepare, '__qualname__', self._prepare)} as "
+                "prepare, which nobody awaits: its connection is a sync one, so write it with `def`"
+            )
 
 
 def sweep(server: str, prefix: str) -> None:

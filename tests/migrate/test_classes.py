@@ -743,6 +743,55 @@ CASES = [
         """,
     ),
     Case(
+        "what a test replaces by its dotted name, or other code calls with an event's value, stays and is called",
+        """
+        from fastapi_toolsets.models import WatchedFieldsMixin
+
+
+        class Order(WatchedFieldsMixin):
+            def on_create(self): ...
+
+
+        class Refund(WatchedFieldsMixin):
+            def on_event(self, event, changes=None): ...
+
+            def again(self):
+                self.on_event("create")
+
+
+        def test_order(mocker):
+            mocker.patch("app.Order.on_create")
+        """,
+        """
+        from fastapi_toolsets.models import ModelEvent, listens_for
+
+
+        class Order:
+            def on_create(self): ...
+
+
+        @listens_for(Order, [ModelEvent.CREATE])
+        def on_order_created(order: Order, event_type: ModelEvent, changes: None) -> object:
+            return order.on_create()
+
+
+        class Refund:
+            def on_event(self, event, changes=None): ...
+
+            def again(self):
+                self.on_event("create")
+
+
+        @listens_for(Refund)
+        def on_refund_event(refund: Refund, event_type: ModelEvent, changes: dict | None) -> object:
+            return refund.on_event(event_type, changes=changes)
+
+
+        def test_order(mocker):
+            mocker.patch("app.Order.on_create")
+        """,
+    ),
+    Case(
         "methods that work in their class only",
         """
         from functools import partialmethod

@@ -166,6 +166,16 @@ def test_file_is_not_python(content: bytes, message: str, tmp_path: Path) -> Non
     assert "\n" not in str(caught.value)
 
 
+def test_notebook_that_is_named_is_refused(tmp_path: Path) -> None:
+    """Most are Python to the letter: a dictionary, in which there is nothing to do."""
+    notebook = write(tmp_path / "orders.ipynb", b'{"cells": []}')
+    with pytest.raises(
+        MigrationError, match=r"orders\.ipynb is a notebook, which cannot be rewritten: save its code as"
+    ):
+        migrate([str(notebook)])
+    assert migrate([str(tmp_path)]).files == 0
+
+
 def test_file_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop.py").symlink_to("loop.py")

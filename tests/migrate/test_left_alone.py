@@ -78,6 +78,34 @@ CASES = {
         """,
         ["app.py:4: Order: on_delete is assigned to Base from outside the class"],
     ),
+    "callbacks of a class whose base is another package's": (
+        """
+        from company.database import Model
+        @watch("a")
+        class Order(Model):
+            def on_update(self, changes): ...
+        class Note(Model):
+            def on_update(self, changes): ...
+        """,
+        [
+            "app.py:4: Order: on_update was a callback if Model brings WatchedFieldsMixin, which cannot be seen here",
+        ],
+    ),
+    "a mixin that is given to a base which is made": (
+        """
+        from sqlalchemy.orm import DeclarativeBase, declarative_base
+        Base = declarative_base(cls=WatchedFieldsMixin)
+        class Order(Base):
+            def on_create(self): ...
+        class Book(Order): ...
+        class Plain(DeclarativeBase):
+            def on_create(self): ...
+        """,
+        [
+            "app.py:4: WatchedFieldsMixin does not exist in version 3",
+            "app.py:5: Order: on_create was a callback if Base brings WatchedFieldsMixin, which cannot be seen here",
+        ],
+    ),
     "names of version 2 anywhere else": (
         """
         def is_hooked(order):
@@ -179,6 +207,22 @@ def test_a_family_is_left_together(tmp_path: Path) -> None:
     assert (tmp_path / "app.py").read_text(encoding="utf-8") == (
         f"from base import Item\n{MARK}{message}\nclass Book(Item):\n    def on_delete(self): ...\n"
     )
+
+
+def test_base_out_of_sight_brings_nothing_to_a_class_that_is_listened_to(tmp_path: Path) -> None:
+    """It was migrated before: what names the mixin elsewhere is about something else."""
+    source = """\
+        from company.database import Model
+        from fastapi_toolsets.models import WatchedFieldsMixin, listens_for
+        class Order(Model):
+            def on_create(self): ...
+        @listens_for(Order)
+        def on_order_created(order, event_type, changes):
+            order.on_create()
+        assert not issubclass(Order, WatchedFieldsMixin)
+        """
+    write_project(tmp_path, {"app.py": source})
+    assert migrate_project(tmp_path) == ["app.py:8: WatchedFieldsMixin does not exist in version 3"]
 
 
 def test_what_else_is_in_the_file_is_done(tmp_path: Path) -> None:

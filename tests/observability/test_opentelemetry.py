@@ -471,3 +471,13 @@ def test_instrumented_twice() -> None:
         instrument_opentelemetry(spans.provider)
     with instrument_opentelemetry(), pytest.raises(ObserverError, match="observes already"):
         instrument_opentelemetry()
+
+
+def test_what_is_no_tracer_provider_is_named() -> None:
+    given: Any = InMemorySpanExporter()
+    with pytest.raises(ObserverError) as caught:
+        instrument_opentelemetry(given)
+    assert str(caught.value) == (
+        "instrument_opentelemetry() was given an object of type InMemorySpanExporter, which is no tracer provider: "
+        "give it the TracerProvider that the spans go through, or nothing for the global one"
+    )

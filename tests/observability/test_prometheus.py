@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import anyio
 import pytest
@@ -193,6 +194,16 @@ def test_wrong_buckets_leave_nothing_behind(buckets: tuple[float, ...], why: str
     assert str(caught.value) == f"buckets was given {buckets!r}: {why}. Give it upper bounds in seconds, ascending"
     assert list(registry.collect()) == []
     instrument_prometheus(registry, buckets=(1.0, 2.0)).remove()
+
+
+def test_what_is_no_registry_is_named() -> None:
+    given: Any = "metrics"
+    with pytest.raises(ObserverError) as caught:
+        instrument_prometheus(given)
+    assert str(caught.value) == (
+        "instrument_prometheus() was given an object of type str, which is no registry: give it a CollectorRegistry, "
+        "or nothing for the client's own"
+    )
 
 
 def test_a_name_that_is_taken_leaves_nothing_behind() -> None:

@@ -177,16 +177,29 @@ def test_lock_lets_one_in_at_a_time_also_where_its_file_is_removed() -> None:
     lock_path("shared").unlink(missing_ok=True)
 
 
-def test_connections_left_open_do_not_keep_it(server: Server) -> None:
-    """PostgreSQL would refuse to drop it."""
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_connections_left_open_do_not_keep_it(server: Server, *, in_transaction: bool) -> None:
+    """PostgreSQL would refuse to drop it, and MariaDB wait for the end of a transaction, for a day."""
     with create_worker_database(server.url, Base) as url:
         forgotten = create_engine(url.set(drivername=server.database.sync_url.drivername), poolclass=NullPool)
         connection = forgotten.connect()
         assert list(connection.scalars(select(Order.id))) == []
-        connection.commit()
+        if not in_transaction:
+            connection.commit()
     assert server.beside() == []
     connection.invalidate()
     connection.close()
+
+
+def test_folder_that_a_test_changes_to_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    with create_worker_database("sqlite:///orders.db", Base, prepare=add_order) as url:
+        monkeypatch.chdir(elsewhere)
+        with create_sync_db_session(url, Base) as session:
+            assert list(session.scalars(select(Order.id))) == [7]
+    assert list(tmp_path.rglob("*")) == [elsewhere]
 
 
 def test_where_an_event_loop_runs(server: Server) -> None:
@@ -238,14 +251,40 @@ def test_database_that_is_not_there_is_named(test_run_databases: TestRunDatabase
         ("sqlite://", WorkerDatabaseError, "names no file to copy"),
         ("sqlite+aiosqlite:///file:orders.db?uri=true", WorkerDatabaseError, "names no file to copy"),
         ("oracle://scott:tiger@localhost/orders", DatabaseURLError, "name one of the databases"),
+        ("postgresql+nonesuch://scott:tiger@localhost/orders", DatabaseURLError, "no 'postgresql\\+nonesuch'; write"),
+        (
+            "postgresql+asyncpg://scott:tiger@localhost:1/orders",
+            WorkerDatabaseError,
+            r"localhost:1/orders: .*Connect call",
+        ),
+        ("postgresql+psycopg://scott:tiger@localhost:1/orders", WorkerDatabaseError, r"localhost:1/orders: connection"),
     ],
 )
-def test_url_that_cannot_work_is_refused(url: str, error: type[Exception], message: str) -> None:
+@pytest.mark.parametrize("worker", [None, "gw0"])
+def test_url_that_cannot_work_is_refused(
+    url: str, error: type[Exception], message: str, worker: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if worker is not None:
+        as_worker(monkeypatch, worker, uuid.uuid4().hex)
     with pytest.raises(error, match=message) as caught, create_worker_database(url, Base):
         pytest.fail("the block must not run")
     assert "tiger" not in str(caught.value)
+
+
+def test_what_has_no_tables_is_refused() -> None:
     with pytest.raises(ModelBaseError), create_worker_database("sqlite:///orders.db", int):
         pytest.fail("the block must not run")
+
+
+def test_what_cannot_be_prepared_is_refused(tmp_path: Path) -> None:
+    async def prepare(connection: Connection) -> None:
+        pytest.fail("nobody awaits it")
+
+    url = f"sqlite:///{tmp_path}/orders.db"
+    message = r"was given the async function .*\.prepare as prepare"
+    with pytest.raises(WorkerDatabaseError, match=message), create_worker_database(url, Base, prepare=prepare):
+        pytest.fail("the block must not run")
+    assert list(tmp_path.iterdir()) == []
 
 
 # Under pytest-xdist, with the fixtures.
