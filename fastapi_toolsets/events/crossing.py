@@ -136,8 +136,9 @@ def _in_worker_thread() -> bool:
 
 
 def _trio_runs_here() -> bool:
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
+    # Another thread may be importing it, as libraries do that try whether it is there: nothing runs on it before it is.
+    in_trio_run = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+    return in_trio_run is not None and bool(in_trio_run())
 
 
 def was_cancelled(error: BaseException, before: int = 0) -> bool:
