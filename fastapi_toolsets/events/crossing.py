@@ -29,6 +29,7 @@ from . import compatibility
 from .failures import raise_again
 from .kept_loop import KeptLoop, make_loop
 from .outliving import LAST_WORDS, AsyncFunction, given_up, is_given_up, outlive_call, running_task
+from .process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -382,7 +383,7 @@ class _HelperThread:
     def _open_portal(self, level: int, instead_of: BlockingPortal | None = None) -> BlockingPortal:
         """Return the way into the helper thread of a level, another one where the one before has ended."""
         key: tuple[Backend, int] = (self._backend, level)
-        with _portal_lock:
+        with _portal_lock.current:
             portal = _portals.get(key)
             if portal is None or portal is instead_of:
                 opened = anyio.from_thread.start_blocking_portal(
@@ -446,7 +447,7 @@ _level: contextvars.ContextVar[int] = contextvars.ContextVar("fastapi_toolsets_l
 _local = threading.local()
 _portals: dict[tuple[Backend, int], BlockingPortal] = {}
 _open_portals = contextlib.ExitStack()
-_portal_lock = threading.Lock()
+_portal_lock = ProcessLock()
 _of_parent_process: list[object] = []
 # The bridge from which this process was forked: its loop runs in the parent only.
 _inherited_bridge: object = None
@@ -462,12 +463,11 @@ def _close_loops() -> None:
 
 def _begin_again_after_fork() -> None:
     """Leave the parent's loops alone: closing one here would unregister its wake-up from the selector they share."""
-    global _local, _portals, _open_portals, _portal_lock
-    global _inherited_bridge  # noqa: PLW0603 - as above
+    global _local, _portals, _open_portals, _inherited_bridge  # noqa: PLW0603 - as above
     _inherited_bridge = compatibility.current_greenlet() if compatibility.in_greenlet() else None
     _of_parent_process.extend((vars(_local).copy(), _portals, _open_portals))
     _local, _portals = threading.local(), {}
-    _open_portals, _portal_lock = contextlib.ExitStack(), threading.Lock()
+    _open_portals = contextlib.ExitStack()
 
 
 atexit.register(_close_loops)

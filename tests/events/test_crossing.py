@@ -287,3 +287,45 @@ def test_a_commit_while_a_package_is_half_imported(package: str, part: str) -> N
     command = [sys.executable, "-W", "ignore::UserWarning", "-c", HALFWAY, package, part]
     program = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (program.returncode, program.stdout, program.stderr) == (0, "SyncEventSession 0\n", "")
+
+
+WHILE_A_HELPER_STARTS = """
+import asyncio, signal, sys
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from fastapi_toolsets.models import SyncEventSession, listens_for
+from tests.contract.transaction_models import Base, Order
+
+@listens_for(Order)
+async def note(order, event_type, changes):
+    await asyncio.sleep(0)
+    told.append(order.id)
+
+def commit(identity):
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with sessionmaker(engine, class_=SyncEventSession).begin() as session:
+        session.add(Order(id=identity))
+
+def interrupt(frame, event, argument):
+    if frame.f_code.co_name == "start_blocking_portal":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+
+async def main():
+    sys.setprofile(interrupt)
+    for identity in (1, 3):
+        commit(identity)
+
+told = []
+signal.signal(signal.SIGINT, lambda *arguments: commit(2))
+asyncio.run(main())
+print(told)
+"""
+
+
+def test_a_commit_while_a_helper_thread_starts() -> None:
+    """C2: a signal handler's, or a finalizer's, does not wait for ever for the thread that it has interrupted."""
+    command = [sys.executable, "-c", WHILE_A_HELPER_STARTS]
+    program = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (program.returncode, program.stdout, program.stderr) == (0, "[2, 1, 3]\n", "")
