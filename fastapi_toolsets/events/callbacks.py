@@ -28,19 +28,31 @@ def callback_name(callback: AnyCallback) -> str:
     return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
 
 
+def _function_of(callback: object) -> object:
+    """Return what partials, and static methods as their class's body has them, call in the end."""
+    while True:
+        if isinstance(callback, partial):
+            callback = callback.func
+        elif isinstance(callback, staticmethod):
+            callback = callback.__func__
+        else:
+            return callback
+
+
 def is_async_callable(callback: AnyCallback) -> bool:
     """Whether calling it makes a coroutine: an async function, method or ``__call__``, also inside partials."""
-    while isinstance(callback, partial):
-        callback = callback.func
-    return inspect.iscoroutinefunction(callback) or inspect.iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004
+    function = _function_of(callback)
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 
 def callback_identity(callback: object) -> object:
     """Return what only the same callback has, as long as it lives: the same object, or the same method of one.
 
-    A method is another object each time it is got. What is equal is not the same: two webhooks of a dataclass, with the
-    same address, are both called.
+    A method is another object each time it is got; a static one is its function everywhere but in the class's body.
+    What is equal is not the same: two webhooks of a dataclass, with the same address, are both called.
     """
+    if isinstance(callback, staticmethod):
+        callback = callback.__func__
     if isinstance(callback, MethodType):
         return id(callback.__self__), id(callback.__func__)
     if isinstance(callback, (BuiltinMethodType, MethodWrapperType)):
@@ -59,6 +71,19 @@ def check_callable(callback: object) -> None:
     if not callable(callback):
         msg = f"on_commit() was given {shown(callback)}, which cannot be called: give it a function and its arguments"
         raise ListenerError(msg)
+    _refuse_generators(callback)
+
+
+def _refuse_generators(callback: AnyCallback) -> None:
+    """Refuse what returns a generator when it is called, and does nothing else."""
+    function = _function_of(callback)
+    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004
+        if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
+            msg = (
+                f"{callback_name(callback)} is a generator function, whose body would never run: make it a plain or an "
+                "async function"
+            )
+            raise ListenerError(msg)
 
 
 def checked_keywords(callback: object, target: type) -> frozenset[str]:
@@ -73,10 +98,7 @@ def checked_keywords(callback: object, target: type) -> frozenset[str]:
     while isinstance(function, partial):
         bound |= function.keywords.keys()
         function = function.func
-    for candidate in (function, getattr(function, "__call__", None)):  # noqa: B004
-        if inspect.isgeneratorfunction(candidate) or inspect.isasyncgenfunction(candidate):
-            msg = f"{name} is a generator function, whose body would never run: make it a plain or an async function"
-            raise ListenerError(msg)
+    _refuse_generators(callback)
     try:
         signature = inspect.signature(callback)
     except ValueError:  # some callables made in C do not tell their signature

@@ -288,9 +288,9 @@ class Dispatch(Reports):
             return self._handler_raised(handler_error)
         return False
 
-    def _wait(self, awaitable: Awaitable[object]) -> None:
-        """Wait for what a sync callback has returned, and raise what that raises."""
-        has_ended = False
+    def _wait(self, awaitable: Awaitable[object]) -> bool:
+        """Wait for what a sync callback has returned, and raise what that raises; return whether it had the time."""
+        has_ended = in_time = False
         raised: list[BaseException] = []
 
         async def wait() -> None:
@@ -320,11 +320,13 @@ class Dispatch(Reports):
             self._stop = error  # the committer's, whatever the callback has come to in its grace
             if raised:
                 raise_again(raised)
+            in_time = True
         else:
             if not in_time:  # the grace was over, and a worker thread goes on
                 logger.error("%s was cut short: %s", names_of(self._current()), GRACE_OVER, extra=self._fields())
         finally:
             close_unstarted(awaitable)
+        return in_time
 
     def _begin_grace(self) -> None:
         """Take note that the committer was cancelled while it waited for what a sync callback has returned."""

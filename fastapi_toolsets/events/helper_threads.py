@@ -15,6 +15,7 @@ import anyio
 import anyio.from_thread
 
 from .outliving import LAST_WORDS, AsyncFunction
+from .process_lock import ProcessLock
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 def trio_runs_here() -> bool:
     """Whether trio runs in this thread."""
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
+    # Another thread may be importing it, as libraries do that try whether it is there: nothing runs on it before it is.
+    in_trio_run = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+    return in_trio_run is not None and bool(in_trio_run())
 
 
 class HelperThread:
@@ -67,7 +69,7 @@ class HelperThread:
     def _open_portal(self, level: int, instead_of: BlockingPortal | None = None) -> BlockingPortal:
         """Return the way into the helper thread of a level, another one where the one before has ended."""
         key: tuple[Backend, int] = (self._backend, level)
-        with _portal_lock:
+        with _portal_lock.current:
             portal = _portals.get(key)
             if portal is None or portal is instead_of:
                 opened = anyio.from_thread.start_blocking_portal(
@@ -131,7 +133,7 @@ _level: contextvars.ContextVar[int] = contextvars.ContextVar("fastapi_toolsets_l
 _local = threading.local()
 _portals: dict[tuple[Backend, int], BlockingPortal] = {}
 _open_portals = contextlib.ExitStack()
-_portal_lock = threading.Lock()
+_portal_lock = ProcessLock()
 _of_parent_process: list[object] = []
 
 
@@ -143,10 +145,10 @@ def _close_portals() -> None:
 
 def _begin_again_after_fork() -> None:
     """Leave the parent's threads and loops alone: they do not run here."""
-    global _local, _portals, _open_portals, _portal_lock
+    global _local, _portals, _open_portals  # noqa: PLW0603 - as the threads, they are of the process
     _of_parent_process.extend((vars(_local).copy(), _portals, _open_portals))
     _local, _portals = threading.local(), {}
-    _open_portals, _portal_lock = contextlib.ExitStack(), threading.Lock()
+    _open_portals = contextlib.ExitStack()
 
 
 atexit.register(_close_portals)

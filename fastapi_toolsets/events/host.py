@@ -64,6 +64,7 @@ class Host(Protocol):
 
 def caller_of(session: Session) -> object:
     """Return the ``AsyncSession`` whose session this is, or the session itself."""
-    module = sys.modules.get("sqlalchemy.ext.asyncio")
-    proxy: object | None = None if module is None else module.async_session(session)
+    # Another thread may be importing it: before it is there, no session has one.
+    find_proxy = getattr(sys.modules.get("sqlalchemy.ext.asyncio"), "async_session", None)
+    proxy: object | None = None if find_proxy is None else find_proxy(session)
     return session if proxy is None else proxy

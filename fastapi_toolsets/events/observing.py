@@ -62,10 +62,9 @@ class ObservingDispatch(Dispatch):
             function = lambda: super(ObservingDispatch, self)._call(listener)  # noqa: E731 - too short for a name
             return _awaited(function, self._observers, call, was_given_up)
 
-        def run() -> None:
+        def run() -> bool:
             result = super(ObservingDispatch, self)._call(listener)
-            if inspect.isawaitable(result):
-                self._wait(result)
+            return self._wait(result) if inspect.isawaitable(result) else True
 
         _run(run, self._observers.begin_callback(call), lambda: self._crossing)
         return None
@@ -104,7 +103,8 @@ class ObservingRound(Round):
         call = observed(record, listener)
         if listener.is_async:
             function = lambda: super(ObservingRound, self)._call(record, listener)  # noqa: E731 - as above
-            return _awaited(function, self._observers, call, was_cancelled)
+            before = times_cancelled()
+            return _awaited(function, self._observers, call, lambda error: was_cancelled(error, before))
 
         def run() -> None:
             result = super(ObservingRound, self)._call(record, listener)
@@ -118,16 +118,16 @@ class ObservingRound(Round):
         return find_crossing(self._options.callback_backend)
 
 
-def _run(function: Callable[[], None], ending: Ending, crossing: Callable[[], Crossing]) -> None:
-    """Run sync code, and tell how it ended."""
+def _run(function: Callable[[], bool | None], ending: Ending, crossing: Callable[[], Crossing]) -> None:
+    """Run sync code, and tell how it ended; ``False`` says that its time was over, which raises nothing in a thread."""
     before = times_cancelled()
     try:
-        function()
+        in_time = function()
     except BaseException as error:
         cancelled = crossing().in_bridge and was_cancelled(error, before)  # elsewhere there is no task to be cancelled
         ending(CallbackOutcome.CANCELLED if cancelled else CallbackOutcome.ERROR, error)
         raise
-    ending(CallbackOutcome.SUCCESS, None)
+    ending(CallbackOutcome.CANCELLED if in_time is False else CallbackOutcome.SUCCESS, None)
 
 
 async def _awaited(

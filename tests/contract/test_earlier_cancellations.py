@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
+import anyio
+import anyio.to_thread
 import pytest
+from sqlalchemy.orm import sessionmaker
 
 from fastapi_toolsets.events import (
     CallbackOutcome,
@@ -15,8 +19,9 @@ from fastapi_toolsets.events import (
     add_observer,
     remove_observer,
 )
-from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for
 
+from ..databases import Database, tables
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .event_models import LOCAL, created
 from .transaction_models import Base, ExpectedError, Order
@@ -78,14 +83,22 @@ class Outcomes:
 
 
 @pytest.mark.parametrize("before", [False, True])
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("phase", [Phase.AFTER_COMMIT, Phase.BEFORE_COMMIT])
 @scenario(Base.metadata, databases=LOCAL, front_ends=["async"])
-async def test_observers_are_told_of_an_error(front: FrontEnd, *, before: bool) -> None:
-    """C4: not of a cancellation, which nobody asked for while the callback ran."""
+async def test_observers_are_told_of_an_error(
+    front: FrontEnd, *, phase: Phase, asynchronous: bool, before: bool
+) -> None:
+    """C4, P3: not of a cancellation, which nobody asked for while the callback ran."""
     observer = Outcomes()
 
-    @listens_for(Order)
     def gives_up(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
         raise asyncio.CancelledError
+
+    async def gives_up_later(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        raise asyncio.CancelledError
+
+    listens_for(Order, phase=phase)(gives_up_later if asynchronous else gives_up)
 
     async def work() -> None:
         try:
@@ -93,7 +106,8 @@ async def test_observers_are_told_of_an_error(front: FrontEnd, *, before: bool) 
                 await asyncio.Event().wait()
         finally:
             await front.add(Order(id=1))
-            await front.commit()
+            with contextlib.suppress(asyncio.CancelledError):  # before the commit it comes out of that
+                await front.commit()
 
     add_observer(observer)
     try:
@@ -105,6 +119,44 @@ async def test_observers_are_told_of_an_error(front: FrontEnd, *, before: bool) 
     finally:
         remove_observer(observer)
     assert (task.cancelled(), observer.found) == (before, [CallbackOutcome.ERROR])
+
+
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_observers_are_told_what_is_cut_short_in_a_worker_thread(database: Database, *, asynchronous: bool) -> None:
+    """C5: a sync callback's awaitable, too, although nothing is raised in the thread that waits for it."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession, callback_grace=0.0)
+    observer = Outcomes()
+
+    def work() -> None:
+        with factory.begin() as session:
+            session.add(Order(id=1))
+
+    async def application() -> None:
+        waiting = anyio.Event()
+
+        async def waits(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            waiting.set()
+            await anyio.sleep_forever()
+
+        def returns(order: Order, event_type: ModelEvent, changes: Changes | None) -> object:
+            return waits(order, event_type, changes)
+
+        listens_for(Order)(waits if asynchronous else returns)
+        async with anyio.create_task_group() as group:
+            group.start_soon(anyio.to_thread.run_sync, work)
+            await waiting.wait()
+            group.cancel_scope.cancel()
+
+    add_observer(observer)
+    try:
+        with tables(database, Base.metadata):
+            anyio.run(application)
+    finally:
+        remove_observer(observer)
+        engine.dispose()
+    assert observer.found == [CallbackOutcome.CANCELLED]
 
 
 @pytest.mark.parametrize("fails", [False, True])

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from fastapi_toolsets.errors import ListenerError
+from fastapi_toolsets.events import registered_listeners
 from fastapi_toolsets.models import (
     Changes,
     ModelEvent,
@@ -201,6 +202,32 @@ async def test_removing_methods_and_unhashable_callbacks(front: FrontEnd, record
     remove_listener(Order, recorder.record)
     await add(front, 3)
     assert (callback.heard, recorder.take()) == ([1, 2, 3], [created(Order, 1)])
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_removing_and_muting_static_methods(front: FrontEnd) -> None:
+    """N5, C1: decorated in a class's body, where they are objects of their own, and named by the class afterwards."""
+    heard: list[object] = []
+
+    class Callbacks:
+        @listens_for(Order)
+        @staticmethod
+        def synchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            heard.append(("sync", order.id))
+
+        @listens_for(Order)
+        @staticmethod
+        async def asynchronous(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+            heard.append(("async", order.id))
+
+    listens_for(Order)(Callbacks.synchronous)  # the same
+    await add(front, 1)
+    with muted(Callbacks.synchronous, Callbacks.asynchronous):
+        await add(front, 2)
+    remove_listener(Order, Callbacks.synchronous)
+    await add(front, 3)
+    kinds = [listener.is_async for listener in registered_listeners() if listener.target is Order]
+    assert (heard, kinds) == ([("sync", 1), ("async", 1), ("async", 3)], [True])
 
 
 @dataclass

@@ -249,7 +249,7 @@ def test_generator_functions_are_refused() -> None:
             yield
 
     objects = (Generating(), AsyncGenerating(), functools.partial(Generating()))
-    for callback in (generator, async_generator, functools.partial(generator), *objects):
+    for callback in (generator, async_generator, functools.partial(generator), staticmethod(generator), *objects):
         with pytest.raises(ListenerError, match="generator"):
             register(Order)(callback)
 

@@ -242,3 +242,90 @@ def test_a_worker_thread_that_outlives_its_loop(database: Database) -> None:
         assert ended.wait(ENOUGH)
     engine.dispose()
     assert called == ["asynchronous", "synchronous"]
+
+
+HALFWAY = """
+import importlib
+import sys
+from sqlalchemy import create_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from fastapi_toolsets.models import SyncEventSession, listens_for
+
+class Base(DeclarativeBase): ...
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+@listens_for(Order)
+async def note(order, event_type, changes, *, session):
+    print(type(session).__name__, order.id)
+
+class CommitOnTheWay:
+    def find_spec(self, name, path=None, target=None):
+        if name == part:
+            for identity, session_class in enumerate([SyncEventSession, Session]):
+                with session_class(engine) as session:
+                    session.add(Order(id=identity))
+                    session.commit()
+
+package, part = sys.argv[1:]
+engine = create_engine("sqlite://")
+Base.metadata.create_all(engine)
+assert package not in sys.modules
+sys.meta_path.insert(0, CommitOnTheWay())
+importlib.import_module(package)
+"""
+"""Commits while a package is imported, as another thread may, just before one of its parts is."""
+
+
+@pytest.mark.parametrize(
+    ("package", "part"), [("trio", "trio._core"), ("sqlalchemy.ext.asyncio", "sqlalchemy.ext.asyncio.engine")]
+)
+def test_a_commit_while_a_package_is_half_imported(package: str, part: str) -> None:
+    """C1, C2: as libraries do that try whether trio is there, and whoever is the first to ask for ``EventSession``."""
+    command = [sys.executable, "-W", "ignore::UserWarning", "-c", HALFWAY, package, part]
+    program = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (program.returncode, program.stdout, program.stderr) == (0, "SyncEventSession 0\n", "")
+
+
+WHILE_A_HELPER_STARTS = """
+import asyncio, signal, sys
+from sqlalchemy import create_engine
+from sqlalchemy.orm import sessionmaker
+from fastapi_toolsets.models import SyncEventSession, listens_for
+from tests.contract.transaction_models import Base, Order
+
+@listens_for(Order)
+async def note(order, event_type, changes):
+    await asyncio.sleep(0)
+    told.append(order.id)
+
+def commit(identity):
+    engine = create_engine("sqlite://")
+    Base.metadata.create_all(engine)
+    with sessionmaker(engine, class_=SyncEventSession).begin() as session:
+        session.add(Order(id=identity))
+
+def interrupt(frame, event, argument):
+    if frame.f_code.co_name == "start_blocking_portal":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+
+async def main():
+    sys.setprofile(interrupt)
+    for identity in (1, 3):
+        commit(identity)
+
+told = []
+signal.signal(signal.SIGINT, lambda *arguments: commit(2))
+asyncio.run(main())
+print(told)
+"""
+
+
+def test_a_commit_while_a_helper_thread_starts() -> None:
+    """C2: a signal handler's, or a finalizer's, does not wait for ever for the thread that it has interrupted."""
+    command = [sys.executable, "-c", WHILE_A_HELPER_STARTS]
+    program = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (program.returncode, program.stdout, program.stderr) == (0, "[2, 1, 3]\n", "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -126,6 +126,23 @@ def test_what_on_commit_cannot_call() -> None:
         assert not session.in_transaction()
 
 
+def test_generator_functions_that_on_commit_would_never_run() -> None:
+    """C7, C1: they are refused as ``listens_for`` refuses them, and not lost without a word."""
+
+    def generator() -> Generator[None]:
+        yield
+
+    async def async_generator() -> AsyncGenerator[None]:
+        yield
+
+    name = f"{__name__}.test_generator_functions_that_on_commit_would_never_run.<locals>"
+    expected = "is a generator function, whose body would never run: make it a plain or an async function"
+    for session in (SyncEventSession(), EventSession()):
+        assert message_of(ListenerError, session.on_commit, generator) == f"{name}.generator {expected}"
+        assert message_of(ListenerError, session.on_commit, async_generator) == f"{name}.async_generator {expected}"
+        assert not session.in_transaction()
+
+
 FIRST_LISTENER = """
 import sys
 from sqlalchemy import create_engine, event, select
@@ -166,6 +183,7 @@ assert told[-1:] == [2], told
         ("after_transaction_end", "event"),
         ("do_orm_execute", "event"),
         ("before_commit", "plain"),
+        ("after_flush", "plain"),
     ],
 )
 def test_the_first_listener_is_registered_inside_an_event(name: str, session_class: str) -> None:
