@@ -232,8 +232,7 @@ def _is_number(value: object, kind: type) -> bool:
 
 # What is below is installed with the first model listener of the process: until then an event session costs exactly
 # what a plain session costs. It is on our own class, so that other sessions never pay, except for the one look per
-# flush that notices a model whose listeners a plain session passes by. That one is there from the start: added by a
-# listener of a plain session's flush, such as one that imports the first models, it would make that flush fail.
+# flush that notices a model whose listeners a plain session passes by.
 
 _SUBTRANSACTION, _BEFORE_COMMIT = SessionTransactionOrigin.SUBTRANSACTION, Phase.BEFORE_COMMIT
 _installing = ProcessLock()
@@ -253,6 +252,7 @@ def install() -> None:
             # What is committed has to be known before another listener of ``after_commit`` raises, and what was done in
             # a transaction be told or forgotten before one of its end, or of the next one's beginning, does more.
             event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"), insert=name in _FIRST)
+        event.listen(Session, "after_flush", _after_flush)
         outcome.install()
 
 
@@ -349,12 +349,10 @@ _HOOKS = (
 )
 _FIRST = ("after_commit", "after_transaction_create", "after_transaction_end")
 """Those that come before what others have registered until then."""
-_listened_to = attrgetter(*_HOOKS)
+_listened_to = attrgetter(*_HOOKS, "after_flush")
 
 
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
-    if not _installed:
-        return
     if isinstance(session, SyncEventSession):
         session._tracker.capture.after_flush(flush_context)
     else:
@@ -412,7 +410,6 @@ def _give_up(session: Session) -> None:
         session._tracker.give_up(session)
 
 
-event.listen(Session, "after_flush", _after_flush)
 compatibility.ClosingTransaction.settle = _settle
 compatibility.ClosingTransaction.give_up = _give_up
 

@@ -183,7 +183,6 @@ assert told[-1:] == [2], told
         ("after_transaction_end", "event"),
         ("do_orm_execute", "event"),
         ("before_commit", "plain"),
-        ("after_flush", "plain"),
     ],
 )
 def test_the_first_listener_is_registered_inside_an_event(name: str, session_class: str) -> None:
