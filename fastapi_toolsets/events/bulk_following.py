@@ -61,7 +61,7 @@ class Followed:
             if isinstance(statement, Update):
                 reader.sets_key(assigned(self._mapper, statement, parameters), parameters)
             self._parameters = parameters
-            begin_writing(connection, self._mapper)
+            begin_writing(connection, self._mapper, kind)
             found = reader.by_criteria(connection, statement, parameters, is_orm=self._subject.is_orm)
             reader.complete(self._session, found)
             self._records = found

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnClause,
     Over,
     SelectBase,
+    delete,
     false,
     select,
     true,
@@ -41,7 +42,7 @@ ROWS_AT_ONCE = 1_000
 """So many rows are fetched at a time, and a statement on fewer has no cursor on the server: that takes round trips."""
 
 
-def begin_writing(connection: Connection, mapper: Mapper[Any]) -> None:
+def begin_writing(connection: Connection, mapper: Mapper[Any], kind: Kind = Kind.UPDATED) -> None:
     """Take the lock with which SQLite lets one connection write, before rows are read: it knows no ``FOR UPDATE``.
 
     Otherwise somebody else may write between the SELECT and the statement. The old values are wrong then, where the
@@ -49,6 +50,9 @@ def begin_writing(connection: Connection, mapper: Mapper[Any]) -> None:
     """
     if connection.dialect.name == "sqlite":
         table = cast("Table", mapper.local_table)
+        if kind is Kind.DELETED:  # a view may have a trigger for that only
+            connection.execute(delete(table).where(false()))
+            return
         columns: list[Any] = [*(table.primary_key.columns or mapper.primary_key)]
         columns += [column for column in table.columns if column.onupdate is not None]  # whose function is not called
         connection.execute(update(table).values({column: column for column in columns}).where(false()))

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, create_engine, delete, event, update
+from sqlalchemy import Executable, create_engine, delete, event, text, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ..front_ends import EventRecorder, FrontEnd, RecordedEvent, resolve, scenario
 from .bulk_models import PARCELS, Base, Parcel, Stamp, three_parcels
@@ -34,6 +35,18 @@ STATEMENTS: dict[str, tuple[Executable, list[dict[str, int]] | None, list[Record
         [11, 2, 3],
     ),
 }
+
+
+class ViewBase(DeclarativeBase):
+    """Of what the database shows, and a trigger writes."""
+
+
+class Shown(ViewBase):
+    __tablename__ = "shown_parcels"
+    __bulk_events__ = True
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    weight: Mapped[int]
 
 
 @contextmanager
@@ -105,3 +118,37 @@ async def test_what_takes_the_lock_changes_nothing(front: FrontEnd, recorder: Ev
     await session.commit()
     assert recorder.take() == [updated(Stamp, 1, value=(1, 5), touched=(0, 7))]
     assert await front.committed_rows(Stamp.__table__.select()) == [(1, 5, 7), (2, 2, 0)]
+
+
+VIEWED: dict[str, tuple[str, Executable, list[RecordedEvent], list[int]]] = {
+    "delete": (
+        "DELETE ON shown_parcels BEGIN DELETE FROM bulk_parcels WHERE id = OLD.id; END",
+        delete(Shown).where(Shown.id == 1),
+        [deleted(Shown, 1)],
+        [2, 3],
+    ),
+    "update": (
+        "UPDATE ON shown_parcels BEGIN UPDATE bulk_parcels SET weight = NEW.weight WHERE id = OLD.id; END",
+        update(Shown).where(Shown.id == 1).values(weight=9),
+        [updated(Shown, 1, weight=(1, 9))],
+        [9, 2, 3],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(VIEWED))
+@scenario(Base.metadata, databases=LOCAL)
+async def test_view_with_a_trigger_for_one_kind_of_statement(
+    front: FrontEnd, recorder: EventRecorder, name: str
+) -> None:
+    """B2: what takes the lock is of the kind of the statement, since a view may know of no other."""
+    trigger, statement, events, weights = VIEWED[name]
+    await three_parcels(front, recorder)
+    recorder.listen(Shown)
+    session = front.new_session()
+    await session.execute(text("CREATE VIEW shown_parcels AS SELECT id, weight FROM bulk_parcels"))
+    await session.execute(text(f"CREATE TRIGGER written_parcels INSTEAD OF {trigger}"))
+    await session.execute(statement)
+    await session.commit()
+    assert recorder.take() == events
+    assert [row[3] for row in await front.committed_rows(PARCELS)] == weights
