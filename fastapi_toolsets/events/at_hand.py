@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sqlalchemy.orm.attributes import instance_dict
 
+from . import compatibility
 from .plan import ATOMS, NO_VALUE
 from .plans import plans
 
@@ -47,6 +48,7 @@ def rows_are_at_hand(deleted: States) -> bool:
     """Whether the objects of all rows that a flush deletes show them as they are: nothing to load either."""
     manager: ClassManager[Any] | None = None
     plan = None
+    are_heard = False
     for state in deleted:
         if state.manager is not manager:
             manager = state.manager
@@ -56,11 +58,12 @@ def rows_are_at_hand(deleted: States) -> bool:
             if plans.deleted_by_database[manager.mapper]:
                 return False
         if plan is not None:
-            if state.committed_state or state.expired_attributes or state.callables or state.was_deleted:
+            if state.committed_state or state.expired_attributes or state.callables:
                 return False
+            are_heard = True
             if plan.made and not plan.made <= state.dict.keys():
                 return False
-    return True
+    return not (are_heard and compatibility.were_deleted(deleted))
 
 
 def stands_alone(new: States) -> bool:

@@ -366,6 +366,23 @@ def test_modified_and_deleted_states(session: Session) -> None:
     assert compatibility.is_clean(session) is False
 
 
+def test_objects_that_were_deleted_before(session: Session) -> None:
+    """What the public property says of each, whatever has become of it since."""
+    kept, gone, back = parents = [Parent(id=key) for key in (1, 2, 3)]
+    session.add_all(parents)
+    session.commit()
+    session.delete(gone)
+    savepoint = session.begin_nested()
+    session.delete(back)
+    session.flush()
+    savepoint.rollback()
+    session.commit()
+    states = [instance_state(parent) for parent in (kept, gone, back)]
+    assert [state.was_deleted for state in states] == [False, True, False]
+    assert [compatibility.were_deleted([state]) for state in states] == [False, True, False]
+    assert compatibility.were_deleted(states)
+
+
 def test_in_place_changes_are_modifications(session: Session) -> None:
     """A change inside a mutable value marks its state as modified as an assignment does."""
     parent = Parent(id=1, settings={"a": 1})

@@ -37,6 +37,7 @@ from .instances import (
     has_mutable_values,
     is_orphan,
     set_loaded,
+    were_deleted,
 )
 from .mappers import MapperListeners, all_mappers, equivalent_columns, hears_of_rows, listeners_of, may_have_orphans
 from .statements import (
@@ -122,6 +123,7 @@ __all__ = [
     "usable_in_begin_block",
     "waiting_frame",
     "was_to_commit",
+    "were_deleted",
     "without_mapping",
     "writes_in_cte",
     "written",
