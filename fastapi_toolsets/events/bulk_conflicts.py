@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Index, UniqueConstraint, and_, literal_column, or_, text, tuple_
+from sqlalchemy import Index, UniqueConstraint, and_, literal_column, or_, text
+
+from .loading import has_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -52,5 +54,5 @@ def has_key(columns: Sequence[Column[Any]], keys: Sequence[tuple[Any, ...]]) -> 
         if None in key
     ]
     if whole:
-        criteria.append(columns[0].in_([key[0] for key in whole]) if len(columns) == 1 else tuple_(*columns).in_(whole))
+        criteria.append(has_identity(columns, whole))
     return or_(*criteria)

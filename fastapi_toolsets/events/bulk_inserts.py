@@ -175,7 +175,7 @@ class Insertion:
                 count += len(rows)
                 last = tuple(rows[-1][:width])
                 self._take_returned([tuple(row) for row in rows], width)
-            names = [str(column.key) for column in self._mapper.primary_key]
+            names = _key_columns(self._mapper)
             is_only = not (parts.rows or statement.select is not None or isinstance(execution.parameters, list))
             if is_only and not last:  # the criteria of an upsert have kept it from writing the row that it found
                 given = next(self._given(parts, execution.parameters))
@@ -215,7 +215,7 @@ class Insertion:
 
     def _known_identities(self, parts: Written, parameters: object) -> list[Identity]:
         """Return the primary keys where every row is given its own, otherwise nothing."""
-        columns = [str(column.key) for column in self._mapper.primary_key]
+        columns = _key_columns(self._mapper)
         found = [tuple(row.get(column) for column in columns) for row in self._given(parts, parameters)]
         complete = all(value is not None and not is_expression(value) for identity in found for value in identity)
         return found if complete else []
@@ -339,3 +339,8 @@ def made_rows(
     identity_class = mapper.identity_key_from_primary_key((None,) * len(mapper.primary_key))[0]
     for identity in identities:
         yield RowRecord(Kind.CREATED, (identity_class, identity, None), plan)
+
+
+def _key_columns(mapper: Mapper[Any]) -> list[str]:
+    """Return the keys of the primary key's columns, which are not always those of the attributes."""
+    return [str(column.key) for column in mapper.primary_key]

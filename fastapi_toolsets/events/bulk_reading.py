@@ -170,9 +170,8 @@ class Reader:
         """Read and lock the rows that meet a statement's criteria, those of its options and its class included."""
         query: Any = select(*self._columns)
         if is_orm:
-            options = compatibility.statement_options(
-                statement
-            )  # how objects are loaded is nothing to a row of columns
+            options = compatibility.statement_options(statement)
+            # How objects are loaded is nothing to a row of columns.
             criteria = [option for option in options if isinstance(option, LoaderCriteriaOption)]
             query = query.select_from(self.mapper).options(*criteria)
         else:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from types import BuiltinMethodType, MethodType, MethodWrapperType
-from typing import cast
+from typing import Any, cast
 
 import sqlalchemy
 from sqlalchemy.orm import InstanceState
@@ -21,9 +21,8 @@ FILLED_IN = ("session", "event")
 
 def callback_name(callback: AnyCallback) -> str:
     """Return the callback's qualified name with its module, for messages."""
-    while isinstance(callback, partial):
-        callback = callback.func
-    named = callback if hasattr(callback, "__qualname__") else type(callback)
+    function = _function_of(callback)
+    named: Any = function if hasattr(function, "__qualname__") else type(function)
     module = getattr(named, "__module__", None)  # what methods made in C may lack
     return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
 

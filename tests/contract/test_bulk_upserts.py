@@ -51,14 +51,18 @@ async def make_partitions(front: FrontEnd) -> None:
     await front.commit()
 
 
+async def upsert_three(front: FrontEnd) -> None:
+    rows: list[dict[str, object]] = [{"id": key, "type": "employee", "name": f"n{key}"} for key in (1, 2, 3)]
+    await front.execute(upsert(front, Employee, "id", rows, "name"))
+    await front.commit()
+
+
 @scenario(Base.metadata)
 async def test_row_of_a_joined_subclass(front: FrontEnd, recorder: EventRecorder) -> None:
     """B2: an upsert for the base class updates a row of a subclass, which is told with its own class."""
     await store(front, Employee(id=1, name="e1"), Manager(id=2, name="m2", budget=5))
     recorder.listen(Employee)
-    rows: list[dict[str, object]] = [{"id": key, "type": "employee", "name": f"n{key}"} for key in (1, 2, 3)]
-    await front.execute(upsert(front, Employee, "id", rows, "name"))
-    await front.commit()
+    await upsert_three(front)
     assert recorder.take() == [
         updated(Employee, 1, name=("e1", "n1")),
         updated(Manager, 2, name=("m2", "n2")),
@@ -71,9 +75,7 @@ async def test_only_a_joined_subclass_is_listened_to(front: FrontEnd, recorder: 
     """B2: an upsert for the base class is followed also where only a subclass has listeners."""
     await store(front, Employee(id=1, name="e1"), Manager(id=2, name="m2", budget=5))
     recorder.listen(Manager)
-    rows: list[dict[str, object]] = [{"id": key, "type": "employee", "name": f"n{key}"} for key in (1, 2, 3)]
-    await front.execute(upsert(front, Employee, "id", rows, "name"))
-    await front.commit()
+    await upsert_three(front)
     assert recorder.take() == [updated(Manager, 2, name=("m2", "n2"))]
 
 

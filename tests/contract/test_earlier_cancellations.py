@@ -4,25 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
 
 import anyio
 import anyio.to_thread
 import pytest
 from sqlalchemy.orm import sessionmaker
 
-from fastapi_toolsets.events import (
-    CallbackOutcome,
-    Ending,
-    ObservedCallback,
-    ObservedDispatch,
-    add_observer,
-    remove_observer,
-)
+from fastapi_toolsets.events import CallbackOutcome
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..databases import Database, tables
 from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..observers import Outcomes, observing
 from .event_models import LOCAL, created
 from .transaction_models import Base, ExpectedError, Order
 
@@ -67,21 +60,6 @@ async def test_cancellation_that_a_callback_makes_up(
     assert "raised; the commit stands and the other callbacks run" in caplog.text
 
 
-class Outcomes:
-    """An observer that writes down how callbacks ended."""
-
-    def __init__(self) -> None:
-        self.found: list[CallbackOutcome] = []
-
-    def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
-        return lambda outcome, error: None
-
-    def begin_callback(self, call: ObservedCallback) -> Ending:
-        return lambda outcome, error: self.found.append(outcome)
-
-    def callbacks_not_called(self, calls: Sequence[ObservedCallback], reason: str) -> None: ...
-
-
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("phase", [Phase.AFTER_COMMIT, Phase.BEFORE_COMMIT])
@@ -109,15 +87,12 @@ async def test_observers_are_told_of_an_error(
             with contextlib.suppress(asyncio.CancelledError):  # before the commit it comes out of that
                 await front.commit()
 
-    add_observer(observer)
-    try:
+    with observing(observer):
         task = asyncio.create_task(work())
         await asyncio.sleep(0)
         if before:
             task.cancel()
         await asyncio.wait({task})
-    finally:
-        remove_observer(observer)
     assert (task.cancelled(), observer.found) == (before, [CallbackOutcome.ERROR])
 
 
@@ -149,13 +124,9 @@ def test_observers_are_told_what_is_cut_short_in_a_worker_thread(database: Datab
             await waiting.wait()
             group.cancel_scope.cancel()
 
-    add_observer(observer)
-    try:
-        with tables(database, Base.metadata):
-            anyio.run(application)
-    finally:
-        remove_observer(observer)
-        engine.dispose()
+    with observing(observer), tables(database, Base.metadata):
+        anyio.run(application)
+    engine.dispose()
     assert observer.found == [CallbackOutcome.CANCELLED]
 
 

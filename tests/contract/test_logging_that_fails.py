@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from fastapi_toolsets.events.observation import add_observer, remove_observer
 from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..observers import observing
 from .event_models import LOCAL, created
 from .transaction_models import Base, ExpectedError, Order
 
@@ -154,13 +154,9 @@ async def test_observers_error_that_cannot_be_logged(front: FrontEnd, recorder: 
 
     recorder.listen(Order)
     observer: Any = Observer()
-    add_observer(observer)
-    try:
-        with broken_filter():
-            await front.add(Order(id=1))
-            await front.commit()
-    finally:
-        remove_observer(observer)
+    with observing(observer), broken_filter():
+        await front.add(Order(id=1))
+        await front.commit()
     assert recorder.take() == [created(Order, 1)]
 
 

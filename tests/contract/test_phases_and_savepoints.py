@@ -2,55 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 from sqlalchemy import event, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from fastapi_toolsets.events import (
-    CallbackOutcome,
-    Ending,
-    ObservedCallback,
-    ObservedDispatch,
-    add_observer,
-    remove_observer,
-)
 from fastapi_toolsets.models import Changes, Event, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
+from ..observers import Silent, observing
 from .event_models import LOCAL, created, listening_to, updated
 from .test_failed_commits import Book, DeferredBase
 from .transaction_models import ORDERS, Base, Order
-
-
-class Silent:
-    """An observer that has nothing to say."""
-
-    def begin_dispatch(self, dispatch: ObservedDispatch) -> Ending:
-        return self._end
-
-    def begin_callback(self, call: ObservedCallback) -> Ending:
-        return self._end
-
-    def callbacks_not_called(self, calls: Sequence[ObservedCallback], reason: str) -> None: ...
-
-    def _end(self, outcome: CallbackOutcome, error: BaseException | None) -> None: ...
-
-
-@contextmanager
-def observed(*, really: bool) -> Generator[None]:
-    """Watch what is called, or leave it alone."""
-    observer = Silent()
-    if really:
-        add_observer(observer)
-    try:
-        yield
-    finally:
-        if really:
-            remove_observer(observer)
 
 
 @pytest.mark.parametrize("really", [False, True])
@@ -73,7 +38,7 @@ async def test_savepoints_of_a_callback_before_the_commit(
 
     recorder.listen(Order)
     await front.add_all([Order(id=1), Order(id=2)])
-    with observed(really=really):
+    with observing(*[Silent()] if really else []):
         await front.commit()
     assert told == [1, 2, 11, 12]
     assert recorder.take() == [created(Order, key) for key in (1, 2, 11, 12)]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
 
 import anyio
 import pytest
@@ -13,7 +12,6 @@ from sqlalchemy.util import await_only
 from fastapi_toolsets.errors import CascadeLimitError, ObserverError
 from fastapi_toolsets.events import (
     CallbackOutcome,
-    DispatchObserver,
     Ending,
     ObservedCallback,
     ObservedDispatch,
@@ -30,6 +28,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession
 from ..contract.event_models import LOCAL, created
 from ..contract.transaction_models import Base, ExpectedError, Order
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, scenario
+from ..observers import observing
 
 MODULE = __name__
 GRACE_OVER = "the grace after a cancellation was over (callback_grace on the session factory sets it)"
@@ -65,18 +64,6 @@ def shown(call: ObservedCallback) -> str:
     name = call.callback.removeprefix(f"{MODULE}.").rpartition(".")[2]
     subject = "on_commit" if call.event_type is None else f"{call.event_type.value} {call.model}"
     return f"{'async' if call.is_async else 'sync'} {name} for {subject}"
-
-
-@contextmanager
-def observing(*observers: DispatchObserver) -> Generator[None]:
-    """Let observers observe for the length of a block."""
-    for observer in observers:
-        add_observer(observer)
-    try:
-        yield
-    finally:
-        for observer in observers:
-            remove_observer(observer)
 
 
 def listen(*names: str) -> None:
