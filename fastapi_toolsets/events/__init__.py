@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .crossing import set_callback_backend
+from .crossing.crossing import set_callback_backend
 from .muting import muted
 from .observation import (
     CallbackOutcome,

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.sql.expression import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
 from . import compatibility
-from .bulk_statements import inner_writes, inserts_elsewhere, may_undo, may_write
+from .bulk.statements import inner_writes, inserts_elsewhere, may_undo, may_write
 from .heard_rows import is_secondary
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Mapper, Session, SessionTransaction
     from sqlalchemy.orm.instrumentation import ClassManager
 
-    from .at_hand import States
-    from .bulk import BulkWrites
+    from .bulk.bulk import BulkWrites
+    from .capture.at_hand import States
 
 
 class LentConnections:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from ..errors import PlainSessionWarning
 from . import compatibility
-from .host import caller_of
+from .dispatch.host import caller_of
 from .plans import plans
 from .warn import warn
 

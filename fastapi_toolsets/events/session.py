@@ -13,8 +13,8 @@ from sqlalchemy.orm import Session, SessionTransactionOrigin
 from ..errors import SessionClassError, SessionOptionError
 from . import compatibility, outcome
 from .callbacks import check_callable
-from .crossing import checked_backend
-from .loading import OwnArguments
+from .capture.loading import OwnArguments
+from .crossing.crossing import checked_backend
 from .passing_by import notice_plain_session
 from .process_lock import ProcessLock
 from .registry import registry

@@ -8,19 +8,20 @@ from sqlalchemy.exc import InvalidRequestError
 
 from ..errors import JoinedTransactionWarning, RolledBackCommitWarning
 from . import compatibility, outcome
-from .bulk import BulkWrites
-from .bulk_statements import may_undo, may_write
-from .capture import Capture
+from .bulk.bulk import BulkWrites
+from .bulk.statements import may_undo, may_write
+from .capture.capture import Capture
+from .capture.completion import complete
+from .capture.snapshots import take_snapshot
 from .compatibility import PREPARES
-from .completion import complete
-from .delivery import report_unfinished, take_snapshot
+from .dispatch.delivery import report_unfinished
+from .dispatch.telling import Teller
+from .dispatch.voting import Voting
 from .journal import Doubt
 from .lent_connections import LentConnections, mappers_heard
 from .registry import registry
-from .telling import Teller
 from .transaction import open_savepoint
 from .types import Phase
-from .voting import Voting
 from .warn import warn
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ import pytest
 from sqlalchemy.orm import sessionmaker
 from sqlalchemy.util import await_only
 
-from fastapi_toolsets.events import listener_scope, outliving
+from fastapi_toolsets.events import listener_scope
+from fastapi_toolsets.events.crossing import outliving
 from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, SyncEventSession, listens_for
 
 from ..databases import Database, tables

@@ -16,7 +16,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from fastapi_toolsets.events.bulk_statements import may_undo, may_write
+from fastapi_toolsets.events.bulk.statements import may_undo, may_write
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES

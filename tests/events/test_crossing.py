@@ -15,7 +15,7 @@ import anyio.to_thread
 import pytest
 from sqlalchemy.orm import sessionmaker
 
-from fastapi_toolsets.events.kept_loop import KeptLoop
+from fastapi_toolsets.events.crossing.kept_loop import KeptLoop
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
 
 from ..contract.event_models import LOCAL

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from fastapi_toolsets.events.eager import begin
+from fastapi_toolsets.events.crossing.eager import begin
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fastapi_toolsets.events.kept_loop import KeptLoop, make_loop
+from fastapi_toolsets.events.crossing.kept_loop import KeptLoop, make_loop
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import BigInteger, Column, Engine, Integer, Select, String, Table, event, func, inspect
 from sqlalchemy.orm import DeclarativeBase, Mapped, Mapper, QueryContext, Session, mapped_column, sessionmaker
 
-from fastapi_toolsets.events.loading import read_objects, read_rows
+from fastapi_toolsets.events.capture.loading import read_objects, read_rows
 from fastapi_toolsets.models import SyncEventSession
 
 from ..contract.event_models import LOCAL, Base, Order, updated

@@ -12,7 +12,7 @@ from sqlalchemy.exc import InvalidRequestError
 
 import fastapi_toolsets.events
 from fastapi_toolsets.errors import CommitAbortedError
-from fastapi_toolsets.events.delivery import generation
+from fastapi_toolsets.events.dispatch.delivery import generation
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import delete, event, select
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
-from fastapi_toolsets.events.delivery import generation
+from fastapi_toolsets.events.dispatch.delivery import generation
 from fastapi_toolsets.models import Changes, Event, EventSession, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import FrontEnd, SessionAdapter, entered, resolve, scenario

@@ -21,8 +21,8 @@ from fastapi_toolsets.events import (
     remove_observer,
 )
 from fastapi_toolsets.events import created as recorded
-from fastapi_toolsets.events.observing import ObservingDispatch
-from fastapi_toolsets.events.straight import Straight
+from fastapi_toolsets.events.dispatch.observing import ObservingDispatch
+from fastapi_toolsets.events.dispatch.straight import Straight
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for, muted
 
 from ..contract.event_models import LOCAL, created

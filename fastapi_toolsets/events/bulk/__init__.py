@@ -1,0 +1,1 @@
+"""What is written past the unit of work by bulk statements: found out before and after they run."""

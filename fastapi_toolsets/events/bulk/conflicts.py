@@ -1,0 +1,58 @@
+"""On which keys of a table the rows of an upsert can conflict, and whether PostgreSQL can say what it has found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Index, UniqueConstraint, and_, literal_column, or_, text
+
+from ..capture.loading import has_identity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from sqlalchemy import Column, ColumnElement, Table
+    from sqlalchemy.engine import Connection
+
+IS_MADE: ColumnElement[bool] = literal_column("(xmax = 0)")
+"""Whether PostgreSQL has made a row that an upsert has written, and not found it."""
+
+
+def is_partitioned(connection: Connection, table: Table) -> bool:
+    """Whether PostgreSQL keeps a table in partitions: what an INSERT into one returns has no system columns."""
+    schemas: Mapping[Any, Any] = connection.get_execution_options().get("schema_translate_map") or {}
+    names = (schemas.get(table.schema, table.schema), table.name)
+    quoted = ".".join(connection.dialect.identifier_preparer.quote(name) for name in names if name)
+    kind = text("SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)")
+    return connection.scalar(kind, {"name": quoted}) is True
+
+
+def unique_keys(table: Table) -> Iterator[tuple[Any, list[Column[Any]]]]:
+    """Iterate over the names and columns of a table's unique keys; what has none is called as PostgreSQL calls it."""
+    for constraint in table.constraints:
+        if isinstance(constraint, UniqueConstraint) or constraint is table.primary_key:
+            columns: list[Column[Any]] = list(getattr(constraint, "columns", ()))
+            parts = ["pkey"] if constraint is table.primary_key else [*(column.name for column in columns), "key"]
+            yield constraint.name or "_".join([table.name, *parts]), columns
+    for index in table.indexes:
+        if index.unique and index.columns:
+            yield index.name or index, list(index.columns)
+
+
+def nulls_are_equal(table: Table, columns: Sequence[Column[Any]]) -> bool:
+    """Whether rows conflict that have NULL in the same unique column (PostgreSQL's ``NULLS NOT DISTINCT``)."""
+    keys = (item for item in (*table.constraints, *table.indexes) if isinstance(item, (UniqueConstraint, Index)))
+    return any(key.dialect_kwargs.get("postgresql_nulls_not_distinct") and {*columns} == {*key.columns} for key in keys)
+
+
+def has_key(columns: Sequence[Column[Any]], keys: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
+    """Return the criterion that a row has one of some unique keys, of which parts may be NULL."""
+    whole = [key for key in keys if None not in key]
+    criteria = [
+        and_(*(column.is_not_distinct_from(value) for column, value in zip(columns, key, strict=True)))
+        for key in keys
+        if None in key
+    ]
+    if whole:
+        criteria.append(has_identity(columns, whole))
+    return or_(*criteria)

@@ -1,0 +1,50 @@
+"""Records that say something else than the flush: of a batched UPDATE, and of a row that another object took over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..plan import NO_VALUE
+from ..records import PENDING, Kind, same
+from .loading import populate, read_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sqlalchemy.orm import Session
+
+    from ..plan import Plan
+    from ..records import Change, Record
+
+
+def read_again(session: Session, records: list[Record]) -> None:
+    """Correct ``onupdate`` values: after a batched UPDATE SQLAlchemy shows each object that of the first row."""
+    by_plan: dict[Plan, list[Record]] = {}
+    for record in records:
+        by_plan.setdefault(record.plan, []).append(record)
+    for plan, group in by_plan.items():
+        rows = read_rows(session, plan.mapper, [record.key[1] for record in group], plan.misread)
+        for record in group:
+            row = rows.get(record.key[1], {})
+            populate(record.state, row)
+            changes = [(key, old, plan.copied(key, row.get(key, new))) for key, old, new in record.changes]
+            record.changes = tuple(change for change in changes if not same(plan, *change))
+
+
+def switch_row(record: Record, before: Mapping[str, Any]) -> None:
+    """Turn a new object that took over a deleted object's row into the UPDATE that was written."""
+    plan, state = record.plan, record.state
+    record.kind = Kind.UPDATED
+    changes: list[Change] = []
+    for key in plan.columns:
+        old = before.get(key, NO_VALUE)
+        if key in state.dict:
+            new = state.dict[key]
+            if key in plan.watched_columns and old is not NO_VALUE and not same(plan, key, old, new):
+                changes.append((key, plan.copied(key, old), plan.copied(key, new)))
+        elif key in state.expired_attributes:
+            if key in plan.watched_columns:
+                changes.append((key, plan.copied(key, old), PENDING))
+        elif old is not NO_VALUE:
+            populate(state, {key: old})
+    record.changes = tuple(changes)
