@@ -109,8 +109,6 @@ class Insertion:
         if parts.conflict is None and not parts.returning and statement.select is None:
             identities = self._known_identities(parts, parameters)
         if not identities and self._connection.dialect.insert_returning:
-            if self._subject.is_orm and not parts.returning:
-                self._check_return()
             return self._run_returning(execution, statement, parts)
         if not identities:
             raise refuse(self._subject, "this database has no RETURNING, and not every row is given its primary key")
@@ -142,14 +140,24 @@ class Insertion:
         names = mapped_keys(self._mapper, self._mapper.primary_key)
         return not keys.union(names).isdisjoint(column_keys(made))
 
-    def _check_return(self) -> None:
-        """Refuse to have keys returned where SQLAlchemy fails to: it asks the tables in between for the base's key."""
-        primary = set(mapped_keys(self._mapper, self._mapper.primary_key))
+    def _beside_keys(self, *, is_asked: bool) -> list[Any]:
+        """Return an attribute of each table in between, which SQLAlchemy otherwise asks for the base's key, and fails.
+
+        Raises:
+            BulkWriteError: A table has none, and the statement would not fail by itself.
+        """
+        ends = (self._mapper.local_table, self._mapper.base_mapper.local_table)
+        found: dict[object, Any] = {}
         for mapper in self._mapper.iterate_to_root():
-            is_between = mapper.local_table not in (self._mapper.local_table, self._mapper.base_mapper.local_table)
-            if is_between and set(mapped_keys(mapper, own_key(mapper) or ())) != primary:
-                table = name_of(mapper.local_table)
-                raise refuse(self._subject, f"its key has another name in {table!r}: give every row its own")
+            table = mapper.local_table
+            if table not in ends and table not in found:
+                keys = mapped_keys(mapper, {*table.columns}.difference(own_key(mapper) or ()))
+                if keys:
+                    found[table] = getattr(self._mapper.class_, keys[0])
+                elif not is_asked:
+                    reason = f"SQLAlchemy cannot return keys past the table {name_of(table)!r}, which has nothing else"
+                    raise refuse(self._subject, f"{reason}: give every row its own")
+        return [*found.values()]
 
     # How its rows become known.
 
@@ -165,6 +173,8 @@ class Insertion:
         )
         if self._shows_made:
             added.append(IS_MADE)
+        if self._subject.is_orm and isinstance(execution.parameters, list):
+            added += self._beside_keys(is_asked=bool(parts.returning))
         many = isinstance(execution.parameters, list) and parts.conflict is None and not self._makes_keys(parts)
         extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
         result = execution.invoke_statement(statement=extended)
