@@ -312,6 +312,8 @@ class Insertion:
         several: Sequence[Mapping[str, Any]] = ()
         if parameters:
             several = cast("Any", parameters if isinstance(parameters, list) else [parameters])
+            if self._subject.is_orm and isinstance(parameters, list):
+                several = compatibility.by_column_attribute(self._mapper, cast("list[dict[str, Any]]", parameters))
         named: Mapping[str, Any] = several[0] if several and rows else {}
         columns = cast("Table", self._mapper.local_table).columns
         names = {prop.key: column_of(self._mapper, prop.key) for prop in self._mapper.column_attrs}

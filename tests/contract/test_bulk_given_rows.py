@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from sqlalchemy import ForeignKey, Insert, bindparam, func, insert, literal, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.ext.hybrid import hybrid_property
+from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
 
 from fastapi_toolsets.errors import BulkWriteError
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..versions import SQLALCHEMY
 from .bulk_models import store
 from .event_models import created, table_of, updated
 
@@ -34,6 +37,33 @@ class Cell(GivenBase):
     line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     value: Mapped[int] = mapped_column(default=1)
+
+
+@dataclass
+class Place:
+    line: int
+    number: int
+
+
+class Tile(GivenBase):
+    """Its key is a composite, and can be given by a hybrid, too."""
+
+    __tablename__ = "given_tiles"
+    line: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    value: Mapped[int] = mapped_column(default=1)
+    place: Mapped[Place] = composite(Place, "line", "number")
+
+    if SQLALCHEMY >= (2, 1):
+
+        @hybrid_property
+        def words(self) -> str:
+            return f"{self.line} {self.number}"
+
+        @words.inplace.bulk_dml
+        @classmethod
+        def _words_of_a_row(cls, row: dict[str, Any], value: str) -> None:
+            row["line"], row["number"] = map(int, value.split())
 
 
 class Work(GivenBase):
@@ -189,6 +219,42 @@ async def test_table_in_between_with_nothing_but_a_key(front: FrontEnd, recorder
     await front.commit()
     assert recorder.take() == [created(Ballad, 5), created(Ballad, 4)]
     assert await front.committed_rows(select(Ballad.tears).order_by(Ballad.tears)) == [(1,), (2,)]
+
+
+def upsert_of_tiles(front: FrontEnd) -> Insert:
+    """An upsert of a list of tiles by their key."""
+    if front.database.name == "mariadb":
+        statement = mysql.insert(Tile)
+        return statement.on_duplicate_key_update(value=statement.inserted.value)
+    if front.database.name == "postgresql":
+        found = postgresql.insert(Tile)
+        return found.on_conflict_do_update(index_elements=["line", "number"], set_={"value": found.excluded.value})
+    other = sqlite.insert(Tile)
+    return other.on_conflict_do_update(index_elements=["line", "number"], set_={"value": other.excluded.value})
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("place", [Place(1, 2), Place(3, 4)]),
+        pytest.param("words", ["1 2", "3 4"], marks=pytest.mark.skipif(SQLALCHEMY < (2, 1), reason="new in 2.1")),
+    ],
+)
+@scenario(GivenBase.metadata)
+async def test_keys_that_stand_for_columns(
+    front: FrontEnd, recorder: EventRecorder, name: str, keys: list[object]
+) -> None:
+    """B2: rows of a list whose keys are composites or hybrids are known by the columns behind them."""
+    await store(front, Tile(line=1, number=2))
+    recorder.listen(Tile)
+    rows: list[dict[str, object]] = [{name: key, "value": 5} for key in keys]
+    await front.execute(upsert_of_tiles(front), rows)
+    await front.commit()
+    assert recorder.take() == [updated(Tile, (1, 2), value=(1, 5)), created(Tile, (3, 4))]
+    await front.run_sync(lambda session: session.bulk_update_mappings(Tile, [{name: keys[0], "value": 6}]))
+    await front.commit()
+    assert recorder.take() == [updated(Tile, (1, 2), value=(5, 6))]
+    assert rows == [{name: key, "value": 5} for key in keys]
 
 
 @pytest.mark.parametrize("returning", [False, True])
