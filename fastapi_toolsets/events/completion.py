@@ -60,10 +60,21 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
             return  # otherwise some row needs a record of its own
     if Doubt.UNDONE in doubts and frame.gone:
         _take_back_deletions(session, frame)
-    missing = _complete_records(session, journal, frame)
-    if told is None:  # of what was told before, what has come since may have deleted a row
-        for record in missing:
+    if told is None:
+        for record in _complete_records(session, journal, frame):
             del frame.rows[record.key]
+        return
+    changed_again = _changed_again(journal, told)
+    _complete_records(session, journal, told)  # what has come since may have deleted a row
+    for record, changes in changed_again:
+        record.changes = changes
+
+
+def _changed_again(journal: Journal, told: Frame) -> list[tuple[Record, tuple[Change, ...]]]:
+    """Return what was told of rows that have changed since: that is relative to it, not to what the row has now."""
+    later = [*journal.told[journal.told.index(told) + 1 :], journal.root]
+    origins = {record.origin for frame in later for record in frame.rows.values()}
+    return [(record, record.changes) for record in told.rows.values() if record.key in origins]
 
 
 def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[Record]:

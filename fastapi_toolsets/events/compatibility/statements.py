@@ -141,7 +141,9 @@ def by_column_attribute(mapper: Mapper[Any], rows: list[dict[str, Any]]) -> list
     """
     if {key for row in rows for key in row} <= set(mapper.column_attrs.keys()):
         return rows
-    expand = getattr(bulk_persistence, "_expand_other_attrs", None) or getattr(bulk_persistence, "_expand_composites", None)
+    expand = getattr(bulk_persistence, "_expand_other_attrs", None) or getattr(
+        bulk_persistence, "_expand_composites", None
+    )
     expanded = [dict(row) for row in rows]
     if expand is not None:
         expand(mapper, expanded)
