@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Index, UniqueConstraint, and_, literal_column, or_, text
+from sqlalchemy import Column, Index, UniqueConstraint, and_, func, literal_column, or_, text
 
 from .loading import has_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sqlalchemy import Column, ColumnElement, Table
+    from sqlalchemy import ColumnElement, Table
     from sqlalchemy.engine import Connection
 
 IS_MADE: ColumnElement[bool] = literal_column("(xmax = 0)")
@@ -39,13 +39,39 @@ def unique_keys(table: Table) -> Iterator[tuple[Any, list[Column[Any]]]]:
             yield index.name or index, list(index.columns)
 
 
+def unique_expressions(table: Table) -> list[Index]:
+    """Return the unique indexes of a table that are not only on columns."""
+    return [
+        index
+        for index in table.indexes
+        if index.unique and not all(isinstance(part, Column) for part in index.expressions)
+    ]
+
+
+def as_compared(
+    table: Table, columns: Sequence[Column[Any]], keys: Sequence[tuple[Any, ...]]
+) -> tuple[Sequence[ColumnElement[Any]], list[tuple[Any, ...]]]:
+    """Return unique columns and the keys of rows as MariaDB compares them: an index may have only a part of a text."""
+    for index in table.indexes:
+        lengths: Any = index.dialect_kwargs.get("mysql_length") or index.dialect_kwargs.get("mariadb_length")
+        if index.unique and lengths and [*index.columns] == [*columns]:
+            cuts = [lengths if isinstance(lengths, int) else lengths.get(column.name) for column in columns]
+            parts = [func.left(column, cut) if cut else column for column, cut in zip(columns, cuts, strict=True)]
+            return parts, [tuple(map(_beginning, key, cuts)) for key in keys]
+    return columns, [*keys]
+
+
+def _beginning(value: object, length: int | None) -> object:
+    return value[:length] if isinstance(value, (str, bytes)) else value
+
+
 def nulls_are_equal(table: Table, columns: Sequence[Column[Any]]) -> bool:
     """Whether rows conflict that have NULL in the same unique column (PostgreSQL's ``NULLS NOT DISTINCT``)."""
     keys = (item for item in (*table.constraints, *table.indexes) if isinstance(item, (UniqueConstraint, Index)))
     return any(key.dialect_kwargs.get("postgresql_nulls_not_distinct") and {*columns} == {*key.columns} for key in keys)
 
 
-def has_key(columns: Sequence[Column[Any]], keys: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
+def has_key(columns: Sequence[ColumnElement[Any]], keys: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
     """Return the criterion that a row has one of some unique keys, of which parts may be NULL."""
     whole = [key for key in keys if None not in key]
     criteria = [

@@ -10,7 +10,15 @@ from sqlalchemy.engine import IteratorResult
 from sqlalchemy.engine.result import SimpleResultMetaData
 
 from . import compatibility
-from .bulk_conflicts import IS_MADE, has_key, is_partitioned, nulls_are_equal, unique_keys
+from .bulk_conflicts import (
+    IS_MADE,
+    as_compared,
+    has_key,
+    is_partitioned,
+    nulls_are_equal,
+    unique_expressions,
+    unique_keys,
+)
 from .bulk_keys import own_key
 from .bulk_reading import ROWS_AT_ONCE, Reader, begin_writing, is_expression, plain_value
 from .bulk_statements import assigned_names, column_keys, column_of, name_of, refuse
@@ -22,7 +30,7 @@ from .rows import RowRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import Insert, Result, Row
+    from sqlalchemy import ColumnElement, Insert, Result, Row
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
@@ -257,9 +265,12 @@ class Insertion:
         for columns in self._conflicts(parts.conflict):
             finds_null = nulls_are_equal(table, columns)
             keys = [key for row in rows if (key := self._conflict_key(columns, row, finds_null)) is not None]
+            compared: Sequence[ColumnElement[Any]] = columns
+            if self._connection.dialect.name in ("mysql", "mariadb"):
+                compared, keys = as_compared(table, columns, keys)
             reader = Reader(self._mapper, self._told, Kind.UPDATED, sets)
             for chunk in chunks(keys):
-                found = list(reader.by_criterion(self._connection, has_key(columns, chunk)))
+                found = list(reader.by_criterion(self._connection, has_key(compared, chunk)))
                 reader.complete(self._session, found)
                 for record in found:
                     self._updates.setdefault(record.key[1], record)
@@ -280,6 +291,8 @@ class Insertion:
                 raise refuse(self._subject, "its conflict target is an expression")
             yield [table.columns[key] for key in sorted(keys)]
         else:
+            for index in unique_expressions(table):
+                raise refuse(self._subject, f"rows conflict on {index.name!r}, too, which is on an expression")
             yield from by_name.values()
 
     def _conflict_key(

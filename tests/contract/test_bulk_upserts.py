@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Insert, UniqueConstraint, create_engine, event, insert, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Index, Insert, Text, UniqueConstraint, create_engine, event, func, insert, select, text
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_toolsets.errors import BulkWriteError
@@ -41,6 +41,32 @@ class Setting(UpsertBase):
     user: Mapped[int | None]
     value: Mapped[int]
     __table_args__ = (UniqueConstraint("name", "user", postgresql_nulls_not_distinct=True),)
+
+
+class Page(UpsertBase):
+    """Unique by the beginning of a text, as MariaDB has it where the whole is too long for an index."""
+
+    __tablename__ = "upsert_pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[int]
+    path: Mapped[str] = mapped_column(Text)
+    value: Mapped[int]
+    __table_args__ = (Index("upsert_pages_path", "site", "path", unique=True, mysql_length={"path": 4}),)
+
+
+class ExpressionBase(DeclarativeBase):
+    type_annotation_map = TYPES
+    __bulk_events__ = True
+
+
+class Word(ExpressionBase):
+    """Unique whatever the case is."""
+
+    __tablename__ = "upsert_words"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    word: Mapped[str] = mapped_column()
+    value: Mapped[int]
+    __table_args__ = (Index("upsert_words_word", func.lower(word), unique=True),)
 
 
 async def make_partitions(front: FrontEnd) -> None:
@@ -162,3 +188,35 @@ async def test_constraint_with_the_name_that_the_database_gives(front: FrontEnd,
     await front.execute(by_name("bulk_parcels_code_key", {"id": 22, "code": "p2", "weight": 20}))
     await front.commit()
     assert recorder.take() == [updated(Parcel, 1, weight=(1, 10)), updated(Parcel, 2, weight=(2, 20))]
+
+
+@scenario(UpsertBase.metadata, databases=("mariadb",))
+async def test_key_of_which_a_part_is_compared(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: a row that is there is found by as much of a text as the unique index has."""
+    await store(front, Page(id=1, site=1, path="/abc/1", value=1), Page(id=2, site=1, path="/x", value=2))
+    recorder.listen(Page)
+    rows = [{"site": site, "path": path, "value": 9} for site, path in ((1, "/abc/2"), (1, "/x"), (2, "/abc"))]
+    statement = mysql.insert(Page).values(rows)
+    await front.execute(statement.on_duplicate_key_update(value=statement.inserted.value))
+    await front.commit()
+    events = recorder.take()
+    assert events[:2] == [updated(Page, 1, value=(1, 9)), updated(Page, 2, value=(2, 9))]
+    pages = await front.committed_rows(select(Page.id, Page.site, Page.path, Page.value).order_by(Page.id))
+    assert pages[:2] == [(1, 1, "/abc/1", 9), (2, 1, "/x", 9)]
+    assert events[2:] == [created(Page, row[0]) for row in pages[2:]]
+    assert [row[1:] for row in pages[2:]] == [(2, "/abc", 9)]
+
+
+@scenario(ExpressionBase.metadata, databases=("sqlite",))
+async def test_unique_index_on_an_expression(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: an upsert that may find rows by one is refused, and no other."""
+    await store(front, Word(id=1, word="a", value=1))
+    recorder.listen(Word)
+    statement = sqlite.insert(Word).values(id=2, word="A", value=2)
+    with pytest.raises(BulkWriteError, match="conflict on 'upsert_words_word', too, which is on an expression"):
+        await front.execute(statement.on_conflict_do_update(set_={"value": 2}))
+    statement = sqlite.insert(Word).values(id=1, word="A", value=2)
+    await front.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"value": 2}))
+    await front.commit()
+    assert recorder.take() == [updated(Word, 1, value=(1, 2))]
+    assert await front.committed_rows(select(Word.id, Word.word, Word.value)) == [(1, "a", 2)]
