@@ -5,7 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Index, Insert, Text, UniqueConstraint, create_engine, event, func, insert, select, text
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    Insert,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -52,6 +65,27 @@ class Page(UpsertBase):
     path: Mapped[str] = mapped_column(Text)
     value: Mapped[int]
     __table_args__ = (Index("upsert_pages_path", "site", "path", unique=True, mysql_length={"path": 4}),)
+
+
+class Ticket(UpsertBase):
+    """With subclasses in its table, and one beside."""
+
+    __tablename__ = "upsert_tickets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    price: Mapped[int]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "ticket"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Reduced(Ticket):
+    __mapper_args__ = {"polymorphic_identity": "reduced"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Season(Ticket):
+    __tablename__ = "upsert_seasons"
+    id: Mapped[int] = mapped_column(ForeignKey("upsert_tickets.id"), primary_key=True)
+    days: Mapped[int]
+    __mapper_args__ = {"polymorphic_identity": "season"}  # noqa: RUF012 - SQLAlchemy reads it
 
 
 class ExpressionBase(DeclarativeBase):
@@ -103,6 +137,27 @@ async def test_only_a_joined_subclass_is_listened_to(front: FrontEnd, recorder: 
     recorder.listen(Manager)
     await upsert_three(front)
     assert recorder.take() == [updated(Manager, 2, name=("m2", "n2"))]
+
+
+@scenario(UpsertBase.metadata)
+async def test_classes_beside_the_one_that_is_named(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: rows of the same table are told with their own class, whether that has a table of its own or not."""
+    await store(front, Ticket(id=1, price=1), Reduced(id=2, price=1), Season(id=3, price=1, days=30))
+    recorder.listen(Ticket)
+    rows: list[dict[str, object]] = [{"id": key, "kind": "reduced", "price": 5} for key in (1, 2, 3, 4)]
+    await front.execute(upsert(front, Reduced, "id", rows, "price"))
+    await front.commit()
+    assert recorder.take() == [
+        updated(Ticket, 1, price=(1, 5)),
+        updated(Reduced, 2, price=(1, 5)),
+        updated(Season, 3, price=(1, 5)),
+        created(Reduced, 4),
+    ]
+    await front.execute(update(Reduced), [{"id": key, "price": 6} for key in (3, 4)])
+    await front.commit()
+    assert recorder.take() == [updated(Season, 3, price=(5, 6)), updated(Reduced, 4, price=(5, 6))]
+    tickets = await front.committed_rows(select(Ticket.id, Ticket.price).order_by(Ticket.id))
+    assert tickets == [(1, 5), (2, 5), (3, 6), (4, 6)]
 
 
 @scenario(UpsertBase.metadata, databases=("postgresql",))
