@@ -63,18 +63,21 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
     if told is None:
         for record in _complete_records(session, journal, frame):
             del frame.rows[record.key]
-        return
-    changed_again = _changed_again(journal, told)
-    _complete_records(session, journal, told)  # what has come since may have deleted a row
-    for record, changes in changed_again:
-        record.changes = changes
+    else:
+        _complete_told(session, journal, told)
 
 
-def _changed_again(journal: Journal, told: Frame) -> list[tuple[Record, tuple[Change, ...]]]:
-    """Return what was told of rows that have changed since: that is relative to it, not to what the row has now."""
+def _complete_told(session: Session, journal: Journal, told: Frame) -> None:
+    """Do it for what was told before: rows may be gone since, and what has become of others is told by later frames.
+
+    Changes of those are relative to what was told, not to what the row has now.
+    """
     later = [*journal.told[journal.told.index(told) + 1 :], journal.root]
     origins = {record.origin for frame in later for record in frame.rows.values()}
-    return [(record, record.changes) for record in told.rows.values() if record.key in origins]
+    changed_again = [(record, record.changes) for record in told.rows.values() if record.key in origins]
+    _complete_records(session, journal, told)
+    for record, changes in changed_again:
+        record.changes = changes
 
 
 def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[Record]:

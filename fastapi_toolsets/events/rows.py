@@ -100,7 +100,7 @@ class RowRecord(Record):
         return {} if self.stored is None else dict(zip(self.plan.columns, self.stored, strict=True))
 
     def shown(self) -> dict[str, Any]:
-        """Return the values for an object: what a callback changes in it in place, the next is not told as the row's."""
+        """Return the values for an object: what a callback changes in place in it, the next is not told."""
         values, plan = self.values(), self.plan
         if plan.copied_keys:
             told = values if plan.wants_event else [key for key, _, _ in self.changes]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, Insert, bindparam, func, insert, literal, select
+from sqlalchemy import ForeignKey, Insert, bindparam, func, insert, inspect, literal, select
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.hybrid import hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, composite, mapped_column
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, composite, mapped_column
 
 from fastapi_toolsets.errors import BulkWriteError
 
@@ -62,8 +63,8 @@ class Tile(GivenBase):
 
         @words.inplace.bulk_dml
         @classmethod
-        def _words_of_a_row(cls, row: dict[str, Any], value: str) -> None:
-            row["line"], row["number"] = map(int, value.split())
+        def _words_of_a_row(cls, mapping: MutableMapping[str, Any], value: str) -> None:
+            mapping["line"], mapping["number"] = map(int, value.split())
 
 
 class Work(GivenBase):
@@ -251,7 +252,11 @@ async def test_keys_that_stand_for_columns(
     await front.execute(upsert_of_tiles(front), rows)
     await front.commit()
     assert recorder.take() == [updated(Tile, (1, 2), value=(1, 5)), created(Tile, (3, 4))]
-    await front.run_sync(lambda session: session.bulk_update_mappings(Tile, [{name: keys[0], "value": 6}]))
+
+    def update_one(session: Session) -> None:
+        session.bulk_update_mappings(inspect(Tile), [{name: keys[0], "value": 6}])
+
+    await front.run_sync(update_one)
     await front.commit()
     assert recorder.take() == [updated(Tile, (1, 2), value=(5, 6))]
     assert rows == [{name: key, "value": 5} for key in keys]

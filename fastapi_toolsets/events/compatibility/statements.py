@@ -136,8 +136,8 @@ def written(statement: Insert | Update | Delete) -> Written:
 def by_column_attribute(mapper: Mapper[Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return rows of a list by column attribute: some may be given as a composite, or a hybrid with ``bulk_dml``.
 
-    ``_expand_other_attrs`` of ``orm.bulk_persistence``, called ``_expand_composites`` before 2.1; nothing public finds a
-    hybrid's function. Would both be gone, rows whose keys are given so would be told as new, or not at all.
+    ``_expand_other_attrs`` of ``orm.bulk_persistence``, called ``_expand_composites`` before 2.1; nothing public finds
+    a hybrid's function. Would both be gone, rows whose keys are given so would be told as new, or not at all.
     """
     if {key for row in rows for key in row} <= set(mapper.column_attrs.keys()):
         return rows
