@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Column, Index, UniqueConstraint, and_, func, literal_column, or_, text
 
@@ -18,13 +18,17 @@ IS_MADE: ColumnElement[bool] = literal_column("(xmax = 0)")
 """Whether PostgreSQL has made a row that an upsert has written, and not found it."""
 
 
-def is_partitioned(connection: Connection, table: Table) -> bool:
-    """Whether PostgreSQL keeps a table in partitions: what an INSERT into one returns has no system columns."""
+PARTITIONED, VIEW = "p", "v"
+"""What PostgreSQL keeps in partitions, where an INSERT returns no system columns, and what has none at all."""
+
+
+def kind_of_relation(connection: Connection, table: Table) -> str | None:
+    """Return PostgreSQL's letter for what a table is."""
     schemas: Mapping[Any, Any] = connection.get_execution_options().get("schema_translate_map") or {}
     names = (schemas.get(table.schema, table.schema), table.name)
     quoted = ".".join(connection.dialect.identifier_preparer.quote(name) for name in names if name)
-    kind = text("SELECT relkind = 'p' FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)")
-    return connection.scalar(kind, {"name": quoted}) is True
+    kind = text("SELECT CAST(relkind AS TEXT) FROM pg_catalog.pg_class WHERE oid = to_regclass(:name)")
+    return cast("str | None", connection.scalar(kind, {"name": quoted}))
 
 
 def unique_keys(table: Table) -> Iterator[tuple[Any, list[Column[Any]]]]:

@@ -12,9 +12,11 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from . import compatibility
 from .bulk_conflicts import (
     IS_MADE,
+    PARTITIONED,
+    VIEW,
     as_compared,
     has_key,
-    is_partitioned,
+    kind_of_relation,
     nulls_are_equal,
     unique_expressions,
     unique_keys,
@@ -111,7 +113,8 @@ class Insertion:
         plain = not more and statement.select is None
         if plain and not parameters:
             result = execution.invoke_statement()
-            self._take([tuple(cast("CursorResult[Any]", result).inserted_primary_key or ())])
+            key = cast("CursorResult[Any]", result).inserted_primary_key
+            self._take([tuple(key)] if key else [])  # none where a trigger has kept the row
             return result
         identities: list[Identity] = []
         if parts.conflict is None and not parts.returning and statement.select is None:
@@ -174,11 +177,11 @@ class Insertion:
         if self._subject.is_orm:
             added = [self._mapper.get_property_by_column(column).class_attribute for column in added]
         width = len(added)
-        self._shows_made = (
-            self._connection.dialect.name == "postgresql"
-            and self._updates_rows
-            and not is_partitioned(self._connection, cast("Table", self._mapper.local_table))
-        )
+        if self._connection.dialect.name == "postgresql" and self._updates_rows:
+            kind = kind_of_relation(self._connection, cast("Table", self._mapper.local_table))
+            if kind == VIEW:
+                raise refuse(self._subject, "of a view PostgreSQL does not say which rows it has made, and which found")
+            self._shows_made = kind != PARTITIONED
         if self._shows_made:
             added.append(IS_MADE)
         if self._subject.is_orm and isinstance(execution.parameters, list):

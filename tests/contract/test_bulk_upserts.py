@@ -103,6 +103,19 @@ class Word(ExpressionBase):
     __table_args__ = (Index("upsert_words_word", func.lower(word), unique=True),)
 
 
+class ViewBase(DeclarativeBase):
+    """Of what is no table."""
+
+
+class Shown(ViewBase):
+    __tablename__ = "upsert_shown_parcels"
+    __bulk_events__ = True
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str]
+    status: Mapped[str]
+    weight: Mapped[int]
+
+
 async def make_partitions(front: FrontEnd) -> None:
     await front.execute(text("CREATE TABLE upsert_readings_1 PARTITION OF upsert_readings FOR VALUES FROM (0) TO (10)"))
     await front.execute(
@@ -275,3 +288,28 @@ async def test_unique_index_on_an_expression(front: FrontEnd, recorder: EventRec
     await front.commit()
     assert recorder.take() == [updated(Word, 1, value=(1, 2))]
     assert await front.committed_rows(select(Word.id, Word.word, Word.value)) == [(1, "a", 2)]
+
+
+@scenario(Base.metadata, databases=("postgresql",))
+async def test_view(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: PostgreSQL's RETURNING has no system columns of one: an upsert is refused before it runs, and no other."""
+    await three_parcels(front, recorder)
+    columns = "SELECT id, code, status, weight FROM bulk_parcels"
+    await front.execute(text(f"CREATE VIEW upsert_shown_parcels AS {columns}"))
+    await front.commit()
+    recorder.listen(Shown)
+    try:
+        with pytest.raises(BulkWriteError, match="of a view PostgreSQL does not say which rows it has made"):
+            await front.execute(
+                upsert(front, Shown, "id", [{"id": 1, "code": "p", "status": "", "weight": 9}], "weight")
+            )
+        await front.execute(insert(Shown), [{"id": 4, "code": "p4", "status": "", "weight": 4}])
+        await front.execute(update(Shown).where(Shown.id == 1).values(weight=9))
+        await front.commit()
+        assert recorder.take() == [created(Shown, 4), updated(Shown, 1, weight=(1, 9))]
+        shown = await front.committed_rows(select(Shown.id, Shown.weight).order_by(Shown.id))
+        assert shown == [(1, 9), (2, 2), (3, 3), (4, 4)]
+    finally:
+        await front.rollback()
+        await front.execute(text("DROP VIEW upsert_shown_parcels"))
+        await front.commit()
