@@ -144,9 +144,26 @@ class Frame:
     def _enter_all(self, records: Collection[Record]) -> None:
         """Take each row from the key it had and put it under the one it has, all at once: two may exchange theirs."""
         rows = self.rows
-        firsts = [None if record.kind is _CREATED else rows.pop(record.origin, None) for record in records]
+        firsts = [
+            None
+            if record.kind is _CREATED
+            else rows.pop(record.origin, None)
+            if record.key == record.origin
+            else self._take_moved(record)
+            for record in records
+        ]
         for record, first in zip(records, firsts, strict=True):
             self._enter(record, first)
+
+    def _take_moved(self, record: Record) -> Record | None:
+        """Take out what the frame did to a row whose key changes, or was changed by a bulk statement.
+
+        Then the session's object may have heard of that, while its identity key is what it was.
+        """
+        rows = self.rows
+        moved = rows.get(record.key)
+        was_moved = record.origin not in rows and moved is not None and moved.origin == record.origin
+        return rows.pop(record.key if was_moved else record.origin, None)
 
     def _enter(self, record: Record, first: Record | None) -> None:
         """Add a record, relative to what the frame did to the row before."""

@@ -128,6 +128,7 @@ class Plan:
         reported: The keys of ``watched_columns`` that may appear in ``changes``.
         composites: The composites that may appear in ``changes``.
         relationships: The watched relationships, by key; true for a collection.
+        copied_keys: Those of ``columns`` whose values can be changed in place.
         has_mutable: Whether any of their values tell it when they change in place.
         deferred: Column attributes that loading an object leaves out.
         made: Column attributes, not deferred, whose values the database makes in every INSERT that is given none.
@@ -175,6 +176,7 @@ class Plan:
         )
         properties = [prop for prop in mapper.column_attrs if _is_of_row(prop)]
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
+        self.copied_keys: frozenset[str] = frozenset(key for key, column in self.columns.items() if column.copies)
         self.has_mutable: bool = compatibility.has_mutable_values(mapper)
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
         self.primary_key: tuple[str, ...] = tuple(

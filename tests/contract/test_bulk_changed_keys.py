@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, insert, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from fastapi_toolsets.errors import BulkWriteError
+from fastapi_toolsets.models import ModelEvent
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
@@ -43,6 +44,15 @@ class Draft(ChangedBase):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     revision: Mapped[int] = mapped_column(primary_key=True, autoincrement=False, onupdate=lambda: 2)
     value: Mapped[int] = mapped_column(default=1)
+
+
+class Seat(ChangedBase):
+    """The database sets a field with each UPDATE."""
+
+    __tablename__ = "changed_seats"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    price: Mapped[int] = mapped_column(default=1)
+    version: Mapped[int] = mapped_column(default=1, onupdate=text("version + 1"))
 
 
 TICKETS = select(Ticket.id, Ticket.value).order_by(Ticket.id)
@@ -123,3 +133,42 @@ async def test_key_that_changes_by_itself_and_is_not_known(
     await front.commit()
     expected = [updated(Draft, (1, 4), revision=(1, 4), value=(1, 5))] if model is Draft else []
     assert recorder.take() == expected
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("price", [1, 5])
+@scenario(ChangedBase.metadata)
+async def test_object_is_changed_after_its_key(
+    front: FrontEnd, recorder: EventRecorder, price: int, *, nested: bool
+) -> None:
+    """B2, E1: SQLAlchemy gives the session's object the new key and leaves its identity key: it is one row."""
+    await store(front, Seat(name="a"), Seat(name="b"))
+    recorder.listen(Seat)
+    seat = await front.get(Seat, "a")
+    await front.execute(update(Seat).where(Seat.name == "a").values(name="c"))
+    assert seat is not None
+    assert seat.name == "c"
+    savepoint = await front.begin_nested() if nested else None
+    seat.price = price
+    await front.flush()
+    if savepoint is not None:
+        await savepoint.commit()
+    await front.commit()
+    versions = 2 if price == 1 else 3
+    prices = {} if price == 1 else {"price": (1, price)}
+    assert recorder.take() == [updated(Seat, "c", name=("a", "c"), version=(1, versions), **prices)]
+    seats = await front.committed_rows(select(Seat.name, Seat.price, Seat.version).order_by(Seat.name))
+    assert seats == [("b", 1, 1), ("c", price, versions)]
+
+
+@scenario(ChangedBase.metadata)
+async def test_object_is_deleted_after_its_key_has_changed(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2, E1: the row is told as deleted, by the key that it had."""
+    await store(front, Seat(name="a"), Seat(name="b"))
+    recorder.listen(Seat, ModelEvent.DELETE)
+    seat = await front.get(Seat, "a")
+    await front.execute(update(Seat).where(Seat.name == "a").values(name="c"))
+    await front.delete(seat)
+    await front.commit()
+    assert len(recorder.take()) == 1
+    assert await front.committed_rows(select(Seat.name)) == [("b",)]

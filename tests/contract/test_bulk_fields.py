@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import (
     ARRAY,
+    JSON,
     Computed,
     FetchedValue,
     Float,
@@ -25,13 +26,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, column_property, mapped_column, synonym
 
-from fastapi_toolsets.models import Changes, ModelEvent, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import Base as BulkBase
 from .bulk_models import store, upsert
 from .event_models import deleted, table_of, updated
+
+
+class Sheet(BulkBase):
+    """A value that can be changed in place, and does not tell it."""
+
+    __tablename__ = "bulk_sheets"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    cells: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
 class Shape:
@@ -170,6 +179,36 @@ async def test_object_that_is_set(front: FrontEnd, recorder: EventRecorder) -> N
     assert changes is not None
     assert changes.pop("price") == {"old": 1, "new": 2}
     assert [(key, change["old"].corners, change["new"].corners) for key, change in changes.items()] == [("shape", 3, 4)]
+
+
+@pytest.mark.parametrize("wants_event", [False, True])
+@pytest.mark.parametrize("is_loaded", [False, True])
+@scenario(BulkBase.metadata)
+async def test_object_that_a_callback_changes_in_place(
+    front: FrontEnd, recorder: EventRecorder, *, is_loaded: bool, wants_event: bool
+) -> None:
+    """B2, E5: the next is told what the statement has set."""
+    await store(front, Sheet(id=1, cells={"a": [1]}))
+
+    def change(sheet: Sheet, _event_type: ModelEvent, _changes: Changes | None) -> None:
+        sheet.cells["a"].append("changed")
+
+    def tell(sheet: Sheet, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        recorder.record(sheet, event_type, changes)
+        assert event.after is not None
+        assert event.after["cells"] == {"a": [3]}
+
+    held = await front.get(Sheet, 1) if is_loaded else None
+    listens_for(Sheet)(change)
+    if wants_event:
+        listens_for(Sheet)(tell)
+    else:
+        recorder.listen(Sheet)
+    for number in (2, 3):
+        await front.execute(update(Sheet).values(cells={"a": [number]}))
+    await front.commit()
+    assert recorder.take() == [updated(Sheet, 1, cells=({"a": [1]}, {"a": [3]}))]
+    assert held is None or held.cells == {"a": [3, "changed"]}
 
 
 @scenario(LocalBase.metadata, databases=("postgresql",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import pytest
-from sqlalchemy import CursorResult, func, insert, inspect, literal, select
+from sqlalchemy import CursorResult, func, insert, inspect, literal, select, text
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -266,3 +266,25 @@ async def test_nulls_that_are_rendered(front: FrontEnd, recorder: EventRecorder,
     await front.commit()
     assert [statement.split()[0] for statement in sent if not statement.startswith("SELECT")] == ["INSERT"]
     assert recorder.take() == ([created(Seat, (1, 1)), created(Seat, (1, 2))] if heard else [])
+
+
+KEEPS_LIGHT = (
+    """CREATE OR REPLACE FUNCTION keep_light() RETURNS trigger LANGUAGE plpgsql AS
+    $$BEGIN IF NEW.weight = 0 THEN RETURN NULL; ELSE RETURN NEW; END IF; END$$""",
+    "CREATE TRIGGER keep_light BEFORE INSERT ON bulk_parcels FOR EACH ROW EXECUTE FUNCTION keep_light()",
+)
+
+
+@scenario(Base.metadata, databases=("postgresql",))
+async def test_rows_that_a_trigger_does_not_let_in(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: they are not told, whether the database makes their keys or not, and the commit goes on."""
+    for words in KEEPS_LIGHT:
+        await front.execute(text(words))
+    await front.commit()
+    recorder.listen(Parcel)
+    await front.execute(insert(Parcel).values(code="a", weight=0))
+    await front.execute(insert(Parcel).values(id=7, code="b", weight=0))
+    await front.execute(insert(Parcel).values(id=8, code="c", weight=1))
+    await front.commit()
+    assert recorder.take() == [created(Parcel, 8)]
+    assert [row[0] for row in await front.committed_rows(PARCELS)] == [8]

@@ -5,8 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from sqlalchemy import Insert, UniqueConstraint, create_engine, event, insert, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import (
+    ForeignKey,
+    Index,
+    Insert,
+    Text,
+    UniqueConstraint,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from fastapi_toolsets.errors import BulkWriteError
@@ -43,6 +56,66 @@ class Setting(UpsertBase):
     __table_args__ = (UniqueConstraint("name", "user", postgresql_nulls_not_distinct=True),)
 
 
+class Page(UpsertBase):
+    """Unique by the beginning of a text, as MariaDB has it where the whole is too long for an index."""
+
+    __tablename__ = "upsert_pages"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[int]
+    path: Mapped[str] = mapped_column(Text)
+    value: Mapped[int]
+    __table_args__ = (Index("upsert_pages_path", "site", "path", unique=True, mysql_length={"path": 4}),)
+
+
+class Ticket(UpsertBase):
+    """With subclasses in its table, and one beside."""
+
+    __tablename__ = "upsert_tickets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    price: Mapped[int]
+    __mapper_args__ = {"polymorphic_on": "kind", "polymorphic_identity": "ticket"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Reduced(Ticket):
+    __mapper_args__ = {"polymorphic_identity": "reduced"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Season(Ticket):
+    __tablename__ = "upsert_seasons"
+    id: Mapped[int] = mapped_column(ForeignKey("upsert_tickets.id"), primary_key=True)
+    days: Mapped[int]
+    __mapper_args__ = {"polymorphic_identity": "season"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class ExpressionBase(DeclarativeBase):
+    type_annotation_map = TYPES
+    __bulk_events__ = True
+
+
+class Word(ExpressionBase):
+    """Unique whatever the case is."""
+
+    __tablename__ = "upsert_words"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    word: Mapped[str] = mapped_column()
+    value: Mapped[int]
+    __table_args__ = (Index("upsert_words_word", func.lower(word), unique=True),)
+
+
+class ViewBase(DeclarativeBase):
+    """Of what is no table."""
+
+
+class Shown(ViewBase):
+    __tablename__ = "upsert_shown_parcels"
+    __bulk_events__ = True
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str]
+    status: Mapped[str]
+    weight: Mapped[int]
+
+
 async def make_partitions(front: FrontEnd) -> None:
     await front.execute(text("CREATE TABLE upsert_readings_1 PARTITION OF upsert_readings FOR VALUES FROM (0) TO (10)"))
     await front.execute(
@@ -77,6 +150,27 @@ async def test_only_a_joined_subclass_is_listened_to(front: FrontEnd, recorder: 
     recorder.listen(Manager)
     await upsert_three(front)
     assert recorder.take() == [updated(Manager, 2, name=("m2", "n2"))]
+
+
+@scenario(UpsertBase.metadata)
+async def test_classes_beside_the_one_that_is_named(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: rows of the same table are told with their own class, whether that has a table of its own or not."""
+    await store(front, Ticket(id=1, price=1), Reduced(id=2, price=1), Season(id=3, price=1, days=30))
+    recorder.listen(Ticket)
+    rows: list[dict[str, object]] = [{"id": key, "kind": "reduced", "price": 5} for key in (1, 2, 3, 4)]
+    await front.execute(upsert(front, Reduced, "id", rows, "price"))
+    await front.commit()
+    assert recorder.take() == [
+        updated(Ticket, 1, price=(1, 5)),
+        updated(Reduced, 2, price=(1, 5)),
+        updated(Season, 3, price=(1, 5)),
+        created(Reduced, 4),
+    ]
+    await front.execute(update(Reduced), [{"id": key, "price": 6} for key in (3, 4)])
+    await front.commit()
+    assert recorder.take() == [updated(Season, 3, price=(5, 6)), updated(Reduced, 4, price=(5, 6))]
+    tickets = await front.committed_rows(select(Ticket.id, Ticket.price).order_by(Ticket.id))
+    assert tickets == [(1, 5), (2, 5), (3, 6), (4, 6)]
 
 
 @scenario(UpsertBase.metadata, databases=("postgresql",))
@@ -162,3 +256,60 @@ async def test_constraint_with_the_name_that_the_database_gives(front: FrontEnd,
     await front.execute(by_name("bulk_parcels_code_key", {"id": 22, "code": "p2", "weight": 20}))
     await front.commit()
     assert recorder.take() == [updated(Parcel, 1, weight=(1, 10)), updated(Parcel, 2, weight=(2, 20))]
+
+
+@scenario(UpsertBase.metadata, databases=("mariadb",))
+async def test_key_of_which_a_part_is_compared(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: a row that is there is found by as much of a text as the unique index has."""
+    await store(front, Page(id=1, site=1, path="/abc/1", value=1), Page(id=2, site=1, path="/x", value=2))
+    recorder.listen(Page)
+    rows = [{"site": site, "path": path, "value": 9} for site, path in ((1, "/abc/2"), (1, "/x"), (2, "/abc"))]
+    statement = mysql.insert(Page).values(rows)
+    await front.execute(statement.on_duplicate_key_update(value=statement.inserted.value))
+    await front.commit()
+    events = recorder.take()
+    assert events[:2] == [updated(Page, 1, value=(1, 9)), updated(Page, 2, value=(2, 9))]
+    pages = await front.committed_rows(select(Page.id, Page.site, Page.path, Page.value).order_by(Page.id))
+    assert pages[:2] == [(1, 1, "/abc/1", 9), (2, 1, "/x", 9)]
+    assert events[2:] == [created(Page, row[0]) for row in pages[2:]]
+    assert [row[1:] for row in pages[2:]] == [(2, "/abc", 9)]
+
+
+@scenario(ExpressionBase.metadata, databases=("sqlite",))
+async def test_unique_index_on_an_expression(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: an upsert that may find rows by one is refused, and no other."""
+    await store(front, Word(id=1, word="a", value=1))
+    recorder.listen(Word)
+    statement = sqlite.insert(Word).values(id=2, word="A", value=2)
+    with pytest.raises(BulkWriteError, match="conflict on 'upsert_words_word', too, which is on an expression"):
+        await front.execute(statement.on_conflict_do_update(set_={"value": 2}))
+    statement = sqlite.insert(Word).values(id=1, word="A", value=2)
+    await front.execute(statement.on_conflict_do_update(index_elements=["id"], set_={"value": 2}))
+    await front.commit()
+    assert recorder.take() == [updated(Word, 1, value=(1, 2))]
+    assert await front.committed_rows(select(Word.id, Word.word, Word.value)) == [(1, "a", 2)]
+
+
+@scenario(Base.metadata, databases=("postgresql",))
+async def test_view(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: PostgreSQL's RETURNING has no system columns of one: an upsert is refused before it runs, and no other."""
+    await three_parcels(front, recorder)
+    columns = "SELECT id, code, status, weight FROM bulk_parcels"
+    await front.execute(text(f"CREATE VIEW upsert_shown_parcels AS {columns}"))
+    await front.commit()
+    recorder.listen(Shown)
+    try:
+        with pytest.raises(BulkWriteError, match="of a view PostgreSQL does not say which rows it has made"):
+            await front.execute(
+                upsert(front, Shown, "id", [{"id": 1, "code": "p", "status": "", "weight": 9}], "weight")
+            )
+        await front.execute(insert(Shown), [{"id": 4, "code": "p4", "status": "", "weight": 4}])
+        await front.execute(update(Shown).where(Shown.id == 1).values(weight=9))
+        await front.commit()
+        assert recorder.take() == [created(Shown, 4), updated(Shown, 1, weight=(1, 9))]
+        shown = await front.committed_rows(select(Shown.id, Shown.weight).order_by(Shown.id))
+        assert shown == [(1, 9), (2, 2), (3, 3), (4, 4)]
+    finally:
+        await front.rollback()
+        await front.execute(text("DROP VIEW upsert_shown_parcels"))
+        await front.commit()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from sqlalchemy import event as sqlalchemy_event
-from sqlalchemy import select, text
+from sqlalchemy import select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, object_session
 
@@ -16,6 +17,7 @@ from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_f
 
 from ..databases import DATABASES, TYPES
 from ..front_ends import AnySession, EventRecorder, FrontEnd, scenario
+from ..session_adapter import resolve
 from .event_models import LOCAL, created, deleted, updated
 
 
@@ -216,6 +218,53 @@ async def test_callbacks_that_change_what_they_hear_of(front: FrontEnd, recorder
     ]
     assert recorder.take() == []
     assert await front.committed_rows(ORDERS) == [(1, "new", 3)]
+
+
+async def assign(_session: AnySession, order: Order) -> None:
+    order.quantity = 1
+
+
+async def assign_beside_words(session: AnySession, order: Order) -> None:
+    order.quantity = 1
+    await resolve(session.execute(text("DELETE FROM phase_audits")))
+
+
+async def update_in_bulk(session: AnySession, order: Order) -> None:
+    statement = update(Order).where(Order.id == order.id).values(quantity=1)
+    await resolve(session.execute(statement, execution_options={"events": True}))
+
+
+@pytest.mark.parametrize("write", [assign, assign_beside_words, update_in_bulk])
+@scenario(Base.metadata)
+async def test_callback_that_takes_back_what_it_hears_of(
+    front: FrontEnd, recorder: EventRecorder, write: Callable[[AnySession, Order], Awaitable[None]]
+) -> None:
+    """P1, E2: a value that ends where it began is no change, also where rows are read again before the commit."""
+    before = EventRecorder()
+
+    async def take_back(order: Order, event_type: ModelEvent, changes: Changes | None, *, session: AnySession) -> None:
+        before.record(order, event_type, changes)
+        if order.quantity == 5:
+            await write(session, order)
+
+    order = Order(id=1, quantity=1)
+    await front.add(order)
+    await front.commit()
+    listens_for(Order, phase=Phase.BEFORE_COMMIT)(take_back)
+    recorder.listen(Order)
+    order.quantity = 5
+    order.status = "paid"
+    await front.commit()
+    assert before.take() == [
+        updated(Order, 1, status=("new", "paid"), quantity=(1, 5)),
+        updated(Order, 1, quantity=(5, 1)),
+    ]
+    assert recorder.take() == [updated(Order, 1, status=("new", "paid"))]
+    order.quantity = 5
+    await front.commit()
+    assert before.take() == [updated(Order, 1, quantity=(1, 5)), updated(Order, 1, quantity=(5, 1))]
+    assert recorder.take() == []
+    assert await front.committed_rows(ORDERS) == [(1, "paid", 1)]
 
 
 @scenario(Base.metadata, databases=LOCAL, cascade_limit=3)

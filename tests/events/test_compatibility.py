@@ -7,6 +7,7 @@ import gc
 import itertools
 import sys
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
@@ -40,6 +41,7 @@ from sqlalchemy.orm import (
     Session,
     SessionTransaction,
     aliased,
+    composite,
     mapped_column,
     relationship,
     with_loader_criteria,
@@ -892,6 +894,30 @@ def test_an_upsert_tells_its_target_and_what_it_sets() -> None:
     assert (found is not None, list(compatibility.conflict_update(found))) == (True, [])
     found = compatibility.written(mysql.insert(Parent).on_duplicate_key_update(name="x")).conflict
     assert list(compatibility.conflict_update(found)) == ["name"]
+
+
+def test_rows_are_given_by_column_attribute() -> None:
+    """What stands for columns is taken apart, in a copy."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    @dataclass
+    class Span:
+        first: int
+        last: int
+
+    class Chapter(Base):
+        __tablename__ = "chapters"
+        first: Mapped[int] = mapped_column(primary_key=True)
+        last: Mapped[int]
+        span: Mapped[Span] = composite(Span, "first", "last")
+
+    rows: list[dict[str, Any]] = [{"first": 1, "last": 2}]
+    assert compatibility.by_column_attribute(inspect(Chapter), rows) is rows
+    given: list[dict[str, Any]] = [{"span": Span(3, 4)}, *rows]
+    assert compatibility.by_column_attribute(inspect(Chapter), given) == [{"first": 3, "last": 4}, *rows]
+    assert given == [{"span": Span(3, 4)}, *rows]
 
 
 def test_equivalent_columns_of_a_joined_hierarchy() -> None:

@@ -267,7 +267,8 @@ class BulkWrites:
         check_key_stays(subject, mapper)
         told = with_relatives(mapper, told, None)
         rows = list(mappings)
-        records = _before_update(session, mapper, told, _identities(mapper, rows), _assigned(mapper, rows))
+        given = compatibility.by_column_attribute(mapper, rows)
+        records = _before_update(session, mapper, told, _identities(mapper, given), _assigned(mapper, given))
         sending = Sending(self._journal, session, subject.described)
         with sending.all_or_nothing():
             write(rows)
@@ -373,6 +374,6 @@ def _before_update_of_rows(
 ) -> list[RowRecord]:
     """Flush what is pending, and read the rows of an UPDATE of a list of rows."""
     compatibility.autoflush(execution)
-    rows = cast("list[dict[str, Any]]", execution.parameters)
+    rows = compatibility.by_column_attribute(mapper, cast("list[dict[str, Any]]", execution.parameters))
     sets = _assigned(mapper, rows, compatibility.written(cast("Update", execution.statement)).values)
     return _before_update(execution.session, mapper, told, _identities(mapper, rows), sets)

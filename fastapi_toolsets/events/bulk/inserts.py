@@ -14,7 +14,17 @@ from ..capture.loading import chunks, has_identity
 from ..capture.rows import RowRecord
 from ..plan import mapped_keys
 from ..records import Kind
-from .conflicts import IS_MADE, has_key, is_partitioned, nulls_are_equal, unique_keys
+from .conflicts import (
+    IS_MADE,
+    PARTITIONED,
+    VIEW,
+    as_compared,
+    has_key,
+    kind_of_relation,
+    nulls_are_equal,
+    unique_expressions,
+    unique_keys,
+)
 from .keys import own_key
 from .reading import ROWS_AT_ONCE, Reader, begin_writing, is_expression, plain_value
 from .statements import assigned_names, column_keys, column_of, name_of, refuse
@@ -22,7 +32,7 @@ from .statements import assigned_names, column_keys, column_of, name_of, refuse
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from sqlalchemy import Insert, Result, Row
+    from sqlalchemy import ColumnElement, Insert, Result, Row
     from sqlalchemy.engine import Connection
     from sqlalchemy.orm import Mapper, ORMExecuteState, Session
 
@@ -103,14 +113,13 @@ class Insertion:
         plain = not more and statement.select is None
         if plain and not parameters:
             result = execution.invoke_statement()
-            self._take([tuple(cast("CursorResult[Any]", result).inserted_primary_key or ())])
+            key = cast("CursorResult[Any]", result).inserted_primary_key
+            self._take([tuple(key)] if key else [])  # none where a trigger has kept the row
             return result
         identities: list[Identity] = []
         if parts.conflict is None and not parts.returning and statement.select is None:
             identities = self._known_identities(parts, parameters)
         if not identities and self._connection.dialect.insert_returning:
-            if self._subject.is_orm and not parts.returning:
-                self._check_return()
             return self._run_returning(execution, statement, parts)
         if not identities:
             raise refuse(self._subject, "this database has no RETURNING, and not every row is given its primary key")
@@ -142,14 +151,24 @@ class Insertion:
         names = mapped_keys(self._mapper, self._mapper.primary_key)
         return not keys.union(names).isdisjoint(column_keys(made))
 
-    def _check_return(self) -> None:
-        """Refuse to have keys returned where SQLAlchemy fails to: it asks the tables in between for the base's key."""
-        primary = set(mapped_keys(self._mapper, self._mapper.primary_key))
+    def _beside_keys(self, *, is_asked: bool) -> list[Any]:
+        """Return an attribute of each table in between, which SQLAlchemy otherwise asks for the base's key, and fails.
+
+        Raises:
+            BulkWriteError: A table has none, and the statement would not fail by itself.
+        """
+        ends = (self._mapper.local_table, self._mapper.base_mapper.local_table)
+        found: dict[object, Any] = {}
         for mapper in self._mapper.iterate_to_root():
-            is_between = mapper.local_table not in (self._mapper.local_table, self._mapper.base_mapper.local_table)
-            if is_between and set(mapped_keys(mapper, own_key(mapper) or ())) != primary:
-                table = name_of(mapper.local_table)
-                raise refuse(self._subject, f"its key has another name in {table!r}: give every row its own")
+            table = mapper.local_table
+            if table not in ends and table not in found:
+                keys = mapped_keys(mapper, {*table.columns}.difference(own_key(mapper) or ()))
+                if keys:
+                    found[table] = getattr(self._mapper.class_, keys[0])
+                elif not is_asked:
+                    reason = f"SQLAlchemy cannot return keys past the table {name_of(table)!r}, which has nothing else"
+                    raise refuse(self._subject, f"{reason}: give every row its own")
+        return [*found.values()]
 
     # How its rows become known.
 
@@ -158,13 +177,15 @@ class Insertion:
         if self._subject.is_orm:
             added = [self._mapper.get_property_by_column(column).class_attribute for column in added]
         width = len(added)
-        self._shows_made = (
-            self._connection.dialect.name == "postgresql"
-            and self._updates_rows
-            and not is_partitioned(self._connection, cast("Table", self._mapper.local_table))
-        )
+        if self._connection.dialect.name == "postgresql" and self._updates_rows:
+            kind = kind_of_relation(self._connection, cast("Table", self._mapper.local_table))
+            if kind == VIEW:
+                raise refuse(self._subject, "of a view PostgreSQL does not say which rows it has made, and which found")
+            self._shows_made = kind != PARTITIONED
         if self._shows_made:
             added.append(IS_MADE)
+        if self._subject.is_orm and isinstance(execution.parameters, list):
+            added += self._beside_keys(is_asked=bool(parts.returning))
         many = isinstance(execution.parameters, list) and parts.conflict is None and not self._makes_keys(parts)
         extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
         result = execution.invoke_statement(statement=extended)
@@ -247,9 +268,12 @@ class Insertion:
         for columns in self._conflicts(parts.conflict):
             finds_null = nulls_are_equal(table, columns)
             keys = [key for row in rows if (key := self._conflict_key(columns, row, finds_null)) is not None]
+            compared: Sequence[ColumnElement[Any]] = columns
+            if self._connection.dialect.name in ("mysql", "mariadb"):
+                compared, keys = as_compared(table, columns, keys)
             reader = Reader(self._mapper, self._told, Kind.UPDATED, sets)
             for chunk in chunks(keys):
-                found = list(reader.by_criterion(self._connection, has_key(columns, chunk)))
+                found = list(reader.by_criterion(self._connection, has_key(compared, chunk)))
                 reader.complete(self._session, found)
                 for record in found:
                     self._updates.setdefault(record.key[1], record)
@@ -270,6 +294,8 @@ class Insertion:
                 raise refuse(self._subject, "its conflict target is an expression")
             yield [table.columns[key] for key in sorted(keys)]
         else:
+            for index in unique_expressions(table):
+                raise refuse(self._subject, f"rows conflict on {index.name!r}, too, which is on an expression")
             yield from by_name.values()
 
     def _conflict_key(
@@ -302,6 +328,8 @@ class Insertion:
         several: Sequence[Mapping[str, Any]] = ()
         if parameters:
             several = cast("Any", parameters if isinstance(parameters, list) else [parameters])
+            if self._subject.is_orm and isinstance(parameters, list):
+                several = compatibility.by_column_attribute(self._mapper, cast("list[dict[str, Any]]", parameters))
         named: Mapping[str, Any] = several[0] if several and rows else {}
         columns = cast("Table", self._mapper.local_table).columns
         names = {prop.key: column_of(self._mapper, prop.key) for prop in self._mapper.column_attrs}

@@ -248,8 +248,8 @@ def to_tell(subject: Subject, events: object, hears: Collection[ModelEvent], pol
 def with_relatives(mapper: Mapper[Any], told: dict[Any, Plan], events: object) -> dict[Any, Plan]:
     """Return the plans to tell of rows that are named by their keys, or new: they may be of other classes of the table.
 
-    SQLAlchemy writes a row of a single-table hierarchy for whichever of its classes it is given the key, and a column's
-    default may make a new row one of the base class.
+    SQLAlchemy writes a row of a single-table hierarchy for whichever of its classes it is given the key, of a row with
+    another part in a table of its own this part, and a column's default may make a new row one of the base class.
 
     Args:
         mapper: The mapper that the statement was given.
@@ -260,7 +260,7 @@ def with_relatives(mapper: Mapper[Any], told: dict[Any, Plan], events: object) -
         return told
     relatives: dict[Any, Plan] = {}
     for member in mapper.base_mapper.self_and_descendants:
-        plan = plans.by_mapper[member] if member.local_table is mapper.local_table else None
+        plan = plans.by_mapper[member] if mapper.local_table in member.tables else None
         if plan is not None and (opted_in(member) if events is None else events):
             relatives[member] = plan
     return {**relatives, **told}

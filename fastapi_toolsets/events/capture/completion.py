@@ -60,10 +60,24 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
             return  # otherwise some row needs a record of its own
     if Doubt.UNDONE in doubts and frame.gone:
         _take_back_deletions(session, frame)
-    missing = _complete_records(session, journal, frame)
-    if told is None:  # of what was told before, what has come since may have deleted a row
-        for record in missing:
+    if told is None:
+        for record in _complete_records(session, journal, frame):
             del frame.rows[record.key]
+    else:
+        _complete_told(session, journal, told)
+
+
+def _complete_told(session: Session, journal: Journal, told: Frame) -> None:
+    """Do it for what was told before: rows may be gone since, and what has become of others is told by later frames.
+
+    Changes of those are relative to what was told, not to what the row has now.
+    """
+    later = [*journal.told[journal.told.index(told) + 1 :], journal.root]
+    origins = {record.origin for frame in later for record in frame.rows.values()}
+    changed_again = [(record, record.changes) for record in told.rows.values() if record.key in origins]
+    _complete_records(session, journal, told)
+    for record, changes in changed_again:
+        record.changes = changes
 
 
 def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[Record]:

@@ -76,7 +76,7 @@ class RowRecord(Record):
     def obj(self) -> object:  # type: ignore[override]
         """The session's object, or a copy of the row in no session, made when first asked for."""
         if self._object is None:
-            self._object = detached_copy(self.plan, self.values())
+            self._object = detached_copy(self.plan, self.shown())
         return self._object
 
     @property
@@ -98,6 +98,14 @@ class RowRecord(Record):
     def values(self) -> dict[str, Any]:
         """Return the values by attribute."""
         return {} if self.stored is None else dict(zip(self.plan.columns, self.stored, strict=True))
+
+    def shown(self) -> dict[str, Any]:
+        """Return the values for an object: what a callback changes in place in it, the next is not told."""
+        values, plan = self.values(), self.plan
+        if plan.copied_keys:
+            told = values if plan.wants_event else [key for key, _, _ in self.changes]
+            values.update({key: plan.copied(key, values[key]) for key in plan.copied_keys.intersection(told, values)})
+        return values
 
     def resolve(self, row: tuple[Any, ...]) -> None:
         """Take the row's values as they will be committed."""
@@ -177,5 +185,5 @@ def _attach(session: Session, record: RowRecord) -> None:
     if instance is not None:
         state = state_of(instance)
         if not state.modified and state.manager.mapper is record.plan.mapper:
-            populate(state, record.values())
+            populate(state, record.shown())
             record.attach(instance)

@@ -43,6 +43,7 @@ from .mappers import MapperListeners, all_mappers, equivalent_columns, hears_of_
 from .statements import (
     ByItself,
     Written,
+    by_column_attribute,
     conflict_target,
     conflict_update,
     independent_ctes,
@@ -82,6 +83,7 @@ __all__ = [
     "await_in_greenlet",
     "begin_block",
     "begun_transactions",
+    "by_column_attribute",
     "call_with_waits",
     "conflict_target",
     "conflict_update",
