@@ -21,7 +21,7 @@ from .crossing import (
 from .delivery import Hook, generation, make_changes, make_event, names_of, restore
 from .failures import is_interrupt, raise_again
 from .logs import logger
-from .outliving import close_unstarted, go_on_after_cancellation, outlive, running_task
+from .outliving import close_unstarted, go_on_after_cancellation, outlive, raised_meanwhile, running_task
 from .plans import plans
 from .records import EVENT_TYPES, Kind, Record, Writes
 from .reports import GRACE_OVER, Reports
@@ -398,7 +398,7 @@ class Dispatch(Reports):
             self._report_rest(GRACE_OVER)
             raise error
         try:
-            handled = self._failed(listener, error)
+            handled = self._failed(listener, raised_meanwhile(error))
             if handled is not None:
                 await handled
         except BaseException as handler_error:
