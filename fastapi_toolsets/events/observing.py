@@ -11,6 +11,7 @@ from .delivery import is_only_recorded, listeners_of, subject_of, unfolded
 from .dispatch import Dispatch
 from .muting import is_muted, muted_callbacks
 from .observation import CallbackOutcome, ObservedCallback, ObservedDispatch, Observers
+from .outliving import raised_meanwhile
 from .types import Phase
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ async def _awaited(
         if inspect.isawaitable(result):
             await result
     except BaseException as error:
-        ending(CallbackOutcome.CANCELLED if is_cut_short(error) else CallbackOutcome.ERROR, error)
+        ending(CallbackOutcome.CANCELLED if is_cut_short(error) else CallbackOutcome.ERROR, raised_meanwhile(error))
         raise
     ending(CallbackOutcome.SUCCESS, None)
 

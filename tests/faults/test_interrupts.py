@@ -12,9 +12,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
+from fastapi_toolsets.events import Ending, ObservedCallback
 from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, Phase, listener_scope, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..observers import Silent, observing
 from .models import Base, Order, created, library_log, updated
 
 LOCAL = ("sqlite",)
@@ -178,3 +180,25 @@ async def test_time_limit_while_a_callback_before_the_commit_waits(front: FrontE
         with pytest.raises(TimeLimitError):
             await front.commit()
     assert (recorder.take(), front.in_transaction()) == ([], False)
+
+
+class Errors(Silent):
+    """An observer that writes down what callbacks raised."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def begin_callback(self, call: ObservedCallback) -> Ending:
+        return lambda outcome, error: self.found.append(f"{outcome.value} {error!r}")
+
+
+@pytest.mark.usefixtures("time_limit")
+@scenario(Base.metadata, databases=LOCAL, front_ends=["sync"])
+async def test_observer_is_told_of_the_time_limit(front: FrontEnd) -> None:
+    """C4: and not of the cancellation by which the callback hears of it."""
+    errors = Errors()
+    with listener_scope(), observing(errors), library_log():
+        listens_for(Order)(wait_for_ever)
+        await front.add_all([Order(id=1), Order(id=2)])
+        await front.commit()
+    assert errors.found == ["error TimeLimitError()", "success None"]
