@@ -229,8 +229,9 @@ def _leave_transactions_to_sqlalchemy(connection: DBAPIConnection, entry: Connec
 
 
 def _begin(connection: Connection) -> None:
-    autocommit = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"  # as VACUUM needs it
-    if not autocommit and not connection.info.get(_BEGINS_BY_ITSELF):
+    from .events.compatibility import is_autocommit  # noqa: PLC0415 - for engines, which need none of it, to be made
+
+    if not connection.info.get(_BEGINS_BY_ITSELF) and not is_autocommit(connection):  # as VACUUM needs it
         connection.exec_driver_sql("BEGIN")
 
 
