@@ -11,7 +11,9 @@ from typing import Annotated, Any
 import httpx
 import pytest
 from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
 from sqlalchemy import ForeignKey, select
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -310,6 +312,58 @@ def test_all_who_depend_on_it_in_one_request_share_one_session(sqlite_shop: Shop
     assert shop.log == ["create new", "response", "response"]
     assert sessions == [sessions[0]] * 4 + [sessions[4]] * 4
     assert sessions[0] is not sessions[4]
+
+
+@SQLITE_EITHER
+def test_session_is_closed_for_good_before_the_response(sqlite_shop: Shop) -> None:
+    """What a streamed response or a background task wrote with it was lost without a word, and its connection kept."""
+    shop = sqlite_shop
+
+    async def write(session: AnySession, order_id: int) -> AsyncGenerator[str]:
+        try:
+            session.add(Order(id=order_id, status="too late"))
+            if (flushed := session.flush()) is not None:
+                await flushed
+        except InvalidRequestError as error:
+            shop.log.append(str(error).partition(" and")[0])
+        yield "streamed"
+
+    async def write_in_background(session: AnySession) -> None:
+        async for _ in write(session, 3):
+            pass
+
+    @shop.app.post("/orders")
+    async def create_order(
+        session: Annotated[AnySession, Depends(shop.get_db)], background: BackgroundTasks
+    ) -> StreamingResponse:
+        session.add(Order(id=1, status="new"))
+        background.add_task(write_in_background, session)
+        return StreamingResponse(write(session, 2), background=background)
+
+    with serving(shop.served) as address:
+        assert httpx.post(f"{address}/orders", verify=NO_CERTIFICATES).text == "streamed"
+    closed = "This Session has been permanently closed"
+    assert shop.log == ["create new", "response", closed, closed]
+    assert shop.rows() == [(1, "new")]
+
+
+@SQLITE_SYNC
+def test_factory_says_that_its_sessions_open_again(sqlite_shop: Shop) -> None:
+    shop = sqlite_shop
+    engine = shop.database.create_engine(poolclass=NullPool)
+    get_db = create_db_dependency(sessionmaker(engine, class_=SyncEventSession, close_resets_only=True))
+
+    @shop.app.get("/orders")
+    def count(session: Annotated[SyncEventSession, Depends(get_db)], background: BackgroundTasks) -> None:
+        def count_again() -> None:
+            with session:
+                shop.log.append(f"orders: {len(session.scalars(select(Order)).all())}")
+
+        background.add_task(count_again)
+
+    with serving(shop.served) as address:
+        assert httpx.get(f"{address}/orders", verify=NO_CERTIFICATES).status_code == 200
+    assert shop.log == ["response", "orders: 0"]
 
 
 @SQLITE_EITHER

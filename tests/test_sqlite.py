@@ -69,6 +69,11 @@ def test_autocommit_begins_nothing(database: Database) -> None:
     with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         connection.exec_driver_sql("VACUUM")
     assert rolled_back_and_checked(engine) == ([], 0)
+    for_maintenance = create_engine(database.sync_url, isolation_level="AUTOCOMMIT")
+    enable_sqlite_savepoints(for_maintenance)
+    with for_maintenance.connect() as connection:
+        connection.exec_driver_sql("VACUUM")
+    for_maintenance.dispose()
 
 
 # The driver knows of modes from Python 3.12 on. SQLAlchemy recommends the second, in which the driver begins by itself:

@@ -1,7 +1,8 @@
-"""Rule C4 where somebody presses Ctrl-C while a script's callbacks run."""
+"""Rule C4 where somebody presses Ctrl-C, or a time limit strikes, while a script's callbacks run."""
 
 from __future__ import annotations
 
+import selectors
 import signal
 import sys
 import threading
@@ -11,9 +12,11 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from fastapi_toolsets.models import Changes, ModelEvent, listener_scope, listens_for
+from fastapi_toolsets.events import Ending, ObservedCallback
+from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, Phase, listener_scope, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..observers import Silent, observing
 from .models import Base, Order, created, library_log, updated
 
 LOCAL = ("sqlite",)
@@ -102,3 +105,100 @@ async def test_signal_while_a_sync_callback_works(front: FrontEnd, recorder: Eve
     await front.add(Order(id=2))
     await front.commit()
     assert recorder.take() == [created(2)]
+
+
+class TimeLimitError(Exception):
+    """What Celery's soft time limit raises in a signal handler is an exception as any other."""
+
+
+def raise_time_limit(*_: object) -> None:
+    raise TimeLimitError
+
+
+@pytest.fixture
+def time_limit() -> Iterator[None]:
+    """Let a time limit strike in this thread as soon as an event loop does nothing in it but wait."""
+    before = signal.signal(signal.SIGUSR1, raise_time_limit)
+    script, waits = threading.main_thread(), selectors.DefaultSelector.select.__code__
+
+    def strike() -> None:
+        while sys._current_frames()[identifier_of(script)].f_code is not waits:  # noqa: SLF001 - as above
+            pass
+        signal.pthread_kill(identifier_of(script), signal.SIGUSR1)
+
+    clock = threading.Thread(target=strike)
+    clock.start()
+    yield
+    clock.join()
+    signal.signal(signal.SIGUSR1, before)
+
+
+async def wait_for_ever(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+    if order.id == 1:
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("recorded", [False, True], ids=["the only listener", "one of two"])
+@pytest.mark.usefixtures("time_limit")
+@scenario(Base.metadata, databases=LOCAL, front_ends=["sync"])
+async def test_time_limit_while_a_callback_waits(front: FrontEnd, recorder: EventRecorder, *, recorded: bool) -> None:
+    """C4: what a signal handler raises is the waiting callback's error; the others run, and the loop stays usable."""
+    failures: list[CallbackFailure] = []
+    told: list[int] = []
+
+    async def wait(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await wait_for_ever(order, event_type, changes)
+        told.append(order.id)
+
+    session = front.new_session(on_callback_error=failures.append)
+    with listener_scope():
+        listens_for(Order)(wait)
+        if recorded:
+            recorder.listen(Order, asynchronous=True)
+        await session.add_all([Order(id=1), Order(id=2)])
+        await session.commit()
+    assert [type(failure.error) for failure in failures] == [TimeLimitError]
+    assert (told, recorder.take(), session.in_transaction()) == (
+        [2],
+        [created(1), created(2)] if recorded else [],
+        False,
+    )
+    recorder.listen(Order, asynchronous=True)
+    await session.add(Order(id=3))
+    await session.commit()
+    assert recorder.take() == [created(3)]
+
+
+@pytest.mark.usefixtures("time_limit")
+@scenario(Base.metadata, databases=LOCAL, front_ends=["sync"])
+async def test_time_limit_while_a_callback_before_the_commit_waits(front: FrontEnd, recorder: EventRecorder) -> None:
+    """P1: it aborts the commit, as the callback's own exception would."""
+    recorder.listen(Order)
+    with listener_scope():
+        listens_for(Order, phase=Phase.BEFORE_COMMIT)(wait_for_ever)
+        await front.add(Order(id=1))
+        with pytest.raises(TimeLimitError):
+            await front.commit()
+    assert (recorder.take(), front.in_transaction()) == ([], False)
+
+
+class Errors(Silent):
+    """An observer that writes down what callbacks raised."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def begin_callback(self, call: ObservedCallback) -> Ending:
+        return lambda outcome, error: self.found.append(f"{outcome.value} {error!r}")
+
+
+@pytest.mark.usefixtures("time_limit")
+@scenario(Base.metadata, databases=LOCAL, front_ends=["sync"])
+async def test_observer_is_told_of_the_time_limit(front: FrontEnd) -> None:
+    """C4: and not of the cancellation by which the callback hears of it."""
+    errors = Errors()
+    with listener_scope(), observing(errors), library_log():
+        listens_for(Order)(wait_for_ever)
+        await front.add_all([Order(id=1), Order(id=2)])
+        await front.commit()
+    assert errors.found == ["error TimeLimitError()", "success None"]

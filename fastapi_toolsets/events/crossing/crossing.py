@@ -28,7 +28,7 @@ from .. import compatibility
 from .failures import raise_again
 from .helper_threads import HelperThread, trio_runs_here
 from .kept_loop import KeptLoop, make_loop
-from .outliving import AsyncFunction, given_up, is_given_up, outlive_call, running_task
+from .outliving import AsyncFunction, given_up, is_given_up, outlive_call, raised_meanwhile, running_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -180,7 +180,7 @@ def run_to_end(crossing: Crossing, function: AsyncFunction, grace: float) -> boo
         except BaseException as error:
             if was_given_up(error):
                 raise
-            raised.append(error)
+            raised.append(raised_meanwhile(error))
         has_ended = True
 
     crossing.run(guarded, grace)
@@ -270,7 +270,11 @@ class _OwnLoop:
         self._runner: asyncio.Runner | None = None
 
     def run(self, function: AsyncFunction, grace: float, *, cancelled: bool = False) -> None:  # noqa: ARG002 - nobody cancels a thread
-        """Run the function; see :class:`Crossing`. Interrupted by Ctrl-C, it has its grace to end."""
+        """Run the function; see :class:`Crossing`. Interrupted by Ctrl-C, it has its grace to end.
+
+        An ``Exception`` of a signal handler's, such as Celery's soft time limit, is the callback's that waits: it is
+        cancelled there, with :func:`raised_meanwhile` to say why, and the others go on.
+        """
         runner = self._runner
         if runner is None:
             # The factory keeps the runner from making its loop the thread's current one.
@@ -299,7 +303,11 @@ class _OwnLoop:
                 loop.stop()
                 loop.run_forever()
             if not task.done():
-                runner.run(_ended(task), context=context)
+                try:
+                    runner.run(_ended(task), context=context)
+                except Exception as error:  # noqa: BLE001 - whatever a signal handler raises
+                    task.cancel(error)
+                    runner.run(_ended(task), context=context)
         except BaseException:  # an interrupt: that is what reaches the caller, and not that its task was cancelled
             given_up.add(task)
             task.cancel()

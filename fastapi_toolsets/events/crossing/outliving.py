@@ -120,6 +120,15 @@ def is_given_up() -> bool:
     return running_task() in given_up or anyio.current_effective_deadline() <= anyio.current_time()
 
 
+def raised_meanwhile(error: BaseException) -> BaseException:
+    """Return what a signal handler raised while a callback waited, where ``error`` is how the callback hears of it."""
+    match error:
+        case asyncio.CancelledError(args=(Exception() as raised,)):
+            return raised
+        case _:
+            return error
+
+
 async def go_on_after_cancellation() -> None:
     """Take back that a callback, or whoever cancels every task there is, has cancelled the task that runs here."""
     task = running_task()

@@ -20,7 +20,7 @@ from ..crossing.crossing import (
     was_given_up,
 )
 from ..crossing.failures import is_interrupt, raise_again
-from ..crossing.outliving import close_unstarted, go_on_after_cancellation, outlive, running_task
+from ..crossing.outliving import close_unstarted, go_on_after_cancellation, outlive, raised_meanwhile, running_task
 from ..logs import logger
 from ..plans import plans
 from ..records import EVENT_TYPES, Kind, Record, Writes
@@ -399,7 +399,7 @@ class Dispatch(Reports):
             self._report_rest(GRACE_OVER)
             raise error
         try:
-            handled = self._failed(listener, error)
+            handled = self._failed(listener, raised_meanwhile(error))
             if handled is not None:
                 await handled
         except BaseException as handler_error:

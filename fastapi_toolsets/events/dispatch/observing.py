@@ -6,6 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 from ..crossing.crossing import find_crossing, times_cancelled, was_cancelled, was_given_up
+from ..crossing.outliving import raised_meanwhile
 from ..muting import is_muted, muted_callbacks
 from ..observation import CallbackOutcome, ObservedCallback, ObservedDispatch, Observers
 from ..types import Phase
@@ -143,7 +144,7 @@ async def _awaited(
         if inspect.isawaitable(result):
             await result
     except BaseException as error:
-        ending(CallbackOutcome.CANCELLED if is_cut_short(error) else CallbackOutcome.ERROR, error)
+        ending(CallbackOutcome.CANCELLED if is_cut_short(error) else CallbackOutcome.ERROR, raised_meanwhile(error))
         raise
     ending(CallbackOutcome.SUCCESS, None)
 
