@@ -7,7 +7,7 @@ The module needs neither FastAPI (only :func:`create_db_dependency` does, when c
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, contextmanager
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard, TypeVar, overload
@@ -69,8 +69,9 @@ def create_db_dependency(session_maker: object) -> Callable[..., Coroutine[Any, 
     background tasks run: a commit that fails is still an error response. An endpoint that raises, ``HTTPException``
     included, has its session rolled back. An endpoint may commit by itself; what it does after that is committed too.
 
-    Then the session is closed for good: a response that is streamed, a background task, or an endpoint that is a
-    generator, gets an ``InvalidRequestError`` from it, and opens a session of its own with :func:`create_db_context`.
+    Then the session begins no transaction by itself any more: a response that is streamed, a background task, or an
+    endpoint that is a generator, gets an ``InvalidRequestError`` from it, since nobody would commit what it writes. It
+    opens a session of its own with :func:`create_db_context`.
 
     A session of an async factory works on the application's event loop. A session of a sync factory is opened,
     committed and closed in AnyIO worker threads, as FastAPI runs ``def`` endpoints.
@@ -88,10 +89,10 @@ def create_db_dependency(session_maker: object) -> Callable[..., Coroutine[Any, 
         MissingExtraError: FastAPI is not installed, or is older than 0.121.
     """
     if (sync_maker := _checked_sync_maker(session_maker, "create_db_dependency()")) is not None:
-        open_session: Callable[[], object] = _sync_generator(sync_maker, **_closed_for_good(sync_maker.kw))
+        open_session: Callable[[], object] = _sync_generator(sync_maker, begins_again=False)
     else:
         async_maker = _checked_async_maker(session_maker, "create_db_dependency()")
-        open_session = _async_generator(async_maker, **_closed_for_good(async_maker.kw))
+        open_session = _async_generator(async_maker, begins_again=False)
     try:
         from fastapi import Depends  # noqa: PLC0415 - the rest of this module works without FastAPI
     except ModuleNotFoundError as error:
@@ -301,20 +302,11 @@ def _checked_async_maker(session_maker: object, caller: str) -> async_sessionmak
     return session_maker
 
 
-def _closed_for_good(options: Mapping[str, object]) -> dict[str, bool]:
-    """Give the option that keeps a closed session from opening again, unless the factory has it.
-
-    What a response that is streamed writes with the endpoint's session would else be lost without a word, since nobody
-    commits any more, and its connection would not go back to the pool.
-    """
-    return {} if "close_resets_only" in options else {"close_resets_only": False}
-
-
 def _async_generator(
-    session_maker: async_sessionmaker[AsyncSessionT], **options: bool
+    session_maker: async_sessionmaker[AsyncSessionT], *, begins_again: bool = True
 ) -> Callable[[], AsyncGenerator[AsyncSessionT]]:
     async def open_session() -> AsyncGenerator[AsyncSessionT]:
-        async with session_maker(**options) as session:
+        async with session_maker() as session:
             try:
                 yield session
             except BaseException:
@@ -323,15 +315,17 @@ def _async_generator(
                 raise
             if session.in_transaction():
                 await session.commit()
+            if not begins_again:
+                session.sync_session.autobegin = False
 
     return open_session
 
 
 def _sync_generator(
-    session_maker: sessionmaker[SyncSessionT], **options: bool
+    session_maker: sessionmaker[SyncSessionT], *, begins_again: bool = True
 ) -> Callable[[], Generator[SyncSessionT]]:
     def open_session() -> Generator[SyncSessionT]:
-        with session_maker(**options) as session:
+        with session_maker() as session:
             try:
                 yield session
             except BaseException:
@@ -339,6 +333,8 @@ def _sync_generator(
                 raise
             if session.in_transaction():
                 session.commit()
+            if not begins_again:
+                session.autobegin = False
 
     return open_session
 
