@@ -385,8 +385,9 @@ class Capture:
             if record.kind is _CREATED and record.key in switched:
                 self._journal.doubts.add(_UNSURE)
                 _switch_row(record, switched[record.key])
-                loaded = record.state.dict  # what another object finds that takes over the same row
-                switched[record.key] = {key: loaded[key] for key in record.plan.columns if key in loaded}
+                left = {key: _left_by_flush(record.state, key) for key in record.plan.columns}
+                # What another object finds that takes over the same row.
+                switched[record.key] = {key: value for key, value in left.items() if value is not NO_VALUE}
             if record.kind is _UPDATED and record.plan.misread:
                 misread.append(record)
             elif record.kind is _DELETED and record.plan.has_mutable:
@@ -417,6 +418,11 @@ def _key_to_be(plan: Plan, state: InstanceState[Any], instance: object) -> Ident
     return state.key
 
 
+def _left_by_flush(state: InstanceState[Any], key: str) -> object:
+    """Return what an attribute was right after its flush, to which ``after_flush_postexec`` may have assigned since."""
+    return state.committed_state[key] if key in state.committed_state else state.dict.get(key, NO_VALUE)
+
+
 def _read_again(session: Session, records: list[Record]) -> None:
     """Correct ``onupdate`` values: after a batched UPDATE SQLAlchemy shows each object that of the first row."""
     by_plan: dict[Plan, list[Record]] = {}
@@ -425,8 +431,9 @@ def _read_again(session: Session, records: list[Record]) -> None:
     for plan, group in by_plan.items():
         rows = read_rows(session, plan.mapper, [record.key[1] for record in group], plan.misread)
         for record in group:
-            row = rows.get(record.key[1], {})
-            populate(record.state, row)
+            row, assigned = rows.get(record.key[1], {}), record.state.committed_state
+            # What a listener of ``after_flush_postexec`` has assigned is still to be written.
+            populate(record.state, {key: row[key] for key in row if key not in assigned} if assigned else row)
             changes = [(key, old, plan.copied(key, row.get(key, new))) for key, old, new in record.changes]
             record.changes = tuple(change for change in changes if not same(plan, *change))
 
@@ -438,11 +445,11 @@ def _switch_row(record: Record, before: Mapping[str, Any]) -> None:
     changes: list[Change] = []
     for key in plan.columns:
         old = before.get(key, NO_VALUE)
-        if key in state.dict:
-            new = state.dict[key]
+        new = _left_by_flush(state, key)
+        if new is not NO_VALUE:
             if key in plan.watched_columns and old is not NO_VALUE and not same(plan, key, old, new):
                 changes.append((key, plan.copied(key, old), plan.copied(key, new)))
-        elif key in state.expired_attributes:
+        elif key in state.expired_attributes or key in state.committed_state:
             if key in plan.watched_columns:
                 changes.append((key, plan.copied(key, old), PENDING))
         elif old is not NO_VALUE:

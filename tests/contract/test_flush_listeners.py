@@ -16,7 +16,7 @@ from sqlalchemy.orm.unitofwork import UOWTransaction
 from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .bulk_models import Base, Seat, Stamp
+from .bulk_models import Base, Parcel, Seat, Stamp
 from .event_models import LOCAL, created, deleted, updated
 from .transaction_models import ExpectedError
 
@@ -210,6 +210,54 @@ async def test_bulk_method_in_a_flush(
         updated(Visit, 2, value=(2, 20), touched=(0, 40)),
         *([] if write is by_mappings else [created(Visit, 9)]),
     ]
+
+
+@scenario(Base.metadata)
+async def test_assigning_to_rows_that_are_read_again(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4: what a listener assigns, to the very attribute that an UPDATE of several rows has set, is written, and told."""
+    recorder.listen(Visit)
+    visits = [Visit(id=key, value=key) for key in (1, 2)]
+    await front.add_all(visits)
+    await front.commit()
+    recorder.take()
+    later = iter((-1, -2))
+
+    def assign(session: Session, flush_context: UOWTransaction) -> None:
+        for visit, touched in zip(visits, later, strict=False):
+            visit.touched = touched
+
+    event.listen(front.sync_session, "after_flush_postexec", assign)
+    for visit in visits:
+        visit.value *= 10
+    await front.commit()
+    assert recorder.take() == [
+        updated(Visit, 1, value=(1, 10), touched=(0, -1)),
+        updated(Visit, 2, value=(2, 20), touched=(0, -2)),
+    ]
+    written = select(Visit.id, Visit.touched).order_by(Visit.id)
+    assert [tuple(row) for row in await front.execute(written)] == [(1, -1), (2, -2)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_assigning_to_a_row_that_another_object_has_taken_over(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E8: the flush wrote what the object was before a listener assigned to it."""
+    recorder.listen(Parcel)
+    first = Parcel(id=1, code="a", status="sent", note="left")
+    await front.add(first)
+    await front.commit()
+    recorder.take()
+    second = Parcel(id=1, code="a", status="lost")
+
+    def assign(session: Session, flush_context: UOWTransaction) -> None:
+        if second.status == "lost":
+            second.status, second.note = "sent", "found"
+
+    event.listen(front.sync_session, "after_flush_postexec", assign)
+    await front.delete(first)
+    await front.add(second)
+    await front.commit()
+    assert recorder.take() == [updated(Parcel, 1, note=("left", "found"))]
+    assert [tuple(row) for row in await front.execute(select(Parcel.status, Parcel.note))] == [("sent", "found")]
 
 
 @scenario(Base.metadata)
