@@ -73,7 +73,11 @@ class Tracker(Teller):
                 raise InvalidRequestError(msg)
             session.begin()  # as adding an object would: what ends it ends the callback's hope, too
         self.now.follows = True
-        self.journal.frame(open_savepoint(session)).on_commit.append((callback, arguments))
+        savepoint = open_savepoint(session)
+        self.journal.frame(savepoint).on_commit.append((callback, arguments))
+        transaction = savepoint or session.get_transaction()
+        if transaction is not None and compatibility.has_committed(transaction):
+            self.after_commit(session)  # a listener of that has called: until now there was nothing to take note of
 
     # What the session's events call.
 
