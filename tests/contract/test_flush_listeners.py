@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, inspect, select, update
+from sqlalchemy import ForeignKey, event, insert, inspect, select, update
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ResourceClosedError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.unitofwork import UOWTransaction
+from sqlalchemy.orm.util import identity_key
 
 from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
@@ -37,6 +38,22 @@ class Visit(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     value: Mapped[int]
     touched: Mapped[int] = mapped_column(default=0, onupdate=doubled)
+
+
+class Basket(Base):
+    """What is expired with it is whatever lies in it."""
+
+    __tablename__ = "bulk_baskets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    items: Mapped[list[Item]] = relationship(cascade="all, delete-orphan", back_populates="basket")
+
+
+class Item(Base):
+    __tablename__ = "bulk_items"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    basket_id: Mapped[int] = mapped_column(ForeignKey("bulk_baskets.id"))
+    name: Mapped[str]
+    basket: Mapped[Basket] = relationship(back_populates="items")
 
 
 Identities = list[tuple[str, tuple[object, ...], int]]
@@ -305,3 +322,46 @@ async def test_flush_again_after_one_that_failed(front: FrontEnd, recorder: Even
     await front.add(Visit(id=2, value=2))
     await front.commit()
     assert recorder.take() == [created(Visit, 2)]
+
+
+def expire_the_basket(session: Session) -> None:
+    session.expire(session.identity_map[identity_key(Basket, 1)])
+
+
+def refresh_the_basket(session: Session) -> None:
+    session.refresh(session.identity_map[identity_key(Basket, 1)])
+
+
+def expire_everything(session: Session) -> None:
+    session.expire_all()
+
+
+def rename_all(session: Session) -> None:
+    """Change all rows that are there; SQLAlchemy changes the objects of others, too, as long as the flush lasts."""
+    session.execute(update(Item).values(name="renamed"), execution_options={"events": True})
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("act", [expire_the_basket, refresh_the_basket, expire_everything, rename_all])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_what_the_flush_has_deleted(
+    front: FrontEnd, recorder: EventRecorder, hook: str, act: Callable[[Session], None]
+) -> None:
+    """E11: a deleted object shows its last row, whatever a listener of its flush expires, refreshes or writes."""
+    items = [Item(id=key, name=name) for key, name in ((1, "bread"), (2, "salt"), (3, "wine"))]
+    basket = Basket(id=1, items=items)  # held, so that listeners find it
+    await front.add(basket)
+    await front.commit()
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Item, ModelEvent.DELETE)
+    def show(item: Item, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        shown.append((item.id, item.name, event.before and event.before["name"]))
+
+    at_each_flush(front, hook, act)
+    await front.delete(items[0])
+    await front.flush()
+    await front.delete(items[1])
+    await front.commit()
+    last = "renamed" if act is rename_all else "salt"
+    assert shown == [(1, "bread", "bread"), (2, last, "salt")]
