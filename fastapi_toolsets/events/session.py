@@ -108,7 +108,7 @@ class SyncEventSession(Session):
 
     def expire(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
         """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
-        self._tracker.before_expiry()
+        self._tracker.before_expiry(self)
         super().expire(instance, attribute_names)
         self._tracker.prepare_again(self)
 
@@ -119,12 +119,15 @@ class SyncEventSession(Session):
         with_for_update: ForUpdateParameter = None,
     ) -> None:
         """Refresh an object as ``Session.refresh`` does; see :meth:`expire`."""
-        self._tracker.before_expiry()
+        self._tracker.before_expiry(self)
         super().refresh(instance, attribute_names, with_for_update)
 
     def expire_all(self) -> None:
         """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""
-        self._tracker.before_use()
+        if self._tracker.capture.written:  # of a flush that is not over: what it has deleted is among them yet
+            self._tracker.before_expiry(self)
+        else:
+            self._tracker.before_use()
         super().expire_all()
         self._tracker.prepare_again(self)
 
@@ -252,7 +255,8 @@ def install() -> None:
             # What is committed has to be known before another listener of ``after_commit`` raises, and what was done in
             # a transaction be told or forgotten before one of its end, or of the next one's beginning, does more.
             event.listen(SyncEventSession, name, getattr(sys.modules[__name__], f"_{name}"), insert=name in _FIRST)
-        event.listen(Session, "after_flush", _after_flush)
+        # Others may expire what was deleted, and what they assign to what was written SQLAlchemy forgets.
+        event.listen(Session, "after_flush", _after_flush, insert=True)
         outcome.install()
 
 

@@ -74,7 +74,11 @@ class Tracker(Teller):
                 raise InvalidRequestError(msg)
             session.begin()  # as adding an object would: what ends it ends the callback's hope, too
         self.now.follows = True
-        self.journal.frame(open_savepoint(session)).on_commit.append((callback, arguments))
+        savepoint = open_savepoint(session)
+        self.journal.frame(savepoint).on_commit.append((callback, arguments))
+        transaction = savepoint or session.get_transaction()
+        if transaction is not None and compatibility.has_committed(transaction):
+            self.after_commit(session)  # a listener of that has called: until now there was nothing to take note of
 
     # What the session's events call.
 
@@ -122,6 +126,9 @@ class Tracker(Teller):
             return None
         if outcome.a_server_rolled_back:
             self._forget_rolled_back(execution.session)
+        if self.capture.written:
+            # SQLAlchemy lets objects show what a statement writes, also those that a flush has just deleted.
+            self.before_expiry(execution.session)
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
             # Left to SQLAlchemy it would seem to be somebody else's, or come after what is prepared here.
@@ -227,9 +234,11 @@ class Tracker(Teller):
             for record in self.journal.whole().rows.values():
                 take_snapshot(record)
 
-    def before_expiry(self) -> None:
+    def before_expiry(self, session: Session) -> None:
         """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them."""
         self.before_use()
+        if self.capture.written:  # a listener of the very flush that has deleted them
+            self.capture.after_finalized(session, early=True)
         if self.journal.touched:
             for frame in (*self.journal.told, *self.journal.frames()):
                 for record in reversed(frame.gone.values()):

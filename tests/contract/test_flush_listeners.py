@@ -7,16 +7,17 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, inspect, select, update
+from sqlalchemy import ForeignKey, event, insert, inspect, select, update
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ResourceClosedError
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
 from sqlalchemy.orm.unitofwork import UOWTransaction
+from sqlalchemy.orm.util import identity_key
 
 from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .bulk_models import Base, Seat, Stamp
+from .bulk_models import Base, Parcel, Seat, Stamp
 from .event_models import LOCAL, created, deleted, updated
 from .transaction_models import ExpectedError
 
@@ -37,6 +38,22 @@ class Visit(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     value: Mapped[int]
     touched: Mapped[int] = mapped_column(default=0, onupdate=doubled)
+
+
+class Basket(Base):
+    """What is expired with it is whatever lies in it."""
+
+    __tablename__ = "bulk_baskets"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    items: Mapped[list[Item]] = relationship(cascade="all, delete-orphan", back_populates="basket")
+
+
+class Item(Base):
+    __tablename__ = "bulk_items"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    basket_id: Mapped[int] = mapped_column(ForeignKey("bulk_baskets.id"))
+    name: Mapped[str]
+    basket: Mapped[Basket] = relationship(back_populates="items")
 
 
 Identities = list[tuple[str, tuple[object, ...], int]]
@@ -213,6 +230,54 @@ async def test_bulk_method_in_a_flush(
 
 
 @scenario(Base.metadata)
+async def test_assigning_to_rows_that_are_read_again(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E4: what a listener assigns, to the very attribute that an UPDATE of several rows has set, is written and told."""
+    recorder.listen(Visit)
+    visits = [Visit(id=key, value=key) for key in (1, 2)]
+    await front.add_all(visits)
+    await front.commit()
+    recorder.take()
+    later = iter((-1, -2))
+
+    def assign(session: Session, flush_context: UOWTransaction) -> None:
+        for visit, touched in zip(visits, later, strict=False):
+            visit.touched = touched
+
+    event.listen(front.sync_session, "after_flush_postexec", assign)
+    for visit in visits:
+        visit.value *= 10
+    await front.commit()
+    assert recorder.take() == [
+        updated(Visit, 1, value=(1, 10), touched=(0, -1)),
+        updated(Visit, 2, value=(2, 20), touched=(0, -2)),
+    ]
+    written = select(Visit.id, Visit.touched).order_by(Visit.id)
+    assert [tuple(row) for row in await front.execute(written)] == [(1, -1), (2, -2)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_assigning_to_a_row_that_another_object_has_taken_over(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E8: the flush wrote what the object was before a listener assigned to it."""
+    recorder.listen(Parcel)
+    first = Parcel(id=1, code="a", status="sent", note="left")
+    await front.add(first)
+    await front.commit()
+    recorder.take()
+    second = Parcel(id=1, code="a", status="lost")
+
+    def assign(session: Session, flush_context: UOWTransaction) -> None:
+        if second.status == "lost":
+            second.status, second.note = "sent", "found"
+
+    event.listen(front.sync_session, "after_flush_postexec", assign)
+    await front.delete(first)
+    await front.add(second)
+    await front.commit()
+    assert recorder.take() == [updated(Parcel, 1, note=("left", "found"))]
+    assert [tuple(row) for row in await front.execute(select(Parcel.status, Parcel.note))] == [("sent", "found")]
+
+
+@scenario(Base.metadata)
 async def test_flush_whose_rows_cannot_be_read(front: FrontEnd, recorder: EventRecorder) -> None:
     """T1: where the library's SELECT after a flush fails, it raises; what was written is told at the commit."""
     await front.add_all([Visit(id=number, value=number) for number in (1, 2)])
@@ -257,3 +322,46 @@ async def test_flush_again_after_one_that_failed(front: FrontEnd, recorder: Even
     await front.add(Visit(id=2, value=2))
     await front.commit()
     assert recorder.take() == [created(Visit, 2)]
+
+
+def expire_the_basket(session: Session) -> None:
+    session.expire(session.identity_map[identity_key(Basket, 1)])
+
+
+def refresh_the_basket(session: Session) -> None:
+    session.refresh(session.identity_map[identity_key(Basket, 1)])
+
+
+def expire_everything(session: Session) -> None:
+    session.expire_all()
+
+
+def rename_all(session: Session) -> None:
+    """Change all rows that are there; SQLAlchemy changes the objects of others, too, as long as the flush lasts."""
+    session.execute(update(Item).values(name="renamed"), execution_options={"events": True})
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("act", [expire_the_basket, refresh_the_basket, expire_everything, rename_all])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_what_the_flush_has_deleted(
+    front: FrontEnd, recorder: EventRecorder, hook: str, act: Callable[[Session], None]
+) -> None:
+    """E11: a deleted object shows its last row, whatever a listener of its flush expires, refreshes or writes."""
+    items = [Item(id=key, name=name) for key, name in ((1, "bread"), (2, "salt"), (3, "wine"))]
+    basket = Basket(id=1, items=items)  # held, so that listeners find it
+    await front.add(basket)
+    await front.commit()
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Item, ModelEvent.DELETE)
+    def show(item: Item, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        shown.append((item.id, item.name, event.before and event.before["name"]))
+
+    at_each_flush(front, hook, act)
+    await front.delete(items[0])
+    await front.flush()
+    await front.delete(items[1])
+    await front.commit()
+    last = "renamed" if act is rename_all else "salt"
+    assert shown == [(1, "bread", "bread"), (2, last, "salt")]

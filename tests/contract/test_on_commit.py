@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.orm import Session
 
 from fastapi_toolsets.errors import CascadeLimitError, ListenerError
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
@@ -225,3 +227,30 @@ async def test_on_commit_calls_methods_made_in_c(front: FrontEnd, recorder: Even
 
 test_every_clause_on_servers = clause.on_servers()
 test_every_clause_on_expiring_sessions = clause.on_expiring_sessions()
+
+
+@clause
+async def test_on_commit_inside_listeners_of_after_commit(front: FrontEnd, recorder: EventRecorder) -> None:
+    """C7: it is the commit that has just happened, or the savepoint, whether or not that has anything else to tell."""
+    calls.clear()
+    recorder.listen(Order)
+
+    def note_commit(session: Session) -> None:
+        front.session.on_commit(note, "savepoint" if session.in_nested_transaction() else "root")
+
+    event.listen(front.sync_session, "after_commit", note_commit)
+    await front.commit()
+    assert calls == [("root",)]
+    await front.add(Order(id=1))
+    await front.commit()
+    assert calls == [("root",)] * 2
+    async with front.begin_nested():
+        pass
+    await front.commit()
+    assert calls[2:] == [("savepoint",), ("root",)]
+    async with front.begin_nested():
+        pass
+    await front.rollback()
+    assert calls[4:] == []
+    assert not front.session.in_transaction()
+    assert recorder.take() == [created(Order, 1)]

@@ -190,3 +190,51 @@ def test_the_first_listener_is_registered_inside_an_event(name: str, session_cla
     command = [sys.executable, "-W", "ignore::UserWarning", "-c", FIRST_LISTENER, name, session_class]
     process = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+EARLIER_LISTENER = """
+import sys
+from sqlalchemy import create_engine, event, select
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from fastapi_toolsets.models import SyncEventSession, listens_for
+
+class Base(DeclarativeBase): ...
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str]
+
+def assign_and_expire(session, flush_context):
+    for order in session.dirty:
+        order.status = "assigned"
+    if session.deleted:
+        session.expire_all()
+
+told = []
+engine = create_engine("sqlite://")
+Base.metadata.create_all(engine)
+event.listen({"event": SyncEventSession, "plain": Session}[sys.argv[1]], "after_flush", assign_and_expire)
+listens_for(Order)(lambda order, event_type, changes: told.append((event_type.value, order.status, changes)))
+with SyncEventSession(engine) as session:
+    order = Order(id=1, status="new")
+    session.add(order)
+    session.commit()
+    order.status = "sent"
+    session.commit()
+    written = session.scalars(select(Order.status)).one()
+    session.delete(session.get(Order, 1))
+    session.commit()
+assert written == "sent", written
+assert told[1][2] == {"status": {"old": "new", "new": "sent"}}, told
+assert told[2] == ("delete", "sent", None), told
+"""
+"""Has a listener of SQLAlchemy's that is older than the first one of the process's models."""
+
+
+@pytest.mark.parametrize("session_class", ["event", "plain"])
+def test_listeners_of_flushes_that_are_older(session_class: str) -> None:
+    """E3, E11: what they assign, which SQLAlchemy does not write any more, and what they expire, is no part of it."""
+    command = [sys.executable, "-W", "ignore", "-c", EARLIER_LISTENER, session_class]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")

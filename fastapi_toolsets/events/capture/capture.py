@@ -385,9 +385,7 @@ class Capture:
         for record in records:
             if record.kind is _CREATED and record.key in switched:
                 self._journal.doubts.add(_UNSURE)
-                switch_row(record, switched[record.key])
-                loaded = record.state.dict  # what another object finds that takes over the same row
-                switched[record.key] = {key: loaded[key] for key in record.plan.columns if key in loaded}
+                switched[record.key] = switch_row(record, switched[record.key])
             if record.kind is _UPDATED and record.plan.misread:
                 misread.append(record)
             elif record.kind is _DELETED and record.plan.has_mutable:

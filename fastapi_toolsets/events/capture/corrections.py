@@ -11,7 +11,7 @@ from .loading import populate, read_rows
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from sqlalchemy.orm import Session
+    from sqlalchemy.orm import InstanceState, Session
 
     from ..plan import Plan
     from ..records import Change, Record
@@ -25,26 +25,43 @@ def read_again(session: Session, records: list[Record]) -> None:
     for plan, group in by_plan.items():
         rows = read_rows(session, plan.mapper, [record.key[1] for record in group], plan.misread)
         for record in group:
-            row = rows.get(record.key[1], {})
-            populate(record.state, row)
+            row, assigned = rows.get(record.key[1], {}), record.state.committed_state
+            # What a listener of ``after_flush_postexec`` has assigned is still to be written.
+            populate(record.state, {key: row[key] for key in row if key not in assigned} if assigned else row)
             changes = [(key, old, plan.copied(key, row.get(key, new))) for key, old, new in record.changes]
             record.changes = tuple(change for change in changes if not same(plan, *change))
 
 
-def switch_row(record: Record, before: Mapping[str, Any]) -> None:
-    """Turn a new object that took over a deleted object's row into the UPDATE that was written."""
+def switch_row(record: Record, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn a new object that took over a deleted object's row into the UPDATE that was written.
+
+    Args:
+        record: What was recorded of the new object.
+        before: The row that it took over.
+
+    Returns:
+        The row that the flush left, which yet another object finds that takes it over.
+    """
     plan, state = record.plan, record.state
     record.kind = Kind.UPDATED
     changes: list[Change] = []
+    left: dict[str, Any] = {}
     for key in plan.columns:
-        old = before.get(key, NO_VALUE)
-        if key in state.dict:
-            new = state.dict[key]
+        old, new = before.get(key, NO_VALUE), _left_by_flush(state, key)
+        if new is not NO_VALUE:
+            left[key] = new
             if key in plan.watched_columns and old is not NO_VALUE and not same(plan, key, old, new):
                 changes.append((key, plan.copied(key, old), plan.copied(key, new)))
-        elif key in state.expired_attributes:
+        elif key in state.expired_attributes or key in state.committed_state:
             if key in plan.watched_columns:
                 changes.append((key, plan.copied(key, old), PENDING))
         elif old is not NO_VALUE:
             populate(state, {key: old})
+            left[key] = old
     record.changes = tuple(changes)
+    return left
+
+
+def _left_by_flush(state: InstanceState[Any], key: str) -> object:
+    """Return what an attribute was right after its flush, to which ``after_flush_postexec`` may have assigned since."""
+    return state.committed_state[key] if key in state.committed_state else state.dict.get(key, NO_VALUE)

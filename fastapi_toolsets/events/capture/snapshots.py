@@ -32,7 +32,8 @@ def restore(record: Record) -> None:
     if record.kind is _DELETED:
         if snapshot is None:
             show_last_row(record.plan, state)
-        elif state.committed_state or state.expired_attributes:  # by a cascade
+        elif state.committed_state or state.expired_attributes or not record.plan.has_mutable:
+            # A cascade may have expired it, and a statement of its flush's listener have let it show what it wrote.
             state.dict.update((key, record.plan.copied(key, value)) for key, value in snapshot.items())
             state.expired_attributes.difference_update(snapshot)
         return
