@@ -183,6 +183,10 @@ class Capture:
                 created.append(state)
             else:
                 updated.append(state)
+        if updated and plan.gives_keys_early:
+            _, _, new = compatibility.unflushed_states(flush.session)
+            created += [state for state in updated if state in new]
+            updated = [state for state in updated if state not in new]
         if created:
             if len(created) == 1:
                 objects = [created[0].obj()]
