@@ -427,9 +427,9 @@ def _read_again(session: Session, records: list[Record]) -> None:
     for record in records:
         by_plan.setdefault(record.plan, []).append(record)
     for plan, group in by_plan.items():
-        rows = read_rows(session, plan.mapper, [record.key[1] for record in group], plan.misread)
+        rows = read_rows(session, plan.mapper, [record.key for record in group], plan.misread)
         for record in group:
-            row = rows.get(record.key[1], {})
+            row = rows.get(record.key, {})
             populate(record.state, row)
             changes = [(key, old, plan.copied(key, row.get(key, new))) for key, old, new in record.changes]
             record.changes = tuple(change for change in changes if not same(plan, *change))
