@@ -145,6 +145,8 @@ class Plan:
         key_names: The same as a set.
         self_references: Pairs of attributes by which a row refers to another row of the same table.
         foreign_keys: The column attributes that the unit of work sets for each many-to-one relationship.
+        gives_keys_early: Whether SQLAlchemy may give a new object its key within the flush, where it loads what an
+            INSERT has not given back.
         keeps_more: Whether a flush that begins has more to look at than the columns that were assigned.
         simple: Whether ``changes`` are what was recorded, as it was recorded.
         comparisons: How to compare the values of each of ``watched_columns``.
@@ -201,6 +203,9 @@ class Plan:
             if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
         }
 
+        self.gives_keys_early: bool = mapper.base_mapper.eager_defaults is True or (
+            mapper.version_id_col is not None and mapper.version_id_generator is False
+        )
         self.passed_by = False
         self.keeps_more: bool = bool(self.volatile or self.foreign_keys)
         copies = any(column.copies for column in self.watched_columns.values())

@@ -12,6 +12,7 @@ from .bulk.bulk import BulkWrites
 from .bulk.statements import may_undo, may_write
 from .capture.capture import Capture
 from .capture.completion import complete
+from .capture.loading import is_sharded
 from .capture.snapshots import take_snapshot
 from .compatibility import PREPARES
 from .dispatch.delivery import report_unfinished
@@ -92,12 +93,19 @@ class Tracker(Teller):
         if self.capture.begin(session, modified, deleted, new):
             return
         assigning: list[Mapper[Any]] = []
-        for mapper in mappers_heard(modified, deleted, new):
-            # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
-            session.connection(bind_arguments={"mapper": mapper.base_mapper})
+        heard = mappers_heard(modified, deleted, new)
+        sharded = bool(heard) and is_sharded(session)
+        for mapper in heard:
+            if not sharded:
+                # The session lends what it is asked for: as the flush will ask, of which a ``get_bind`` knows already.
+                session.connection(bind_arguments={"mapper": mapper.base_mapper})
             if compatibility.listeners_of(mapper).before_update:
                 assigning.append(mapper)
         self.capture.olds.read(session, modified, deleted, new, assigning)
+        if sharded:
+            # Which connections it is to be is not decided yet, so that nobody can follow what is sent on them.
+            self.now.follows = True
+            self.journal.doubts.add(Doubt.PAST_FLUSH)
 
     def flushed(self, session: Session) -> None:
         """Write it into the journal, and prepare for COMMIT once its last flush is over, whatever that has found."""

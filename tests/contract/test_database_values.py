@@ -86,6 +86,29 @@ class Versioned(MadeBase):
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
 
 
+class Fetching(MadeBase):
+    """SQLAlchemy asks within the flush for what an INSERT has not given back, such as what only an UPDATE sets."""
+
+    __tablename__ = "fetching"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label: Mapped[str | None]
+    touched: Mapped[str | None] = mapped_column(onupdate=func.lower("T1"))
+    __mapper_args__ = {"eager_defaults": True}  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
+
+
+class VersionedByServer(MadeBase):
+    __tablename__ = "versioned_by_server"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label: Mapped[str | None]
+    touched: Mapped[str | None] = mapped_column(onupdate=func.lower("T1"))
+    version: Mapped[int] = mapped_column(server_default="1", onupdate=text("version + 1"))
+    __mapper_args__ = {  # noqa: RUF012 - declared as SQLAlchemy's own documentation does
+        "version_id_col": version,
+        "version_id_generator": False,
+        "eager_defaults": False,
+    }
+
+
 @scenario(Base.metadata)
 async def test_sql_expressions(front: FrontEnd, recorder: EventRecorder) -> None:
     """E4: an SQL expression appears with the value the database gave, once and in several flushes."""
@@ -262,6 +285,34 @@ async def test_computed_server_default_and_version(front: FrontEnd, recorder: Ev
         updated(Versioned, 1, quantity=(5, 8), double=(10, 16), kind=("plain", "special"), version=(2, 5)),
     ]
     assert shown == [(2, "plain", 1), (10, "plain", 2), (16, "special", 5)]
+
+
+@scenario(MadeBase.metadata)
+@pytest.mark.parametrize(("model", "version"), [(Fetching, {}), (VersionedByServer, {"version": (1, 2)})])
+async def test_rows_of_which_the_flush_itself_asks_for_more(
+    front: FrontEnd,
+    recorder: EventRecorder,
+    model: type[Fetching | VersionedByServer],
+    version: dict[str, tuple[int, int]],
+) -> None:
+    """E1, E4: SQLAlchemy gives a new object its key at once, where it loads what the database has made of the row."""
+    recorder.listen(model)
+    rows = [model(id=1, label="a"), model(id=2, label="b")]
+    await front.add_all(rows)
+    await front.commit()
+    assert recorder.take() == [created(model, 1), created(model, 2)]
+    rows[0].label = "c"
+    await front.add(model(id=3, label="d"))
+    await front.commit()
+    assert recorder.take() == [
+        created(model, 3),
+        updated(model, 1, label=("a", "c"), touched=(None, "t1"), **version),
+    ]
+    await front.delete(rows[1])
+    await front.flush()
+    await front.add(model(id=2))
+    await front.commit()
+    assert recorder.take() == [deleted(model, 2), created(model, 2)]
 
 
 @scenario(MadeBase.metadata)

@@ -231,7 +231,7 @@ async def test_bulk_method_in_a_flush(
 
 @scenario(Base.metadata)
 async def test_assigning_to_rows_that_are_read_again(front: FrontEnd, recorder: EventRecorder) -> None:
-    """E4: what a listener assigns, to the very attribute that an UPDATE of several rows has set, is written and told."""
+    """E4: what a listener assigns to the very attribute that an UPDATE of several rows has set is written and told."""
     recorder.listen(Visit)
     visits = [Visit(id=key, value=key) for key in (1, 2)]
     await front.add_all(visits)

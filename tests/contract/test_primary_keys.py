@@ -478,6 +478,49 @@ async def test_a_changed_primary_key_cascades_to_its_children(front: FrontEnd, r
     )
 
 
+class Branch(CascadeBase):
+    """Refers to rows of its own table, so that the unit of work goes object by object, saves first."""
+
+    __tablename__ = "branches"
+    code: Mapped[str] = mapped_column(primary_key=True)
+    label: Mapped[str | None]
+    stem_code: Mapped[str | None] = mapped_column(ForeignKey("branches.code"))
+    stem: Mapped[Branch | None] = relationship(remote_side=[code])
+
+
+@scenario(CascadeBase.metadata)
+@pytest.mark.parametrize("before", ["committed", "flushed"])
+async def test_a_row_switch_among_rows_that_refer_to_each_other(
+    front: FrontEnd, recorder: EventRecorder, before: str
+) -> None:
+    """E1, E8: SQLAlchemy (2.0 and 2.1) deletes the row after the new object has taken it over, and so it is told."""
+    await front.add_all([Branch(code="a", label="old"), Branch(code="b")])
+    await front.commit()
+    await front.expunge_all()
+    old, other = await front.get_one(Branch, "a"), await front.get_one(Branch, "b")
+    recorder.listen(Branch)
+    shown: list[tuple[bool, str | None]] = []
+
+    @listens_for(Branch, ModelEvent.DELETE)
+    def show(branch: Branch, event_type: ModelEvent, changes: Changes | None) -> None:
+        shown.append((branch is old, branch.label))
+
+    if before == "flushed":
+        old.label = "older"
+        await front.flush()
+    await front.delete(old)
+    other.label = "x"
+    await front.add_all([Branch(code="a", label="new"), Branch(code="c")])
+    await front.commit()
+    assert await front.committed_rows(select(Branch.code).order_by(Branch.code)) == [("b",), ("c",)]
+    assert sorted(recorder.take(), key=str) == [
+        created(Branch, "c"),
+        deleted(Branch, "a"),
+        updated(Branch, "b", label=(None, "x")),
+    ]
+    assert shown == [(True, "old" if before == "committed" else "older")]
+
+
 class CompositeBase(DeclarativeBase):
     type_annotation_map = TYPES
 

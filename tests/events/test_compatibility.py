@@ -96,6 +96,13 @@ class Knot(Base):
     __mapper_args__ = {"version_id_col": version}  # noqa: RUF012 - as SQLAlchemy documents it
 
 
+class Ring(Base):
+    __tablename__ = "rings"
+    number: Mapped[int] = mapped_column(primary_key=True)
+    next_id: Mapped[int | None] = mapped_column(ForeignKey("rings.number"))
+    next: Mapped[Ring | None] = relationship(remote_side=[number])
+
+
 class Child(Base):
     __tablename__ = "children"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -295,6 +302,26 @@ def test_fate_of_a_row_switch(session: Session) -> None:
     session.flush()
     assert sorted(collected[0]["Parent"], key=str) == sorted([(old, (True, True)), (new, (False, False))], key=str)
     assert instance_state(new).key == instance_state(old).key
+
+
+def test_fate_of_a_row_switch_where_rows_refer_to_each_other(session: Session) -> None:
+    """``UOWTransaction.cycles``: there the row is deleted all the same, after it was updated."""
+    found: list[bool] = []
+
+    def look(_session: Session, flush: UOWTransaction) -> None:
+        found.append(compatibility.deletes_what_was_taken_over(flush, inspect(Ring)))
+        found.append(compatibility.deletes_what_was_taken_over(flush, inspect(Parent)))
+
+    session.add_all([Ring(number=1), Parent(id=1)])
+    session.commit()
+    event.listen(session, "after_flush", look)
+    session.delete(session.get_one(Ring, 1))
+    session.delete(session.get_one(Parent, 1))
+    session.add_all([Ring(number=1), Parent(id=1)])
+    session.flush()
+    assert found == [True, False]
+    assert session.execute(select(Ring.number)).all() == []
+    assert session.execute(select(Parent.id)).all() == [(1,)]
 
 
 # What awaits a flush

@@ -119,8 +119,8 @@ async def test_rows_are_found_by_keys_of_any_type(front: FrontEnd, count: int) -
         await front.add_all(rows)
         await front.flush()
         with front.statements() as sent:
-            found = await front.run_sync(read_rows, inspect(model), [(key,) for key in keys], ["number"])
-        assert found == {(key,): {"number": number} for number, key in enumerate(keys)}
+            found = await front.run_sync(read_rows, inspect(model), [(model, (key,), None) for key in keys], ["number"])
+        assert found == {(model, (key,), None): {"number": number} for number, key in enumerate(keys)}
         assert len(sent) == (2 if count > 500 else 1)
 
 
@@ -132,11 +132,11 @@ async def test_only_the_rows_asked_for_are_read(front: FrontEnd) -> None:
     await front.commit()
     asked = [(1, 2), (2, 2), (3, 3)]
     with front.statements() as sent:
-        rows = read_rows(front.sync_session, inspect(Place), asked, ["taken"])
-    assert rows == {(1, 2): {"taken": False}, (2, 2): {"taken": True}}
+        rows = read_rows(front.sync_session, inspect(Place), [(Place, key, None) for key in asked], ["taken"])
+    assert rows == {(Place, (1, 2), None): {"taken": False}, (Place, (2, 2), None): {"taken": True}}
     assert len(sent) == 1
     await front.expunge_all()
-    objects = read_objects(front.sync_session, inspect(Place), asked)
+    objects = read_objects(front.sync_session, inspect(Place), asked, None)
     assert objects == {identity: await front.get(Place, identity) for identity in asked[:2]}
     assert len(front.sync_session.identity_map) == 2
 
@@ -167,6 +167,6 @@ async def test_statements_are_kept_within_bounds(front: FrontEnd) -> None:
     before = kept()
     for count in range(1, len(keys) + 1):
         for chosen in combinations(keys, count):
-            read_rows(session, mapper, [(1,)], chosen)
+            read_rows(session, mapper, [(mapper.class_, (1,), None)], chosen)
     session.close()
     assert min(kept() - before, 100) == kept() - before

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...errors import BulkWriteError
 from .. import compatibility
-from ..capture.loading import OwnArguments, writing_connection
+from ..capture.loading import OwnArguments, is_sharded, writing_connection
 from ..capture.rows import RowRecord, keep_new_rows
 from ..heard_rows import is_unheard
 from ..journal import Doubt
@@ -169,6 +169,8 @@ class BulkWrites:
         if "schema_translate_map" in execution.execution_options:
             raise refuse(subject, "it has a schema_translate_map of its own: give that to the engine or the connection")
         session = execution.session
+        if is_sharded(session):
+            raise refuse(subject, "its session is sharded, and sends it to one database after another")
         connection = writing_connection(session, mapper)
         if not (subject.is_orm and isinstance(execution.parameters, list)):  # such rows go where flushes write
             _check_connection(execution, subject, connection)

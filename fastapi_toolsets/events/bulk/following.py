@@ -100,8 +100,8 @@ class Followed:
         if self._records and self._records[0].kind is Kind.DELETED and count != len(reader.identities):
             # It may have left some: its criteria are true no more, or a trigger keeps them.
             keys = (self._mapper.get_property_by_column(self._mapper.primary_key[0]).key,)
-            read = read_rows(self._session, self._mapper, [record.key[1] for record in self._records], keys)
-            return [record for record in self._records if record.key[1] not in read]
+            read = read_rows(self._session, self._mapper, [record.key for record in self._records], keys)
+            return [record for record in self._records if record.key not in read]
         return self._records
 
     def _passed_over(self, lost: list[tuple[Any, ...]], count: int, read: int) -> BulkWriteError:

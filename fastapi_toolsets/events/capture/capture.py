@@ -56,7 +56,8 @@ class Capture:
     """
 
     __slots__ = (
-        "_awaited", "_journal", "_loses", "_misread", "_now", "_switched", "flushes", "olds", "savepoint", "written",
+        "_awaited", "_journal", "_loses", "_misread", "_now", "_switched", "_undone", "flushes", "olds", "savepoint",
+        "written",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, now: Transaction) -> None:
@@ -71,6 +72,7 @@ class Capture:
         self._loses = False  # whether deleted objects may yet lose what their rows had
         self.savepoint: Hashable | None = None
         self._switched: dict[IdentityKey, dict[str, Any]] = {}
+        self._undone: set[IdentityKey] = set()  # rows that were taken over, and deleted then
 
     def clear(self) -> None:
         """Forget what an interrupted flush left behind."""
@@ -78,6 +80,7 @@ class Capture:
         self._misread = self._loses = False
         self.written = []
         self._switched.clear()
+        self._undone.clear()
         self.savepoint = None
         self.flushes = False  # last: as long as it is set, somebody clears
 
@@ -121,6 +124,8 @@ class Capture:
             if olds.absent:
                 self._leave_out_absent(found)
             olds.clear()
+        if self._undone:
+            self._leave_out_undone(found)
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
             self.savepoint = compatibility.savepoint_of_flush(flush_context)
@@ -144,6 +149,16 @@ class Capture:
             if writes.kind is _DELETED and not absent.isdisjoint(writes.states):
                 places = [at for at, state in enumerate(writes.states) if state not in absent]
                 found[index : index + 1] = [writes.part(places)] if places else []
+
+    def _leave_out_undone(self, found: list[Writes]) -> None:
+        """Leave out the objects that took over rows which the flush has deleted after that."""
+        for index in reversed(range(len(found))):
+            writes = found[index]
+            if writes.kind is _CREATED:
+                keys = map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)
+                places = [at for at, key in enumerate(keys) if key not in self._undone]
+                found[index : index + 1] = [writes.part(places)] if places else []
+        self._undone.clear()
 
     def _doubt_unfollowed(self, flush_context: UOWTransaction) -> None:
         """Doubt what was written, if the flush itself has found rows whose own listeners were given its connection.
@@ -173,7 +188,7 @@ class Capture:
         reread = self.olds.reread
         for state in states:
             is_delete, list_only = fate[state]
-            if list_only:
+            if list_only and not (is_delete and self._is_undone(flush, state)):
                 if is_delete:
                     self._keep_switched(plan, state)
             elif is_delete:
@@ -184,6 +199,10 @@ class Capture:
                 created.append(state)
             else:
                 updated.append(state)
+        if updated and plan.gives_keys_early:
+            _, _, new = compatibility.unflushed_states(flush.session)
+            created += [state for state in updated if state in new]
+            updated = [state for state in updated if state not in new]
         if created:
             if len(created) == 1:
                 objects = [created[0].obj()]
@@ -208,6 +227,13 @@ class Capture:
                 objects = [state.obj() for state in deleted]
                 origins = [state.key for state in deleted]
             found.append(Writes(_DELETED, plan, deleted, objects, origins))
+
+    def _is_undone(self, flush: UOWTransaction, state: InstanceState[Any]) -> bool:
+        """Whether a deleted object's row, which another one has taken over, was deleted all the same."""
+        if state.key is None or not compatibility.deletes_what_was_taken_over(flush, state.manager.mapper):
+            return False
+        self._undone.add(state.key)
+        return True
 
     def _keep_switched(self, plan: Plan, state: InstanceState[Any]) -> None:
         """Keep the last row of a deleted object whose row another one has taken over."""

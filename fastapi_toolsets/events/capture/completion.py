@@ -11,7 +11,7 @@ from ..journal import Doubt
 from ..plan import NO_VALUE, copy_value, state_of
 from ..records import PENDING, Kind, merge_changes, same
 from ..types import ModelEvent
-from .loading import detached_copy, populate, read_rows, read_values, readable_columns, unloaded_columns
+from .loading import detached_copy, is_sharded, populate, read_rows, read_values, readable_columns, unloaded_columns
 from .rows import RowRecord, complete_rows
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ..journal import Frame, Journal
     from ..plan import Plan
-    from ..records import Change, Record, Writes
+    from ..records import Change, IdentityKey, Record, Writes
 
 # Looking a member up in its enumeration takes longer than comparing with it.
 _DELETED = Kind.DELETED
@@ -121,9 +121,9 @@ def _take_back_deletions(session: Session, frame: Frame) -> None:
             later.origin, later.position = record.origin, record.position
             later.changes = merge_changes(record.plan, record.changes, later.changes)
     for plan, records in gone.items():
-        found = read_rows(session, plan.mapper, [record.key[1] for record in records], plan.primary_key[:1])
+        found = read_rows(session, plan.mapper, [record.key for record in records], plan.primary_key[:1])
         for record in records:
-            if record.key[1] in found:
+            if record.key in found:
                 del frame.gone[record.origin]
                 if record.changes:
                     record.kind = Kind.UPDATED
@@ -164,7 +164,7 @@ def _load_writes(session: Session, written: list[Writes]) -> bool:
 
 def _load_alike(session: Session, plan: Plan, written: list[Writes]) -> bool:
     """Do it for rows of one mapper, which are in several parts where rows of others come between them."""
-    if plan.deferred:
+    if plan.deferred or is_sharded(session):
         return False
     made = plan.made
     states = written[0].states if len(written) == 1 else [state for writes in written for state in writes.states]
@@ -249,15 +249,15 @@ def is_expired(record: Record) -> bool:
 
 def load_expired(session: Session, records: Iterable[Record]) -> None:
     """Load what has been expired in the objects of some records, one SELECT for each mapper and 500 rows."""
-    expired: dict[Plan, dict[tuple[Any, ...], InstanceState[Any]]] = {}
+    expired: dict[Plan, dict[IdentityKey, InstanceState[Any]]] = {}
     for record in records:
         if is_expired(record) and (state := record.state).key is not None:
-            expired.setdefault(record.plan, {})[state.key[1]] = state
+            expired.setdefault(record.plan, {})[state.key] = state
     for plan, states in expired.items():
         names = sorted({key for state in states.values() for key in unloaded_columns(state, plan)})
-        for identity, row in read_rows(session, plan.mapper, list(states), names).items():
-            state = states[identity]
-            populate(state, {key: row[key] for key in unloaded_columns(state, plan)})
+        for key, row in read_rows(session, plan.mapper, list(states), names).items():
+            state = states[key]
+            populate(state, {name: row[name] for name in unloaded_columns(state, plan)})
 
 
 def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Record]:
@@ -295,14 +295,14 @@ def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Rec
 
 def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]], *, reload: bool) -> list[Record]:
     names = sorted({key for _, keys in pairs for key in keys})
-    rows = read_rows(session, plan.mapper, [record.key[1] for record, _ in pairs], names)
+    rows = read_rows(session, plan.mapper, [record.key for record, _ in pairs], names)
     for record, keys in pairs:
-        row = rows.get(record.key[1])
+        row = rows.get(record.key)
         if row is not None:
             populate(record.state, {key: row[key] for key in keys})
             if reload and record.changes:
                 record.changes = merge_changes(record.plan, record.changes, tuple(_reread(record, row)))
-    missing = [record for record, _ in pairs if record.key[1] not in rows]
+    missing = [record for record, _ in pairs if record.key not in rows]
     # A key may come back as another value than it was given as, so that a row is there and goes unrecognized.
     return missing if reload and len(rows) + len(missing) == len(pairs) else []
 
@@ -320,15 +320,15 @@ def _show_committed(session: Session, plan: Plan, records: list[Record], *, relo
         row = {key: committed.get(key, loaded.get(key, NO_VALUE)) for key in plan.columns}
         wanted.update(key for key, value in row.items() if value is NO_VALUE)
         shown.append(row)
-    rows: dict[tuple[Any, ...], dict[str, Any]] = {}
+    rows: dict[IdentityKey, dict[str, Any]] = {}
     if wanted:
-        rows = read_rows(session, plan.mapper, [record.key[1] for record in records], sorted(wanted))
+        rows = read_rows(session, plan.mapper, [record.key for record in records], sorted(wanted))
     missing: list[Record] = []
     for record, row in zip(records, shown, strict=True):
-        if reload and record.key[1] not in rows:
+        if reload and record.key not in rows:
             missing.append(record)
             continue
-        read = rows.get(record.key[1], {})
+        read = rows.get(record.key, {})
         row.update((key, value) for key, value in read.items() if reload or row[key] is NO_VALUE)
         if reload and record.changes:
             record.changes = merge_changes(plan, record.changes, tuple(_reread(record, read)))

@@ -23,9 +23,9 @@ def read_again(session: Session, records: list[Record]) -> None:
     for record in records:
         by_plan.setdefault(record.plan, []).append(record)
     for plan, group in by_plan.items():
-        rows = read_rows(session, plan.mapper, [record.key[1] for record in group], plan.misread)
+        rows = read_rows(session, plan.mapper, [record.key for record in group], plan.misread)
         for record in group:
-            row, assigned = rows.get(record.key[1], {}), record.state.committed_state
+            row, assigned = rows.get(record.key, {}), record.state.committed_state
             # What a listener of ``after_flush_postexec`` has assigned is still to be written.
             populate(record.state, {key: row[key] for key in row if key not in assigned} if assigned else row)
             changes = [(key, old, plan.copied(key, row.get(key, new))) for key, old, new in record.changes]

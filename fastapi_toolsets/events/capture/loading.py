@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import ARRAY, Integer, Uuid, and_, bindparam, case, cast, func, or_, select, tuple_, update
+from sqlalchemy.ext.horizontal_shard import ShardedSession
 from sqlalchemy.orm import make_transient_to_detached
 
 from .. import compatibility
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState, Mapper, Session
 
     from ..plan import Plan
+    from ..records import IdentityKey
 
 
 class OwnArguments(dict[str, Any]):
@@ -98,30 +100,45 @@ def detached_copy(plan: Plan, row: Mapping[str, object]) -> object:
 
 
 def read_rows(
-    session: Session, mapper: Mapper[Any], identities: Iterable[tuple[Any, ...]], keys: Collection[str]
-) -> dict[tuple[Any, ...], dict[str, Any]]:
+    session: Session, mapper: Mapper[Any], identities: Iterable[IdentityKey], keys: Collection[str]
+) -> dict[IdentityKey, dict[str, Any]]:
     """Read column attributes of rows, past the session's own loading, so that no loader criteria hide a row.
 
     Args:
         session: The session in whose transaction to read.
         mapper: The mapper of the rows.
-        identities: The primary keys of the rows.
+        identities: The identity keys of the rows.
         keys: The column attributes to read.
 
     Returns:
-        The values by attribute, by primary key; a row that is not there is missing.
+        The values by attribute, by identity key; a row that is not there is missing.
     """
     names = list(keys)
-    found = read_values(session, mapper, identities, names)
-    return {identity: dict(zip(names, values, strict=True)) for identity, values in found}
+    by_shard: dict[Any, dict[tuple[Any, ...], IdentityKey]] = {}
+    for key in identities:
+        by_shard.setdefault(key[2], {})[key[1]] = key
+    rows: dict[IdentityKey, dict[str, Any]] = {}
+    for shard, wanted in by_shard.items():
+        for identity, values in read_values(session, mapper, wanted, names, shard):
+            # A key may come back as another value than it was given as: nobody asks for such a row, but it is there.
+            key = wanted.get(identity) or mapper.identity_key_from_primary_key(identity, shard)
+            rows[key] = dict(zip(names, values, strict=True))
+    return rows
 
 
 def read_values(
-    session: Session, mapper: Mapper[Any], identities: Iterable[tuple[Any, ...]], keys: Iterable[str]
+    session: Session,
+    mapper: Mapper[Any],
+    identities: Iterable[tuple[Any, ...]],
+    keys: Iterable[str],
+    shard: object = None,
 ) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
-    """Read what :func:`read_rows` reads, a row at a time: its primary key and its values in the order of the keys."""
+    """Read what :func:`read_rows` reads, a row at a time: its primary key and its values in the order of the keys.
+
+    It takes primary keys, too, and in a sharded session the shard that their rows are in.
+    """
     names = tuple(keys)
-    connection = writing_connection(session, mapper)
+    connection = writing_connection(session, mapper, shard)
     width = len(mapper.primary_key)
     takes_array = connection.dialect.name == "postgresql" and _fits_array(mapper)
     if width > 1:
@@ -221,28 +238,37 @@ def _select_by_identity(mapper: Mapper[Any], keys: tuple[str, ...], *, by_array:
     return statement
 
 
-def writing_connection(session: Session, mapper: Mapper[Any]) -> Connection:
+def is_sharded(session: Session) -> bool:
+    """Whether the session writes rows of one mapper to several databases, which the identity token of each tells."""
+    return isinstance(session, ShardedSession)
+
+
+def writing_connection(session: Session, mapper: Mapper[Any], shard: object = None) -> Connection:
     """Return the connection on which the session writes the mapper's rows, in its transaction."""
     # The clause tells a routing ``get_bind`` to take the connection that writes: the rows are not elsewhere yet.
+    arguments = OwnArguments(mapper=mapper, clause=update(mapper.tables[0]))
+    if is_sharded(session):
+        arguments["shard_id"] = shard
     with compatibility.usable_in_begin_block(session):
-        return session.connection(bind_arguments=OwnArguments(mapper=mapper, clause=update(mapper.tables[0])))
+        return session.connection(bind_arguments=arguments)
 
 
 def read_objects(
-    session: Session, mapper: Mapper[Any], identities: Collection[tuple[Any, ...]]
+    session: Session, mapper: Mapper[Any], identities: Collection[tuple[Any, ...]], token: object
 ) -> dict[tuple[Any, ...], object]:
-    """Return the session's objects by primary key, loading those that it has not."""
+    """Return the session's objects with an identity token by primary key, loading those that it has not."""
     found: dict[tuple[Any, ...], object] = {}
     missing: list[tuple[Any, ...]] = []
     for identity in identities:
-        known = session.identity_map.get(mapper.identity_key_from_primary_key(identity))
+        known = session.identity_map.get(mapper.identity_key_from_primary_key(identity, token))
         if known is None:
             missing.append(identity)
         else:
             found[identity] = known
     for chunk in chunks(missing):
         with compatibility.usable_in_begin_block(session):
-            loaded = session.scalars(select(mapper).where(has_identity(mapper.primary_key, chunk))).unique().all()
+            statement = select(mapper).where(has_identity(mapper.primary_key, chunk))
+            loaded = session.scalars(statement, execution_options={"identity_token": token}).unique().all()
         for instance in loaded:
             found[tuple(mapper.primary_key_from_instance(instance))] = instance
     return found

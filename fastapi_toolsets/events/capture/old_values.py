@@ -348,10 +348,10 @@ class OldValues:
         for state, keys in wanted.items():
             keys.update(unloaded_columns(state, plan))
         keys_of_all = {key for keys in wanted.values() for key in keys}
-        identities = [state.key[1] for state in wanted if state.key is not None]
+        identities = [state.key for state in wanted if state.key is not None]
         rows = read_rows(session, mapper, identities, sorted(keys_of_all))
         for state, keys in wanted.items():
-            row = rows.get(state.key[1]) if state.key is not None else None
+            row = rows.get(state.key) if state.key is not None else None
             if row is None:
                 if state.was_deleted:
                     self.absent.add(state)
@@ -364,14 +364,15 @@ class OldValues:
 
     def _load_related(self, session: Session, related: list[tuple[InstanceState[Any], str]]) -> None:
         """Find the objects that watched relationships led to when nobody had loaded them, by the old foreign keys."""
-        wanted: dict[Mapper[Any], dict[tuple[Any, ...], list[tuple[InstanceState[Any], str]]]] = {}
+        wanted: dict[tuple[Mapper[Any], Any], dict[tuple[Any, ...], list[tuple[InstanceState[Any], str]]]] = {}
         for state, key in related:
             target = state.manager.mapper.relationships[key].mapper
             identity = self._old_reference(state, key)
             if identity is not None:
-                wanted.setdefault(target, {}).setdefault(identity, []).append((state, key))
-        for target, by_identity in wanted.items():
-            objects = read_objects(session, target, by_identity)
+                place = (target, state.identity_token)  # what a row leads to is in its own shard
+                wanted.setdefault(place, {}).setdefault(identity, []).append((state, key))
+        for (target, token), by_identity in wanted.items():
+            objects = read_objects(session, target, by_identity, token)
             for identity, places in by_identity.items():
                 for state, key in places:
                     self.of.setdefault(state, {})[key] = objects.get(identity)

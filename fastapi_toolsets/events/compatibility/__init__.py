@@ -7,6 +7,7 @@ takes three times as long, a call included.
 
 from .flushes import (
     autoflush,
+    deletes_what_was_taken_over,
     flush_fate,
     flush_history,
     flushed_states,
@@ -89,6 +90,7 @@ __all__ = [
     "conflict_update",
     "connections_of",
     "current_greenlet",
+    "deletes_what_was_taken_over",
     "equivalent_columns",
     "expirable_states",
     "expire",

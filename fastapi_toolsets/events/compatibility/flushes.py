@@ -34,6 +34,20 @@ def flush_fate(flush: UOWTransaction) -> Mapping[InstanceState[Any], tuple[bool,
     return flush.states  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - it says no types
 
 
+def deletes_what_was_taken_over(flush: UOWTransaction, mapper: Mapper[Any]) -> bool:
+    """Whether a flush deletes a mapper's row although another object has taken it over: a row switch that fails.
+
+    ``UOWTransaction.cycles``, the actions in which it goes object by object, since rows refer to others of their own
+    table, or to each other. SQLAlchemy (2.0 and 2.1) then deletes each object that was to be deleted when it began,
+    without a look at what has become of its row. Should it look one day, such rows were told of as deleted and are
+    there.
+    """
+    return any(
+        action.sort_key[0] == "DeleteAll" and action.mapper is mapper.base_mapper
+        for action in cast("Any", flush).cycles
+    )
+
+
 def savepoint_of_flush(flush: UOWTransaction) -> SessionTransaction | None:
     """Return the savepoint in which a flush writes, if any (``UOWTransaction.transaction``).
 
