@@ -70,14 +70,21 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
 def _complete_told(session: Session, journal: Journal, told: Frame) -> None:
     """Do it for what was told before: rows may be gone since, and what has become of others is told by later frames.
 
-    Changes of those are relative to what was told, not to what the row has now.
+    What those change again is relative to what was told, not to what the row has now.
     """
-    later = [*journal.told[journal.told.index(told) + 1 :], journal.root]
-    origins = {record.origin for frame in later for record in frame.rows.values()}
-    changed_again = [(record, record.changes) for record in told.rows.values() if record.key in origins]
+    again: dict[IdentityKey, set[str]] = {}
+    for frame in (*journal.told[journal.told.index(told) + 1 :], journal.root):
+        for later in frame.rows.values():
+            again.setdefault(later.origin, set()).update(key for key, _, _ in later.changes)
+    before = [(record, record.changes) for record in told.rows.values() if record.key in again]
     _complete_records(session, journal, told)
-    for record, changes in changed_again:
-        record.changes = changes
+    for record, changes in before:
+        read = {change[0]: change for change in record.changes}
+        record.changes = tuple(
+            change if change[0] in again[record.key] else read[change[0]]
+            for change in changes
+            if change[0] in again[record.key] or change[0] in read
+        )
 
 
 def _complete_records(session: Session, journal: Journal, frame: Frame) -> list[Record]:
