@@ -16,6 +16,7 @@ from fastapi_toolsets.events import Ending, ObservedCallback
 from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, Phase, listener_scope, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..interrupts import TimeLimitError
 from ..observers import Silent, observing
 from .models import Base, Order, created, library_log, updated
 
@@ -105,10 +106,6 @@ async def test_signal_while_a_sync_callback_works(front: FrontEnd, recorder: Eve
     await front.add(Order(id=2))
     await front.commit()
     assert recorder.take() == [created(2)]
-
-
-class TimeLimitError(Exception):
-    """What Celery's soft time limit raises in a signal handler is an exception as any other."""
 
 
 def raise_time_limit(*_: object) -> None:
