@@ -13,6 +13,8 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
+from fastapi_toolsets.events import kept_loop
+
 
 class CancelledAt:
     """Awaits a coroutine and cancels the task that does so when it waits for the n-th time.
@@ -81,8 +83,12 @@ async def threads_of_drivers_ended() -> AsyncGenerator[None]:
             await asyncio.to_thread(thread.join, max(0.0, patience - time.monotonic()))
 
 
+class TimeLimitError(Exception):
+    """What Celery's soft time limit raises in a signal handler is an exception as any other."""
+
+
 class InterruptAtCall:
-    """Raises KeyboardInterrupt where Python would, once: as a function begins, or a C function has returned.
+    """Raises what a signal handler does where Python would, once: as a function begins, or a C function has returned.
 
     There the interpreter looks for signals; between any two lines it does not, as when a lock is given back.
 
@@ -90,16 +96,18 @@ class InterruptAtCall:
         place: Where that was, as ``file:line``; ``None`` where it looked less often.
     """
 
-    def __init__(self, files: tuple[str, ...], point: int) -> None:
+    def __init__(self, files: tuple[str, ...], point: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         """Prepare; :meth:`armed` does it.
 
         Args:
             files: How the paths of the files begin whose code is interrupted.
             point: At which of these places, counted from 1.
+            error: What is raised, the handler of Ctrl-C's or another one's.
         """
         self.place: str | None = None
         self._files = files
         self._left = point
+        self._error = error
 
     @contextmanager
     def armed(self) -> Generator[None]:
@@ -112,8 +120,13 @@ class InterruptAtCall:
             sys.setprofile(before)
 
     def _look(self, frame: FrameType, event: str, argument: object) -> None:
-        if self.place is None and event in ("call", "c_return") and frame.f_code.co_filename.startswith(self._files):
+        if self.place is None and event in ("call", "c_return") and self._is_interrupted(frame.f_code.co_filename):
             self._left -= 1
             if self._left == 0:
                 self.place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                raise KeyboardInterrupt
+                raise self._error
+
+    def _is_interrupted(self, file: str) -> bool:
+        # An exception in its own code asyncio only logs, and a task whose next step was to be scheduled waits for ever.
+        in_loop = file == kept_loop.__file__ and issubclass(self._error, Exception)
+        return file.startswith(self._files) and not in_loop

@@ -1,4 +1,4 @@
-"""Rules C4 and T2: Ctrl-C at every call in the library, in turn: what was committed is told, or named in the log."""
+"""Rules C4 and T2: Ctrl-C, or a time limit, at every call in the library: what was committed is told, or named."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fastapi_toolsets.events.dispatch.delivery import generation
 from fastapi_toolsets.models import Changes, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from ..interrupts import InterruptAtCall
+from ..interrupts import InterruptAtCall, TimeLimitError
 from .models import ORDERS, Base, Order, created, library_log
 
 # Interrupted between two calls that make a task, Python says so of the coroutine, and asyncio of the task.
@@ -73,7 +73,16 @@ def transaction_commit(session: SyncEventSession) -> None:
     transaction.commit()
 
 
-@pytest.mark.parametrize("end", [commit, flush_then_commit, transaction_commit], ids=lambda end: end.__name__)
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [
+        (commit, KeyboardInterrupt),
+        (flush_then_commit, KeyboardInterrupt),
+        (transaction_commit, KeyboardInterrupt),
+        (commit, TimeLimitError),
+    ],
+    ids=lambda part: part.__name__,
+)
 @pytest.mark.parametrize(
     "listen",
     [one_callback, async_callback, waiting_callback, two_callbacks, every_phase],
@@ -85,11 +94,12 @@ async def test_interrupted_at_every_call(
     recorder: EventRecorder,
     listen: Callable[[EventRecorder], None],
     end: Callable[[SyncEventSession], None],
+    error: type[BaseException],
 ) -> None:
     """C4, T2: told once, and otherwise named; nothing that was not committed is told. The session goes on to be used.
 
-    Whoever catches Ctrl-C commits again, then closes the session. The next session of the thread finds nothing left of
-    the interrupt.
+    Whoever catches the interrupt commits again, then closes the session. The next session of the thread finds nothing
+    left of the interrupt.
     """
     listen(recorder)
     places: dict[int, str | None] = {}
@@ -97,13 +107,13 @@ async def test_interrupted_at_every_call(
     point = 0
     while point == 0 or places[point] is not None:
         point += 1
-        interrupt = InterruptAtCall(LIBRARY, point)
+        interrupt = InterruptAtCall(LIBRARY, point, error)
         # Interrupted as it schedules its next step, a task has none: it is given up when its grace is over.
         session = front.factory(callback_grace=0.05)()
         with library_log() as log:
             session.add_all([Order(id=identity) for identity in range(3 * point, 3 * point + 3)])
             # Interrupted where it leaves a flush, SQLAlchemy rolls back and finds that the transaction is closed.
-            with interrupt.armed(), suppress(KeyboardInterrupt, InvalidRequestError):
+            with interrupt.armed(), suppress(error, InvalidRequestError):
                 end(session)
             # All that it allows may be to be closed; and what it does not know to be told cannot be committed.
             with suppress(InvalidRequestError, CommitAbortedError):

@@ -16,6 +16,7 @@ from fastapi_toolsets.events import Ending, ObservedCallback
 from fastapi_toolsets.models import CallbackFailure, Changes, ModelEvent, Phase, listener_scope, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..interrupts import TimeLimitError
 from ..observers import Silent, observing
 from .models import Base, Order, created, library_log, updated
 
@@ -107,34 +108,40 @@ async def test_signal_while_a_sync_callback_works(front: FrontEnd, recorder: Eve
     assert recorder.take() == [created(2)]
 
 
-class TimeLimitError(Exception):
-    """What Celery's soft time limit raises in a signal handler is an exception as any other."""
-
-
 def raise_time_limit(*_: object) -> None:
     raise TimeLimitError
 
 
+a_callback_waits = threading.Event()
+
+
 @pytest.fixture
 def time_limit() -> Iterator[None]:
-    """Let a time limit strike in this thread as soon as an event loop does nothing in it but wait."""
+    """Let a time limit strike in this thread as soon as its event loop does nothing but wait for a callback."""
     before = signal.signal(signal.SIGUSR1, raise_time_limit)
     script, waits = threading.main_thread(), selectors.DefaultSelector.select.__code__
+    over = threading.Event()
 
     def strike() -> None:
-        while sys._current_frames()[identifier_of(script)].f_code is not waits:  # noqa: SLF001 - as above
-            pass
-        signal.pthread_kill(identifier_of(script), signal.SIGUSR1)
+        a_callback_waits.wait()
+        while not over.is_set():
+            if sys._current_frames()[identifier_of(script)].f_code is waits:  # noqa: SLF001 - as above
+                signal.pthread_kill(identifier_of(script), signal.SIGUSR1)
+                return
 
     clock = threading.Thread(target=strike)
     clock.start()
     yield
+    over.set()
+    a_callback_waits.set()
     clock.join()
+    a_callback_waits.clear()
     signal.signal(signal.SIGUSR1, before)
 
 
 async def wait_for_ever(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
     if order.id == 1:
+        a_callback_waits.set()
         await anyio.sleep_forever()
 
 

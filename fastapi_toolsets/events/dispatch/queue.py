@@ -123,8 +123,9 @@ class Queue:
         if isinstance(delivery, Writes):
             record = delivery.record(delivery.index)
             record.batch = delivery.batch
-            if not delivery.all_told():
-                self._waiting.appendleft(delivery)
+            waiting = self._waiting
+            if not delivery.all_told() and not (waiting and waiting[0] is delivery):  # where a time limit struck before
+                waiting.appendleft(delivery)
             self._delivery = record
             return record
         return delivery
@@ -160,10 +161,10 @@ class Queue:
                 index += 1
             self._listener = None  # as long as nobody knows who it is: see Reports.report_untold
             delivery = self._delivery
+            waiting = self._waiting
+            if waiting and waiting[0] is delivery:  # an interrupt came as it was put here, or taken from there
+                waiting.popleft()
             if type(delivery) is not Writes or delivery.all_told():
-                waiting = self._waiting
-                if waiting and waiting[0] is delivery:  # an interrupt came as it was put here, or taken from there
-                    waiting.popleft()
                 if not waiting:
                     self._end()
                     return

@@ -56,13 +56,17 @@ class Reports(Queue):
 
     def report_untold(self) -> None:
         """Log by name what was not told, since an interrupt has ended the telling; nothing where all of it was."""
-        if self._listener is None and self._delivery is not None:  # it came on the way to the next event
+        self._find_due()
+        if self._listener is not None or self._waiting:
+            self._report_rest("interrupted")
+
+    def _find_due(self) -> None:
+        """Find out who is due where the telling was interrupted on the way to the next event."""
+        if self._listener is None and self._delivery is not None:
             if isinstance(self._delivery, Writes) and self._delivery.index < 0:
                 self._delivery.tell_next()
             self._listeners = listeners_of(self._delivery)
             self._index, self._listener = 0, next(iter(self._listeners), None)
-        if self._listener is not None or self._waiting:
-            self._report_rest("interrupted")
 
     def _report_rest(self, reason: str, *, begun: bool = True) -> None:
         """Log by name what was interrupted, where it was begun, and what is not called any more, and forget it."""
@@ -78,6 +82,7 @@ class Reports(Queue):
 
     def could_not_cross(self, error: Exception) -> None:
         """Log that async callbacks cannot run, and forget them."""
+        self._find_due()
         logger.error(
             "Async callbacks could not run, since no event loop could be reached",
             exc_info=error,

@@ -133,7 +133,9 @@ class Straight:
         self._crossing = crossing = find_crossing(options.callback_backend)
         try:
             crossing.run(self._await, options.callback_grace)
-        except Exception as error:  # noqa: BLE001 - the dispatch logs it
+        except Exception as error:
+            if self._place == len(self._calls):  # all was told: a time limit has struck on the way back
+                raise
             self._hand_over_unstarted().could_not_cross(error)
         except BaseException:
             if self._dispatch is not None:
