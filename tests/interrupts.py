@@ -13,7 +13,7 @@ from functools import partial
 from types import FrameType
 from typing import Any
 
-from fastapi_toolsets.events import kept_loop
+from fastapi_toolsets.events.crossing import kept_loop
 
 
 class CancelledAt:
