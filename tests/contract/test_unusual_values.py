@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sqlalchemy import ARRAY, Dialect, Enum, ForeignKey, Integer, String, TypeDecorator
+from sqlalchemy import ARRAY, Dialect, Enum, ForeignKey, Integer, String, TypeDecorator, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.mutable import MutableComposite, MutableDict, MutableList
 from sqlalchemy.orm import (
@@ -51,6 +51,16 @@ class SealedType(TypeDecorator[Sealed]):
         return None if value is None else Sealed(value)
 
 
+class Lower(TypeDecorator[str]):
+    """A value that is written otherwise than it was given."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else value.lower()
+
+
 @dataclasses.dataclass
 class Interval(MutableComposite):
     """A composite that can be changed in place."""
@@ -92,6 +102,23 @@ class Point(ValuesBase):
     x: Mapped[int | None]
     y: Mapped[int | None]
     half: Mapped[Any] = composite(Half, "x", "y")
+
+
+class Account(ValuesBase):
+    __tablename__ = "accounts"
+    name: Mapped[str] = mapped_column(Lower, primary_key=True)
+    visits: Mapped[int] = mapped_column(default=0)
+
+
+@scenario(ValuesBase.metadata)
+async def test_keys_that_are_written_otherwise_than_given(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E10, E11: where rows are read again before the commit, one whose key comes back as another value is not gone."""
+    recorder.listen(Account)
+    await front.add(Account(name="ADA"))
+    await front.flush()
+    await front.execute(text("UPDATE accounts SET visits = 1"))
+    await front.commit()
+    assert recorder.take() == [created(Account, "ada")]
 
 
 @scenario(ValuesBase.metadata, databases=LOCAL)
