@@ -47,6 +47,7 @@ FLOORS = {
     "fastapi_toolsets.events.delivery": 2,
     "fastapi_toolsets.events.dispatch": 2,
     "fastapi_toolsets.events.eager": 2,
+    "fastapi_toolsets.events.expiring": 2,
     "fastapi_toolsets.events.failures": 2,
     "fastapi_toolsets.events.heard_rows": 2,
     "fastapi_toolsets.events.helper_threads": 2,

@@ -14,6 +14,7 @@ from .capture import Capture
 from .compatibility import PREPARES
 from .completion import complete
 from .delivery import report_unfinished, take_snapshot
+from .expiring import keep_expiring
 from .journal import Doubt
 from .lent_connections import LentConnections, mappers_heard
 from .registry import registry
@@ -125,7 +126,7 @@ class Tracker(Teller):
             return None
         if outcome.a_server_rolled_back:
             self._forget_rolled_back(execution.session)
-        if self.capture.written:  # SQLAlchemy lets objects show what it writes, also those that a flush has just deleted
+        if self.capture.written:  # objects are about to show what it writes, also those that a flush has just deleted
             self.before_expiry(execution.session)
         with self.bulk.sending(execution.session, undoes=may_undo(statement)):
             result = self.bulk.execute(execution)
@@ -232,11 +233,19 @@ class Tracker(Teller):
             for record in self.journal.whole().rows.values():
                 take_snapshot(record)
 
-    def before_expiry(self, session: Session) -> None:
-        """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them."""
+    def before_expiry(self, session: Session, instance: object = None, *, cascades: bool = True) -> None:
+        """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them.
+
+        Args:
+            session: The session.
+            instance: What is expired; ``None`` for everything.
+            cascades: Whether with all that its relationships take along.
+        """
         self.before_use()
         if self.capture.written:  # a listener of the very flush that has deleted them
             self.capture.after_finalized(session, early=True)
+        elif self.capture.flushes and compatibility.in_flush(session):  # one of the rows that it writes
+            keep_expiring(self.capture.olds, session, instance, cascades=cascades)
         if self.journal.touched:
             for frame in (*self.journal.told, *self.journal.frames()):
                 for record in reversed(frame.gone.values()):
