@@ -108,7 +108,7 @@ class SyncEventSession(Session):
 
     def expire(self, instance: object, attribute_names: Iterable[str] | None = None) -> None:
         """Expire an object as ``Session.expire`` does; events that callbacks still wait for keep what they show."""
-        self._tracker.before_expiry(self)
+        self._tracker.before_expiry(self, instance, cascades=not attribute_names)
         super().expire(instance, attribute_names)
         self._tracker.prepare_again(self)
 
@@ -119,12 +119,12 @@ class SyncEventSession(Session):
         with_for_update: ForUpdateParameter = None,
     ) -> None:
         """Refresh an object as ``Session.refresh`` does; see :meth:`expire`."""
-        self._tracker.before_expiry(self)
+        self._tracker.before_expiry(self, instance, cascades=not attribute_names)
         super().refresh(instance, attribute_names, with_for_update)
 
     def expire_all(self) -> None:
         """Expire all objects as ``Session.expire_all`` does; see :meth:`expire`."""
-        if self._tracker.capture.written:  # of a flush that is not over: what it has deleted is among them yet
+        if self._tracker.capture.flushes:  # what it has deleted is among them yet
             self._tracker.before_expiry(self)
         else:
             self._tracker.before_use()

@@ -12,6 +12,7 @@ from .bulk.bulk import BulkWrites
 from .bulk.statements import may_undo, may_write
 from .capture.capture import Capture
 from .capture.completion import complete
+from .capture.expiring import keep_expiring
 from .capture.loading import is_sharded
 from .capture.snapshots import take_snapshot
 from .compatibility import PREPARES
@@ -242,11 +243,19 @@ class Tracker(Teller):
             for record in self.journal.whole().rows.values():
                 take_snapshot(record)
 
-    def before_expiry(self, session: Session) -> None:
-        """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them."""
+    def before_expiry(self, session: Session, instance: object = None, *, cascades: bool = True) -> None:
+        """Keep deleted rows, too, which no SELECT will bring back: expiring a parent cascades to them.
+
+        Args:
+            session: The session.
+            instance: What is expired; ``None`` for everything.
+            cascades: Whether with all that its relationships take along.
+        """
         self.before_use()
         if self.capture.written:  # a listener of the very flush that has deleted them
             self.capture.after_finalized(session, early=True)
+        elif self.capture.flushes and compatibility.in_flush(session):  # one of the rows that it writes
+            keep_expiring(self.capture.olds, session, instance, cascades=cascades)
         if self.journal.touched:
             for frame in (*self.journal.told, *self.journal.frames()):
                 for record in reversed(frame.gone.values()):

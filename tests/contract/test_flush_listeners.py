@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import ForeignKey, event, insert, inspect, select, update
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ResourceClosedError
-from sqlalchemy.orm import Mapped, Session, mapped_column, relationship
+from sqlalchemy.orm import Mapped, Session, mapped_column, object_session, relationship
 from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.orm.util import identity_key
 
@@ -18,7 +18,7 @@ from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_f
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import Base, Parcel, Seat, Stamp
-from .event_models import LOCAL, created, deleted, updated
+from .event_models import LOCAL, created, deleted, listening_to, updated
 from .transaction_models import ExpectedError
 
 HOOKS = ("after_flush", "after_flush_postexec")
@@ -365,3 +365,54 @@ async def test_expiring_what_the_flush_has_deleted(
     await front.commit()
     last = "renamed" if act is rename_all else "salt"
     assert shown == [(1, "bread", "bread"), (2, last, "salt")]
+
+
+def renew_the_basket(item: Item) -> None:
+    """Have the parent of a row loaded anew: its collection, or a sum over that, may be another now."""
+    session = object_session(item)
+    assert session is not None
+    expire_the_basket(session)
+
+
+def refresh_from_its_item(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    refresh_the_basket(session)
+
+
+def expire_from_its_item(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.expire(item, ["name"])
+
+
+@pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
+@pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_what_the_flush_is_writing(
+    front: FrontEnd, recorder: EventRecorder, name: str, act: Callable[[Item], None]
+) -> None:
+    """E2, E3, E11: what a listener of a row expires had its old values, and what is deleted shows its last row."""
+    items = [Item(id=key, name=name) for key, name in enumerate(("bread", "salt", "wine", "oil"), 1)]
+    basket = Basket(id=1, items=items)
+    await front.add(basket)
+    await front.commit()
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Item)
+    def show(item: Item, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        shown.append((event_type.value, item.id, item.name, changes, event.before and event.before["name"]))
+
+    def listener(mapper: object, connection: object, item: Item) -> None:
+        act(item)
+
+    with listening_to(Item, name, listener):
+        items[2].name = "beer"
+        await front.delete(items[0])
+        basket.items.remove(items[1])
+        await front.commit()
+    assert shown == [
+        ("update", 3, "beer", {"name": {"old": "wine", "new": "beer"}}, "wine"),
+        ("delete", 1, "bread", None, "bread"),
+        ("delete", 2, "salt", None, "salt"),
+    ]

@@ -1,0 +1,54 @@
+"""What a session expires while a flush is under way, before anybody has read what that flush has written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from sqlalchemy import inspect
+
+from ..plan import NO_VALUE
+from ..plans import plans
+from .loading import readable_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from sqlalchemy.orm import InstanceState, Session
+
+    from .old_values import OldValues
+
+
+def keep_expiring(olds: OldValues, session: Session, instance: object, *, cascades: bool) -> None:
+    """Keep what the rows of objects were before the flush, as far as the objects know it: they are about to forget it.
+
+    Listeners of mappers expire parents, to have their collections loaded anew, and with them what is in these.
+
+    Args:
+        olds: The old values of the flush.
+        session: The session.
+        instance: What is expired; ``None`` for everything.
+        cascades: Whether that takes along what the relationships of the object say.
+    """
+    for state in _expiring(session, instance, cascades=cascades):
+        plan = plans.by_mapper[state.manager.mapper]
+        if plan is None or state.key is None:
+            continue
+        known = readable_columns(state, plan)
+        known.update((key, old) for key, old in state.committed_state.items() if key in plan.columns)
+        kept = olds.of.setdefault(state, {})
+        for key, old in known.items():
+            if old is not NO_VALUE and key not in kept:
+                kept[key] = plan.copied(key, old)
+        olds.reread.add(state)
+        olds.is_used = True
+
+
+def _expiring(session: Session, instance: object, *, cascades: bool) -> Iterable[InstanceState[Any]]:
+    if instance is None:
+        return session.identity_map.all_states()
+    state = cast("InstanceState[Any] | None", inspect(instance, raiseerr=False))
+    if state is None:
+        return ()  # SQLAlchemy is about to say so
+    if not cascades:
+        return (state,)
+    return (state, *(found[2] for found in state.mapper.cascade_iterator("refresh-expire", state)))
