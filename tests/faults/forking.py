@@ -7,6 +7,7 @@ Both print what their callbacks were told.
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -63,6 +64,7 @@ class Program:
             place.visit(lambda: self.commit("3"))
             place.visit(lambda: self.commit("4"))
             on_running_loop(lambda: self.commit("on a loop"))  # the child's, wherever it has begun
+            gc.collect()  # what the parent's other threads had is garbage here
             print(f"{place}: child: {', '.join(self.told)}", flush=True)  # noqa: T201 - the test reads it
 
         wait = way(child)

@@ -326,6 +326,10 @@ async def _ended(task: asyncio.Task[None], seconds: float | None = None) -> None
     await asyncio.wait({task}, timeout=seconds)
 
 
+_left_alone: list[object] = []
+"""Loops that this process must not close: they are the parent's, or may be running in a thread that goes with it."""
+
+
 class _EndOfThread:
     """Closes a thread's loop when the thread goes, or the process. Only the thread's locals refer to it."""
 
@@ -335,17 +339,22 @@ class _EndOfThread:
         self._thread = threading.get_ident()
 
     def __del__(
-        self, get_ident: Callable[[], int] = threading.get_ident, is_finalizing: Callable[[], bool] = sys.is_finalizing
+        self,
+        get_ident: Callable[[], int] = threading.get_ident,
+        is_finalizing: Callable[[], bool] = sys.is_finalizing,
+        left_alone: list[object] = _left_alone,
     ) -> None:
-        # Where the process ends before a daemon thread, the interpreter gives up that thread's locals in another one:
-        # the loop may be running, and to end its threads would be to wait for ever.
-        if get_ident() == self._thread and not self._loop.is_running() and not is_finalizing():
+        # A forked child gives up the locals of the parent's other threads. Where the process ends before a daemon
+        # thread, the interpreter gives up that one's in another: the loop may be running, and to end its threads would
+        # be to wait for ever.
+        if get_ident() != self._thread:
+            left_alone.append(self._runner)
+        elif not self._loop.is_running() and not is_finalizing():
             with contextlib.suppress(RuntimeError):  # Python 3.12.1 starts no thread any more to end the loop's own
                 self._runner.close()
 
 
 _local = threading.local()
-_of_parent_process: list[object] = []
 # The bridge from which this process was forked: its loop runs in the parent only.
 _inherited_bridge: object = None
 _BRIDGE = Bridge()
@@ -360,7 +369,7 @@ def _begin_again_after_fork() -> None:
     """Leave the parent's loops alone: closing one here would unregister its wake-up from the selector they share."""
     global _local, _inherited_bridge  # noqa: PLW0603 - as above
     _inherited_bridge = compatibility.current_greenlet() if compatibility.in_greenlet() else None
-    _of_parent_process.append(vars(_local).copy())
+    _left_alone.append(vars(_local).copy())
     _local = threading.local()
 
 
