@@ -32,6 +32,7 @@ FLOORS = {
     "fastapi_toolsets.events.capture": 2,
     "fastapi_toolsets.events.crossing": 2,
     "fastapi_toolsets.events.heard_rows": 2,
+    "fastapi_toolsets.events.lost_commits": 2,
     "fastapi_toolsets.events.outcome": 2,
     "fastapi_toolsets.events.recording": 2,
     "fastapi_toolsets.events.transaction": 2,

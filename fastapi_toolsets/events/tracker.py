@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy.exc import InvalidRequestError
 
-from ..errors import JoinedTransactionWarning, RolledBackCommitWarning
 from . import compatibility, outcome
 from .bulk.bulk import BulkWrites
 from .bulk.statements import may_undo, may_write
@@ -21,10 +20,10 @@ from .dispatch.telling import Teller
 from .dispatch.voting import Voting
 from .journal import Doubt
 from .lent_connections import LentConnections, mappers_heard
+from .lost_commits import warn_joined, warn_lost, warn_rolled_back
 from .registry import registry
 from .transaction import open_savepoint
 from .types import Phase
-from .warn import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,7 +199,7 @@ class Tracker(Teller):
         if outcome.a_statement_failed and not now.lost and now.prepared is not None:
             now.lost = outcome.has_failed(compatibility.begun_transactions(now.prepared))
             if now.lost:  # in a before_commit listener, behind the library's
-                _warn_lost()
+                warn_lost()
         if now.lost or not (journal.root.writes or journal):
             return  # rolled back, whatever the server called it
         if root is None or (now.borrows and not self._counts(root)):
@@ -378,7 +377,7 @@ class Tracker(Teller):
             return
         now.borrows, now.awaits, now.lost = outcome.look_at(compatibility.connections_of(root))
         if now.lost:
-            _warn_lost()
+            warn_lost()
             return
         for told in journal.told:
             complete(session, journal, told)
@@ -392,12 +391,7 @@ class Tracker(Teller):
         root = session.get_transaction()
         if root is not None and outcome.take_rolled_back(compatibility.begun_transactions(root)):
             self.journal.clear()
-            warn(
-                "an error inside this transaction has made the server roll back what was written before it, although "
-                "nobody called rollback(): no event of that is delivered, and what comes after it is another "
-                "transaction. Call session.rollback() after such an error, and begin again",
-                RolledBackCommitWarning,
-            )
+            warn_rolled_back()
 
     def _counts(self, root: SessionTransaction) -> bool:
         """Whether the session's commit was the real one."""
@@ -408,13 +402,7 @@ class Tracker(Teller):
     def _warn_joined(self) -> None:
         if not self._warned_joined:
             self._warned_joined = True
-            warn(
-                "this session is bound to a connection on which somebody else began the transaction, so its commit() "
-                "has committed nothing yet and delivers no event. Bind it to the engine, so that it commits by itself; "
-                "a test suite that rolls back everything at the end wants dispatch_on_joined_commit=True on the "
-                "session factory",
-                JoinedTransactionWarning,
-            )
+            warn_joined()
 
     def _forget(self, session: Session, interruption: BaseException | None = None, *, stayed: bool = False) -> None:
         """Let go of a transaction that has committed nothing; tell those who hear of it, unless it may have stayed."""
@@ -435,15 +423,6 @@ class Tracker(Teller):
         self.now.begin_again()
         if joined:
             self._warn_joined()  # last: made an error, it leaves a session that can be used
-
-
-def _warn_lost() -> None:
-    warn(
-        "an error inside this transaction has made the server roll it back, although nobody called rollback(): its "
-        "COMMIT commits nothing, and no event is delivered. Call session.rollback() after an error, or run the "
-        "statement inside session.begin_nested()",
-        RolledBackCommitWarning,
-    )
 
 
 def _committing(session: Session) -> SessionTransaction | None:

@@ -19,6 +19,7 @@ MODULES = (
     "journal",
     "capture.capture",
     "capture.corrections",
+    "capture.expiring",
     "capture.snapshots",
     "dispatch.queue",
     "dispatch.dispatch",

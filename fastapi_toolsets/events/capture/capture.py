@@ -17,7 +17,7 @@ from ..registry import registry
 from ..types import Phase
 from .at_hand import olds_are_at_hand, rows_are_at_hand, stands_alone
 from .completion import keep_rows
-from .corrections import read_again, switch_row
+from .corrections import key_to_be, leave_out_absent, leave_out_taken_over, read_again, switch_row
 from .loading import readable_columns
 from .old_values import NO_VALUES, OldValues
 from .ordering import in_order, insert_order, sort_by_key
@@ -122,10 +122,11 @@ class Capture:
             self._doubt_unfollowed(flush_context)
         if olds.is_used:
             if olds.absent:
-                self._leave_out_absent(found)
+                leave_out_absent(found, olds.absent)
             olds.clear()
         if self._undone:
-            self._leave_out_undone(found)
+            leave_out_taken_over(found, self._undone)
+            self._undone.clear()
         if found:
             self.written = in_order(found) if len(found) > 1 or found[0].plan.self_references else found
             self.savepoint = compatibility.savepoint_of_flush(flush_context)
@@ -134,31 +135,6 @@ class Capture:
         self.flushes = False
         if self._misread or self._switched:
             self.clear()
-
-    def _leave_out_absent(self, found: list[Writes]) -> None:
-        """Leave out deletions of what was deleted before, unless the flush itself has just made such a row again."""
-        made = {
-            _key_to_be(writes.plan, state, instance)
-            for writes in found
-            if writes.kind is _CREATED
-            for state, instance in zip(writes.states, writes.objects, strict=True)
-        }
-        absent = {state for state in self.olds.absent if state.key not in made}
-        for index in reversed(range(len(found))):
-            writes = found[index]
-            if writes.kind is _DELETED and not absent.isdisjoint(writes.states):
-                places = [at for at, state in enumerate(writes.states) if state not in absent]
-                found[index : index + 1] = [writes.part(places)] if places else []
-
-    def _leave_out_undone(self, found: list[Writes]) -> None:
-        """Leave out the objects that took over rows which the flush has deleted after that."""
-        for index in reversed(range(len(found))):
-            writes = found[index]
-            if writes.kind is _CREATED:
-                keys = map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)
-                places = [at for at, key in enumerate(keys) if key not in self._undone]
-                found[index : index + 1] = [writes.part(places)] if places else []
-        self._undone.clear()
 
     def _doubt_unfollowed(self, flush_context: UOWTransaction) -> None:
         """Doubt what was written, if the flush itself has found rows whose own listeners were given its connection.
@@ -384,7 +360,7 @@ class Capture:
         written, journal = self.written, self._journal  # kept until they are in there: reading can fail
         for writes in written:
             if early:
-                writes.keys = [*map(_key_to_be, repeat(writes.plan), writes.states, writes.objects)]
+                writes.keys = [*map(key_to_be, repeat(writes.plan), writes.states, writes.objects)]
             elif writes.kind is not _DELETED:
                 states = writes.states
                 writes.keys = [states[0].key] if len(states) == 1 else [state.key for state in states]
@@ -433,10 +409,3 @@ def _first(states: Sequence[InstanceState[Any] | None] | None) -> object:
     """Return the object that a scalar relationship's history names."""
     state = states[0] if states else None
     return None if state is None else state.obj()
-
-
-def _key_to_be(plan: Plan, state: InstanceState[Any], instance: object) -> IdentityKey:
-    """Return the key that a row has after the flush: SQLAlchemy gives it to the object when ``after_flush`` is over."""
-    if state.key is None or any(key in state.committed_state for key in plan.primary_key):
-        return plan.mapper.identity_key_from_instance(instance)
-    return state.key

@@ -1,7 +1,8 @@
-"""Records that say something else than the flush: of a batched UPDATE, and of a row that another object took over."""
+"""What a flush seems to have written, and has not: deletions, rows that were taken over, values of a batched UPDATE."""
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from ..plan import NO_VALUE
@@ -9,12 +10,55 @@ from ..records import PENDING, Kind, same
 from .loading import populate, read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
 
     from ..plan import Plan
-    from ..records import Change, Record
+    from ..records import Change, IdentityKey, Record, Writes
+
+
+def leave_out_absent(found: list[Writes], absent: Collection[InstanceState[Any]]) -> None:
+    """Leave out deletions of what was deleted before, unless the flush itself has just made such a row again.
+
+    Args:
+        found: What the flush seems to have written.
+        absent: The states of objects to be deleted whose rows were not there.
+    """
+    made = {
+        key_to_be(writes.plan, state, instance)
+        for writes in found
+        if writes.kind is Kind.CREATED
+        for state, instance in zip(writes.states, writes.objects, strict=True)
+    }
+    gone = {state for state in absent if state.key not in made}
+    for index in reversed(range(len(found))):
+        writes = found[index]
+        if writes.kind is Kind.DELETED and not gone.isdisjoint(writes.states):
+            places = [at for at, state in enumerate(writes.states) if state not in gone]
+            found[index : index + 1] = [writes.part(places)] if places else []
+
+
+def leave_out_taken_over(found: list[Writes], undone: Collection[IdentityKey]) -> None:
+    """Leave out the objects that took over rows which the flush has deleted after that.
+
+    Args:
+        found: What the flush seems to have written.
+        undone: The keys of those rows.
+    """
+    for index in reversed(range(len(found))):
+        writes = found[index]
+        if writes.kind is Kind.CREATED:
+            keys = map(key_to_be, repeat(writes.plan), writes.states, writes.objects)
+            places = [at for at, key in enumerate(keys) if key not in undone]
+            found[index : index + 1] = [writes.part(places)] if places else []
+
+
+def key_to_be(plan: Plan, state: InstanceState[Any], instance: object) -> IdentityKey:
+    """Return the key that a row has after the flush: SQLAlchemy gives it to the object when ``after_flush`` is over."""
+    if state.key is None or any(key in state.committed_state for key in plan.primary_key):
+        return plan.mapper.identity_key_from_instance(instance)
+    return state.key
 
 
 def read_again(session: Session, records: list[Record]) -> None:
