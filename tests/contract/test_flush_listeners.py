@@ -442,3 +442,31 @@ async def test_expiring_what_nobody_else_holds(front: FrontEnd, recorder: EventR
         await rename()
         await front.commit()
     assert recorder.take() == [created(Item, 1), updated(Item, 1, name=("bread", "salt"))]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("act", [expire_the_basket, refresh_the_basket, expire_everything])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_in_a_flush_that_may_be_regretted(
+    front: FrontEnd, recorder: EventRecorder, hook: str, act: Callable[[Session], None]
+) -> None:
+    """E11, P2: who hears of rollbacks takes nothing from the objects, and is shown what would have been, too."""
+    item = Item(id=1, name="bread")
+    basket = Basket(id=1, items=[item, Item(id=2, name="salt")])
+    await front.add(basket)
+    await front.commit()
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Item, ModelEvent.UPDATE, phase=Phase.AFTER_ROLLBACK)
+    @listens_for(Item, ModelEvent.UPDATE)
+    def show(told: Item, event_type: ModelEvent, changes: Changes, *, event: Event) -> None:
+        if told.id == 1:
+            shown.append((told is item, told.name, changes["name"]["new"], event.after and event.after["name"]))
+
+    at_each_flush(front, hook, act)
+    item.name = "wine"
+    await front.commit()
+    item.name = "oil"
+    await front.flush()
+    await front.rollback()
+    assert shown == [(True, "wine", "wine", "wine"), (False, "oil", "oil", "oil")]

@@ -371,7 +371,7 @@ class Capture:
             for writes in written:
                 writes.position = journal.take_positions(len(writes.states))
             frame = journal.frame(self.savepoint)
-            records = self._records(session, frame, written)
+            records = self._records(session, frame, written, early=early)
             frame.unknown.append("a flush")
             self.clear()
             frame.absorb(records)
@@ -382,7 +382,7 @@ class Capture:
             self.savepoint = None
             self.flushes = False
 
-    def _records(self, session: Session, frame: Frame, written: list[Writes]) -> list[Record]:
+    def _records(self, session: Session, frame: Frame, written: list[Writes], *, early: bool) -> list[Record]:
         """Make a record of each row, since some of them need more than what the flush says by itself."""
         switched = self._switched
         records = [record for writes in written for record in writes.records()]
@@ -398,7 +398,7 @@ class Capture:
         if len(misread) > 1:
             read_again(session, misread)
         if registry.regrets:
-            keep_rows(session, [record for record in records if record.plan.follows_rollback])
+            keep_rows(session, [record for record in records if record.plan.follows_rollback], early=early)
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
         return records
