@@ -386,6 +386,12 @@ def expire_from_its_item(item: Item) -> None:
     session.expire(item, ["name"])
 
 
+def expire_item(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.expire(item)
+
+
 @pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
 @pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item])
 @scenario(Base.metadata, databases=LOCAL)
@@ -416,3 +422,51 @@ async def test_expiring_what_the_flush_is_writing(
         ("delete", 1, "bread", None, "bread"),
         ("delete", 2, "salt", None, "salt"),
     ]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_what_nobody_else_holds(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E10: an object that a listener of its row expires is collected within the flush, and its event comes."""
+    recorder.listen(Item)
+    await front.add(Basket(id=1, items=[Item(id=1, name="bread")]))
+    await front.commit()
+    await front.expunge_all()
+
+    def listener(mapper: object, connection: object, item: Item) -> None:
+        expire_item(item)
+
+    async def rename() -> None:
+        (await front.get_one(Item, 1)).name = "salt"
+
+    with listening_to(Item, "after_update", listener):
+        await rename()
+        await front.commit()
+    assert recorder.take() == [created(Item, 1), updated(Item, 1, name=("bread", "salt"))]
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("act", [expire_the_basket, refresh_the_basket, expire_everything])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_in_a_flush_that_may_be_regretted(
+    front: FrontEnd, recorder: EventRecorder, hook: str, act: Callable[[Session], None]
+) -> None:
+    """E11, P2: who hears of rollbacks takes nothing from the objects, and is shown what would have been, too."""
+    item = Item(id=1, name="bread")
+    basket = Basket(id=1, items=[item, Item(id=2, name="salt")])
+    await front.add(basket)
+    await front.commit()
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Item, ModelEvent.UPDATE, phase=Phase.AFTER_ROLLBACK)
+    @listens_for(Item, ModelEvent.UPDATE)
+    def show(told: Item, event_type: ModelEvent, changes: Changes, *, event: Event) -> None:
+        if told.id == 1:
+            shown.append((told is item, told.name, changes["name"]["new"], event.after and event.after["name"]))
+
+    at_each_flush(front, hook, act)
+    item.name = "wine"
+    await front.commit()
+    item.name = "oil"
+    await front.flush()
+    await front.rollback()
+    assert shown == [(True, "wine", "wine", "wine"), (False, "oil", "oil", "oil")]

@@ -14,7 +14,7 @@ from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_f
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from ..session_adapter import SessionAdapter
-from .event_models import LOCAL, created, deleted, updated
+from .event_models import LOCAL, created, deleted, listening_to, updated
 
 
 class FamilyBase(DeclarativeBase):
@@ -170,6 +170,28 @@ async def test_an_orphan_with_unloaded_columns_shows_its_last_row(front: FrontEn
         (1, 1, "a", "m", {"id": 1, "parent_id": 1, "name": "a", "memo": "m"}, None),
         (2, 1, "b", None, {"id": 2, "parent_id": 1, "name": "b", "memo": None}, None),
     ]
+
+
+@scenario(FamilyBase.metadata, databases=LOCAL)
+async def test_an_orphan_whose_class_assigns_in_a_listener(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E6, E11: what was not loaded of an orphan is shown also where ``before_update`` hears of other rows."""
+    parent = await store_family(front, recorder)
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Owned, ModelEvent.DELETE)
+    def show(owned: Owned, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        assert event.before is not None
+        shown.append((owned.id, owned.memo, dict(event.before)))
+
+    def assign(mapper: object, connection: object, owned: Owned) -> None:
+        owned.name = "assigned"
+
+    with listening_to(Owned, "before_update", assign):
+        parent.owned.remove(parent.owned[0])
+        parent.owned[0].name = "changed"
+        await front.commit()
+    assert recorder.take() == [updated(Owned, 2, name=("b", "assigned")), deleted(Owned, 1)]
+    assert shown == [(1, "m", {"id": 1, "parent_id": 1, "name": "a", "memo": "m"})]
 
 
 @scenario(FamilyBase.metadata)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import (
     Mapped,
     load_only,
     mapped_column,
+    object_session,
     relationship,
     selectinload,
 )
@@ -19,7 +20,7 @@ from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .event_models import LOCAL, created, updated
+from .event_models import LOCAL, created, listening_to, updated
 
 
 class LibraryBase(DeclarativeBase):
@@ -447,6 +448,59 @@ async def test_relationships_that_nobody_watches(front: FrontEnd, recorder: Even
     copy.book = books[1]
     await front.commit()
     assert recorder.take() == [created(Copy, 1), updated(Copy, 1, book_id=(1, 2))]
+
+
+@pytest.mark.parametrize("hook", ["before_insert", "after_insert"])
+@pytest.mark.parametrize("attributes", [None, ["books"], ["name"]])
+@scenario(LibraryBase.metadata, databases=LOCAL)
+async def test_a_collection_that_a_listener_of_its_members_expires(
+    front: FrontEnd, recorder: EventRecorder, hook: str, attributes: list[str] | None
+) -> None:
+    """E7: who has joined and left is told also where the flush that writes it has the collection loaded anew."""
+    authors, books, _ = await store_library(front, recorder)
+    recorder.take()
+
+    def listener(mapper: object, connection: object, book: Book) -> None:
+        session = object_session(book)
+        assert session is not None
+        session.expire(authors[0], attributes)
+
+    book = Book(id=3, keywords=set())
+    with listening_to(Book, hook, listener):
+        authors[0].name = "Ada"
+        authors[0].books = [books[1], book]
+        await front.commit()
+    assert recorder.take() == [
+        updated(Author, 1, name=(None, "Ada"), books=([books[0]], [book])),
+        created(Book, 3),
+        updated(Book, 1, author=(authors[0], None)),
+    ]
+
+
+@pytest.mark.parametrize("attributes", [None, ["author", "keywords"], ["title"]])
+@scenario(LibraryBase.metadata, databases=LOCAL)
+async def test_relationships_that_a_listener_of_their_row_expires(
+    front: FrontEnd, recorder: EventRecorder, attributes: list[str] | None
+) -> None:
+    """E7: so it is with the object that a row refers to, and where both were set to what they are."""
+    authors, books, keywords = await store_library(front, recorder)
+    recorder.take()
+
+    def listener(mapper: object, connection: object, book: Book) -> None:
+        session = object_session(book)
+        assert session is not None
+        session.expire(book, attributes)
+
+    with listening_to(Book, "after_update", listener):
+        books[0].author, books[0].keywords = authors[1], {keywords[1]}
+        books[1].author, books[1].keywords = authors[0], set()
+        books[1].title = "renamed"
+        await front.commit()
+    assert recorder.take() == [
+        updated(Author, 1, books=([books[0]], [])),
+        updated(Author, 2, books=([], [books[0]])),
+        updated(Book, 1, author=(authors[0], authors[1]), keywords=([keywords[0]], [keywords[1]])),
+    ]
 
 
 @scenario(LibraryBase.metadata, databases=LOCAL)

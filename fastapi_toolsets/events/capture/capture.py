@@ -5,14 +5,13 @@ from __future__ import annotations
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy.orm import PassiveFlag
 from sqlalchemy.orm.attributes import instance_dict
 
 from .. import compatibility
 from ..journal import Doubt
 from ..plan import NO_VALUE, copy_value
 from ..plans import plans
-from ..records import PENDING, Kind, Members, Writes, same
+from ..records import PENDING, Kind, Writes, same
 from ..registry import registry
 from ..types import Phase
 from .at_hand import olds_are_at_hand, rows_are_at_hand, stands_alone
@@ -21,10 +20,11 @@ from .corrections import key_to_be, leave_out_absent, leave_out_taken_over, read
 from .loading import readable_columns
 from .old_values import NO_VALUES, OldValues
 from .ordering import in_order, insert_order, sort_by_key
+from .related import related_changes
 from .snapshots import take_snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Hashable, Iterator, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
     from sqlalchemy.orm.unitofwork import UOWTransaction
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
 _AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 _PAST_FLUSH, _UNSURE = Doubt.PAST_FLUSH, Doubt.UNSURE
-
-
-# A collection that is not loaded may change from the other side: those changes are pending until somebody loads it.
-_HISTORY = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
 
 class Capture:
@@ -305,7 +301,7 @@ class Capture:
             parts = iter(made)
             yield from zip(parts, parts, parts, strict=True)
         if plan.relationships:
-            yield from self._related(plan, state, olds, flush)
+            yield from related_changes(plan, state, olds, flush)
 
     def _add_made_by_database(
         self,
@@ -333,23 +329,6 @@ class Capture:
                 continue
             self._journal.doubts.add(_UNSURE)
 
-    def _related(
-        self, plan: Plan, state: InstanceState[Any], olds: Mapping[str, Any], flush: UOWTransaction
-    ) -> Iterator[Change]:
-        for key, is_collection in plan.relationships.items():
-            if is_collection:
-                history = state.get_history(key, _HISTORY)
-                members = Members(list(history.deleted), list(history.added))
-                if members:
-                    yield key, None, members
-            elif key in state.committed_state:
-                history = compatibility.flush_history(flush, state, key)
-                if history.added or history.deleted:
-                    old = olds[key] if key in olds else _first(history.deleted)
-                    new = _first(history.added)
-                    if old is not new:
-                        yield key, old, new
-
     def after_finalized(self, session: Session, *, early: bool = False) -> None:
         """Write the flush into the journal, now that new objects have their identity.
 
@@ -368,7 +347,7 @@ class Capture:
             for writes in written:
                 writes.position = journal.take_positions(len(writes.states))
             frame = journal.frame(self.savepoint)
-            records = self._records(session, frame, written)
+            records = self._records(session, frame, written, early=early)
             frame.unknown.append("a flush")
             self.clear()
             frame.absorb(records)
@@ -379,7 +358,7 @@ class Capture:
             self.savepoint = None
             self.flushes = False
 
-    def _records(self, session: Session, frame: Frame, written: list[Writes]) -> list[Record]:
+    def _records(self, session: Session, frame: Frame, written: list[Writes], *, early: bool) -> list[Record]:
         """Make a record of each row, since some of them need more than what the flush says by itself."""
         switched = self._switched
         records = [record for writes in written for record in writes.records()]
@@ -395,7 +374,7 @@ class Capture:
         if len(misread) > 1:
             read_again(session, misread)
         if registry.regrets:
-            keep_rows(session, [record for record in records if record.plan.follows_rollback])
+            keep_rows(session, [record for record in records if record.plan.follows_rollback], early=early)
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]
         return records
@@ -403,9 +382,3 @@ class Capture:
 
 def _are(keys: frozenset[str], values: Mapping[str, object]) -> bool:
     return len(keys) == len(values) and keys.issuperset(values)
-
-
-def _first(states: Sequence[InstanceState[Any] | None] | None) -> object:
-    """Return the object that a scalar relationship's history names."""
-    state = states[0] if states else None
-    return None if state is None else state.obj()

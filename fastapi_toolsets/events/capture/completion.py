@@ -239,9 +239,16 @@ def _resolve_writes(writes: Writes) -> bool:
     return True
 
 
-def keep_rows(session: Session, records: list[Record]) -> None:
-    """Keep the rows that one flush wrote, for those who hear of a rollback: after it nothing can be asked any more."""
-    _complete(session, [record for record in records if record.kind is not Kind.DELETED], reload=False)
+def keep_rows(session: Session, records: list[Record], *, early: bool) -> None:
+    """Keep the rows that one flush wrote, for those who hear of a rollback: after it nothing can be asked any more.
+
+    Args:
+        session: The session.
+        records: What the flush wrote.
+        early: Whether the flush may not be over yet, so that objects are still marked as changed that show their rows.
+    """
+    written = [record for record in records if record.kind is not Kind.DELETED]
+    _complete(session, written, reload=False, shown=early)
     for record in records:
         readable = readable_columns(record.state, record.plan)
         record.row = {key: copy_value(value) for key, value in readable.items()}
@@ -267,13 +274,16 @@ def load_expired(session: Session, records: Iterable[Record]) -> None:
             populate(state, {name: row[name] for name in unloaded_columns(state, plan)})
 
 
-def _complete(session: Session, told: list[Record], *, reload: bool) -> list[Record]:
-    """Load what is unloaded, or everything; return those whose rows turn out not to be there."""
+def _complete(session: Session, told: list[Record], *, reload: bool, shown: bool = False) -> list[Record]:
+    """Load what is unloaded, or everything; return those whose rows turn out not to be there.
+
+    Objects that are changed show what was not written yet, unless all that they show is ``shown`` as it was written.
+    """
     wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
     changed: dict[Plan, list[Record]] = {}
     missing: list[Record] = []
     for record in told:
-        if record.state.modified:
+        if record.state.modified and not shown:
             changed.setdefault(record.plan, []).append(record)
             continue
         if record.state.key is None:  # it has no attributes that are expired any more

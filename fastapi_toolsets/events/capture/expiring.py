@@ -9,6 +9,7 @@ from sqlalchemy import inspect
 from ..plan import NO_VALUE
 from ..plans import plans
 from .loading import readable_columns
+from .related import keep_related
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,6 +40,9 @@ def keep_expiring(olds: OldValues, session: Session, instance: object, *, cascad
         for key, old in known.items():
             if old is not NO_VALUE and key not in kept:
                 kept[key] = plan.copied(key, old)
+        if plan.relationships:
+            keep_related(plan, state, olds)
+        olds.held.append(state.obj())  # SQLAlchemy holds objects until they are written, but not those that it expires
         olds.reread.add(state)
         olds.is_used = True
 

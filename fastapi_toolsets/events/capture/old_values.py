@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..plans import Reach
     from .at_hand import States
 
-_UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
+UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
 _UPDATED = Kind.UPDATED
 NO_VALUES: Mapping[str, Any] = {}
 
@@ -287,7 +287,7 @@ class OldValues:
                 lost = {name for name in wanted if committed.get(name) is NO_VALUE}
                 unknown.update(lost, (name for name in wanted if name not in loaded))
                 # Of a foreign key that was assigned without having been loaded SQLAlchemy takes it that it was NULL.
-                if key in plan.relationships and (lost or any(committed[key] is value for value in _UNKNOWN)):
+                if key in plan.relationships and (lost or any(committed[key] is value for value in UNKNOWN)):
                     self._related_unknown.append((state, key))
 
     def _forget_recorded(
@@ -322,7 +322,8 @@ class OldValues:
             for state, values in self._load(session, mapper, wanted):
                 if state in deleted:
                     populate(state, values)  # or the flush would load them one by one
-                elif mapper not in assigning:  # or they would assign to what a plain session has not loaded
+                elif mapper not in assigning or compatibility.is_orphan(state):
+                    # Others would assign to what a plain session has not loaded; of orphans they do not hear.
                     self._give(state, values)
         if self._related_unknown:
             related, self._related_unknown = self._related_unknown, []
