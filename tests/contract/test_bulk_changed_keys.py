@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from fastapi_toolsets.errors import BulkWriteError
 from fastapi_toolsets.models import ModelEvent
 
 from ..databases import TYPES
-from ..front_ends import EventRecorder, FrontEnd, scenario
+from ..front_ends import EventRecorder, FrontEnd, RecordedEvent, scenario
 from .bulk_models import row_count, store
-from .event_models import updated
+from .event_models import created, deleted, updated
 
 
 class ChangedBase(DeclarativeBase):
@@ -172,3 +173,135 @@ async def test_object_is_deleted_after_its_key_has_changed(front: FrontEnd, reco
     await front.commit()
     assert len(recorder.take()) == 1
     assert await front.committed_rows(select(Seat.name)) == [("b",)]
+
+
+async def rename(front: FrontEnd, old: str, new: str) -> None:
+    await front.execute(update(Seat).where(Seat.name == old).values(name=new))
+
+
+async def held_and_renamed(front: FrontEnd, old: str, new: str) -> Seat:
+    """Return the session's object of a row whose key a bulk statement has changed since."""
+    seat = await front.get_one(Seat, old)
+    await rename(front, old, new)
+    assert seat.name == new
+    return seat
+
+
+async def change_key_again(front: FrontEnd) -> None:
+    (await held_and_renamed(front, "a", "c")).name = "d"
+
+
+async def change_key_back(front: FrontEnd) -> None:
+    (await held_and_renamed(front, "a", "c")).name = "a"
+
+
+async def change_in_savepoint(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    async with front.begin_nested():
+        seat.name = "d"
+        await front.flush()
+        await rename(front, "d", "e")
+
+
+async def change_after_new_row_has_key(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    await front.execute(insert(Seat), [{"name": "a", "price": 9}])
+    seat.price = 5
+
+
+async def change_after_other_row_has_key(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    await rename(front, "b", "a")
+    seat.price = 5
+
+
+async def change_key_again_after_other_row_has_it(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    await rename(front, "b", "a")
+    seat.name = "d"
+
+
+async def create_in_savepoint(front: FrontEnd) -> None:
+    await front.add(Seat(name="n"))
+    await front.flush()
+    await held_and_renamed(front, "a", "c")
+    savepoint = await front.begin_nested()
+    await front.execute(insert(Seat), [{"name": "m"}])
+    await savepoint.commit()
+
+
+async def create_and_change(front: FrontEnd) -> None:
+    await front.add(seat := Seat(name="n"))
+    await front.flush()
+    await rename(front, "n", "m")
+    seat.price = 5
+
+
+async def create_and_delete(front: FrontEnd) -> None:
+    await front.execute(insert(Seat), [{"name": "n"}])
+    seat = await held_and_renamed(front, "n", "m")
+    async with front.begin_nested():
+        await front.delete(seat)
+
+
+async def change_and_delete(front: FrontEnd) -> None:
+    seat = await front.get_one(Seat, "a")
+    seat.price = 5
+    await front.flush()
+    await rename(front, "a", "c")
+    await front.delete(seat)
+
+
+OBJECTS: dict[Callable[[FrontEnd], Awaitable[None]], tuple[list[RecordedEvent], list[tuple[str, int]]]] = {
+    change_key_again: ([updated(Seat, "d", name=("a", "d"), version=(1, 3))], [("b", 1), ("d", 1)]),
+    change_key_back: ([updated(Seat, "a", version=(1, 3))], [("a", 1), ("b", 1)]),
+    change_in_savepoint: ([updated(Seat, "e", name=("a", "e"), version=(1, 4))], [("b", 1), ("e", 1)]),
+    change_after_new_row_has_key: (
+        [updated(Seat, "c", name=("a", "c"), price=(1, 5), version=(1, 3)), created(Seat, "a")],
+        [("a", 9), ("b", 1), ("c", 5)],
+    ),
+    change_after_other_row_has_key: (
+        [updated(Seat, "c", name=("a", "c"), price=(1, 5), version=(1, 3)), updated(Seat, "a", name=("b", "a"), version=(1, 2))],
+        [("a", 1), ("c", 5)],
+    ),
+    change_key_again_after_other_row_has_it: (
+        [updated(Seat, "d", name=("a", "d"), version=(1, 3)), updated(Seat, "a", name=("b", "a"), version=(1, 2))],
+        [("a", 1), ("d", 1)],
+    ),
+    create_in_savepoint: (
+        [created(Seat, "n"), updated(Seat, "c", name=("a", "c"), version=(1, 2)), created(Seat, "m")],
+        [("b", 1), ("c", 1), ("m", 1), ("n", 1)],
+    ),
+    create_and_change: ([created(Seat, "m")], [("a", 1), ("b", 1), ("m", 5)]),
+    create_and_delete: ([], [("a", 1), ("b", 1)]),
+    change_and_delete: ([deleted(Seat, "c")], [("b", 1)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("write", list(OBJECTS), ids=lambda write: write.__name__)
+@scenario(ChangedBase.metadata)
+async def test_object_and_its_row_under_another_key(
+    front: FrontEnd, recorder: EventRecorder, write: Callable[[FrontEnd], Awaitable[None]]
+) -> None:
+    """B2, E1: whatever is done to the object is done to the row that it had before the bulk statement."""
+    await store(front, Seat(name="a"), Seat(name="b"))
+    recorder.listen(Seat)
+    events, rows = OBJECTS[write]
+    await write(front)
+    await front.commit()
+    assert recorder.take() == events
+    assert await front.committed_rows(select(Seat.name, Seat.price).order_by(Seat.name)) == rows
+
+
+@scenario(ChangedBase.metadata)
+async def test_object_is_not_given_another_row_that_has_its_old_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2, E11: a callback gets a copy of the new row."""
+    await store(front, Seat(name="a"))
+    recorder.listen(Seat)
+    session = front.new_session(expire_on_commit=False)
+    seat = await session.get_one(Seat, "a")
+    await session.execute(update(Seat).where(Seat.name == "a").values(name="c"))
+    await session.execute(insert(Seat), [{"name": "a", "price": 9}])
+    await session.commit()
+    assert recorder.take() == [updated(Seat, "c", name=("a", "c"), version=(1, 2)), created(Seat, "a")]
+    assert (seat.name, seat.price) == ("c", 1)

@@ -153,7 +153,8 @@ def complete_rows(session: Session, frame: Frame, *, forgets: bool) -> None:
         for identity, row in _read(session, plan, records):
             record = records.pop(identity)
             record.resolve(row)
-            if record.changes or record.kind is Kind.CREATED:
+            # The session's object for a key that another row had before may still be that row's.
+            if (record.changes or record.kind is Kind.CREATED) and record.key not in frame.moved:
                 _attach(session, record)
         if forgets:
             for record in records.values():
