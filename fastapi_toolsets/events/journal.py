@@ -132,6 +132,13 @@ class Frame:
         self._nothing |= undone
         return [record for record in records if record.kind is _UPDATED or record.origin not in undone]
 
+    def without(self, keys: Collection[IdentityKey]) -> Frame:
+        """Return a frame with the rows that are there and have none of these keys."""
+        others = Frame()
+        others._rows = {key: record for key, record in self.rows.items() if key not in keys}
+        others.moved = self.moved
+        return others
+
     def release(self, savepoint: Frame) -> None:
         """Take over what a released savepoint did."""
         self.unknown += savepoint.unknown
@@ -199,7 +206,8 @@ def _has_key(record: Record, key: IdentityKey) -> bool:
     if record.is_bulk:
         return False
     shown = {**record.state.dict, **{name: old for name, old, _ in record.changes}}
-    return tuple(shown.get(name) for name in record.plan.primary_key) == key[1]
+    known: bool = key[1] == tuple(shown.get(name) for name in record.plan.primary_key)
+    return known
 
 
 def _has_undone(written: list[Writes]) -> bool:
