@@ -30,11 +30,13 @@ class Frame:
     Attributes:
         writes: What the only flush so far has written; empty once it is in ``rows`` and ``gone``.
         on_commit: What ``session.on_commit`` was given.
+        moved: The keys that bulk statements have given rows, by the key that each had. SQLAlchemy gives an object that
+            has such a row the new one, and leaves its identity key as it was.
         unknown: What may have written rows of which the frame does not know, yet or because it was interrupted: as long
             as there is any of it, it cannot be committed.
     """
 
-    __slots__ = ("_gone", "_nothing", "_rows", "on_commit", "unknown", "writes")
+    __slots__ = ("_gone", "_nothing", "_rows", "moved", "on_commit", "unknown", "writes")
 
     def __init__(self) -> None:
         """Begin empty."""
@@ -42,6 +44,7 @@ class Frame:
         self._rows: dict[IdentityKey, Record] = {}
         self._gone: dict[IdentityKey, Record] = {}
         self._nothing: set[IdentityKey] = set()  # rows that were made here and deleted again
+        self.moved: dict[IdentityKey, IdentityKey] = {}
         self.on_commit: list[OnCommit] = []
         self.unknown: list[str] = []
 
@@ -110,7 +113,7 @@ class Frame:
         self.unknown.pop()
 
     def _add(self, records: Collection[Record]) -> None:
-        if any(record.key != record.origin for record in records):
+        if self.moved or any(record.key != record.origin for record in records):
             self._enter_all(self._without_undone(records))
             return
         rows = self.rows
@@ -129,6 +132,13 @@ class Frame:
         self._nothing |= undone
         return [record for record in records if record.kind is _UPDATED or record.origin not in undone]
 
+    def without(self, keys: Collection[IdentityKey]) -> Frame:
+        """Return a frame with the rows that are there and have none of these keys."""
+        others = Frame()
+        others._rows = {key: record for key, record in self.rows.items() if key not in keys}
+        others.moved = self.moved
+        return others
+
     def release(self, savepoint: Frame) -> None:
         """Take over what a released savepoint did."""
         self.unknown += savepoint.unknown
@@ -137,33 +147,39 @@ class Frame:
             self._enter_all([*savepoint.gone.values(), *savepoint.rows.values()])
         else:  # as it is, however many levels it comes up
             self.writes, self._rows, self._gone = savepoint.writes, savepoint._rows, savepoint._gone
+        self.moved.update(savepoint.moved)
         self._nothing |= savepoint._nothing
         self.on_commit += savepoint.on_commit
         self.unknown.pop()
 
     def _enter_all(self, records: Collection[Record]) -> None:
         """Take each row from the key it had and put it under the one it has, all at once: two may exchange theirs."""
-        rows = self.rows
-        firsts = [
-            None
-            if record.kind is _CREATED
-            else rows.pop(record.origin, None)
-            if record.key == record.origin
-            else self._take_moved(record)
-            for record in records
-        ]
+        if self.writes:
+            self._unfold()
+        firsts = [None if record.kind is _CREATED else self._take(record) for record in records]
+        self.moved.update(
+            (record.origin, record.key) for record in records if record.is_bulk and record.key != record.origin
+        )
         for record, first in zip(records, firsts, strict=True):
             self._enter(record, first)
 
-    def _take_moved(self, record: Record) -> Record | None:
-        """Take out what the frame did to a row whose key changes, or was changed by a bulk statement.
-
-        Then the session's object may have heard of that, while its identity key is what it was.
-        """
+    def _take(self, record: Record) -> Record | None:
+        """Take out what the frame did to the row of a record, which may be an object's that has another key by now."""
         rows = self.rows
-        moved = rows.get(record.key)
-        was_moved = record.origin not in rows and moved is not None and moved.origin == record.origin
-        return rows.pop(record.key if was_moved else record.origin, None)
+        if self.moved:
+            key = self._moved_key(record.origin)
+            if key is not None and (record.origin not in rows or _has_key(record, key)):
+                return rows.pop(key)
+        return rows.pop(record.origin, None)
+
+    def _moved_key(self, origin: IdentityKey) -> IdentityKey | None:
+        """Return the key that a row has now which had another one before bulk statements, if it is recorded."""
+        key = self.moved.get(origin)
+        for _ in self.moved:  # no more often, since two rows may have exchanged their keys
+            if key is None or key in self.rows:
+                return key
+            key = self.moved.get(key)
+        return None
 
     def _enter(self, record: Record, first: Record | None) -> None:
         """Add a record, relative to what the frame did to the row before."""
@@ -183,6 +199,15 @@ class Frame:
         elif first is not None or record.origin not in self._nothing:
             # SQLAlchemy lets an object be deleted whose row the transaction has deleted already: that is one event.
             self._gone.setdefault(record.origin, record)
+
+
+def _has_key(record: Record, key: IdentityKey) -> bool:
+    """Whether a record is of an object that showed a key before the change, whatever its identity key is."""
+    if record.is_bulk:
+        return False
+    shown = {**record.state.dict, **{name: old for name, old, _ in record.changes}}
+    known: bool = key[1] == tuple(shown.get(name) for name in record.plan.primary_key)
+    return known
 
 
 def _has_undone(written: list[Writes]) -> bool:
@@ -308,7 +333,7 @@ class Journal:
         """Forget everything."""
         if self.touched:
             root = self.root
-            if root.writes and not (root.on_commit or root.unknown):
+            if root.writes and not (root.on_commit or root.unknown or root.moved):
                 root.writes = []  # which is all that it holds
             else:
                 self.root = Frame()

@@ -103,6 +103,21 @@ class Word(ExpressionBase):
     __table_args__ = (Index("upsert_words_word", func.lower(word), unique=True),)
 
 
+class OrderBase(DeclarativeBase):
+    type_annotation_map = TYPES
+    __bulk_events__ = True
+
+
+class Place(OrderBase):
+    """Its unique index is kept in another order."""
+
+    __tablename__ = "upsert_places"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    rank: Mapped[int] = mapped_column()
+    value: Mapped[int]
+    __table_args__ = (Index("upsert_places_rank", rank.desc(), unique=True),)
+
+
 class ViewBase(DeclarativeBase):
     """Of what is no table."""
 
@@ -288,6 +303,21 @@ async def test_unique_index_on_an_expression(front: FrontEnd, recorder: EventRec
     await front.commit()
     assert recorder.take() == [updated(Word, 1, value=(1, 2))]
     assert await front.committed_rows(select(Word.id, Word.word, Word.value)) == [(1, "a", 2)]
+
+
+@scenario(OrderBase.metadata, databases=("sqlite", "mariadb"))
+async def test_unique_index_in_descending_order(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: an upsert finds rows by it as by any other."""
+    await store(front, Place(id=1, rank=7, value=1))
+    recorder.listen(Place)
+    if front.database.name == "mariadb":
+        found = mysql.insert(Place).values(id=2, rank=7, value=2)
+        await front.execute(found.on_duplicate_key_update(value=2))
+    else:
+        await front.execute(sqlite.insert(Place).values(id=2, rank=7, value=2).on_conflict_do_update(set_={"value": 2}))
+    await front.commit()
+    assert recorder.take() == [updated(Place, 1, value=(1, 2))]
+    assert await front.committed_rows(select(Place.id, Place.rank, Place.value)) == [(1, 7, 2)]
 
 
 @scenario(Base.metadata, databases=("postgresql",))

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Executable, create_engine, delete, event, text, update
+from sqlalchemy import Executable, create_engine, delete, event, select, text, update
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from fastapi_toolsets.models import Phase, listens_for
+
 from ..front_ends import EventRecorder, FrontEnd, RecordedEvent, resolve, scenario
-from .bulk_models import PARCELS, Base, Parcel, Stamp, three_parcels
+from .bulk_models import PARCELS, Base, Parcel, Stamp, three_parcels, upsert
 from .event_models import LOCAL, deleted, updated
 
 _UPSERT = insert(Parcel).values(id=1, code="p1", weight=9)
@@ -152,3 +154,31 @@ async def test_view_with_a_trigger_for_one_kind_of_statement(
     await session.commit()
     assert recorder.take() == events
     assert [row[3] for row in await front.committed_rows(PARCELS)] == weights
+
+
+SAME_WEIGHT: dict[str, Callable[[FrontEnd], tuple[Executable, list[dict[str, int]] | None]]] = {
+    "criteria": lambda _front: (update(Parcel).where(Parcel.weight > 4).values(weight=5), None),
+    "rows": lambda _front: (update(Parcel), [{"id": 1, "weight": 5}]),
+    "upsert": lambda front: (upsert(front, Parcel, "id", [{"id": 1, "code": "p1", "weight": 5}], "weight"), None),
+}
+
+
+@pytest.mark.parametrize("is_told_of_rollback", [False, True])
+@pytest.mark.parametrize("name", list(SAME_WEIGHT))
+@scenario(Base.metadata, databases=("postgresql", "mariadb"))
+async def test_value_that_others_have_set_already(
+    front: FrontEnd, recorder: EventRecorder, name: str, *, is_told_of_rollback: bool
+) -> None:
+    """B2, E2: it is no change, though MariaDB goes on to show the row as it was when the transaction first read."""
+    await three_parcels(front, recorder)
+    if is_told_of_rollback:
+        listens_for(Parcel, phase=Phase.AFTER_ROLLBACK)(recorder.record)
+    await front.scalars(select(Parcel.weight))
+    other = front.plain_session()
+    await other.execute(update(Parcel).where(Parcel.id == 1).values(weight=5))
+    await other.commit()
+    statement, rows = SAME_WEIGHT[name](front)
+    await front.execute(statement, rows)
+    await front.commit()
+    assert recorder.take() == []
+    assert [row[3] for row in await front.committed_rows(PARCELS)] == [5, 2, 3]

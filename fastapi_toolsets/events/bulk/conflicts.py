@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Column, Index, UniqueConstraint, and_, func, literal_column, or_, text
+from sqlalchemy import Column, Index, UnaryExpression, UniqueConstraint, and_, func, literal_column, or_, text
 
 from ..capture.loading import has_identity
 
@@ -48,8 +48,19 @@ def unique_expressions(table: Table) -> list[Index]:
     return [
         index
         for index in table.indexes
-        if index.unique and not all(isinstance(part, Column) for part in index.expressions)
+        if index.unique and not all(isinstance(_without_order(part), Column) for part in index.expressions)
     ]
+
+
+def _without_order(part: object) -> object:
+    """Return what an index orders by: ``desc()`` and its like do not change which rows conflict."""
+    inner: object = part
+    while isinstance(inner, UnaryExpression):
+        ordered = cast("UnaryExpression[Any]", inner)
+        if ordered.modifier is None:
+            break
+        inner = ordered.element
+    return inner
 
 
 def as_compared(

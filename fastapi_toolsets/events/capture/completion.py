@@ -73,11 +73,16 @@ def _complete_told(session: Session, journal: Journal, told: Frame) -> None:
     What those change again is relative to what was told, not to what the row has now.
     """
     again: dict[IdentityKey, set[str]] = {}
+    left: set[IdentityKey] = set()  # by rows that are gone or have another key: another row may have it by now
     for frame in (*journal.told[journal.told.index(told) + 1 :], journal.root):
+        left.update(frame.gone)
         for later in frame.rows.values():
+            if later.key != later.origin:
+                left.add(later.origin)
             again.setdefault(later.origin, set()).update(key for key, _, _ in later.changes)
-    before = [(record, record.changes) for record in told.rows.values() if record.key in again]
-    _complete_records(session, journal, told)
+    read_again = told.without(left) if left else told
+    before = [(record, record.changes) for record in read_again.rows.values() if record.key in again]
+    _complete_records(session, journal, read_again)
     for record, changes in before:
         read = {change[0]: change for change in record.changes}
         record.changes = tuple(

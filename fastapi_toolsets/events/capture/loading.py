@@ -132,15 +132,27 @@ def read_values(
     identities: Iterable[tuple[Any, ...]],
     keys: Iterable[str],
     shard: object = None,
+    *,
+    past_snapshot: bool = False,
 ) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
     """Read what :func:`read_rows` reads, a row at a time: its primary key and its values in the order of the keys.
 
     It takes primary keys, too, and in a sharded session the shard that their rows are in.
+
+    Args:
+        session: As there.
+        mapper: As there.
+        identities: The primary keys.
+        keys: As there.
+        shard: The shard.
+        past_snapshot: Whether to read rows, which are locked already, as they are: MariaDB shows a row that an UPDATE
+            gave the values that it had as it was when the transaction first read, and not what others have made of it.
     """
     names = tuple(keys)
     connection = writing_connection(session, mapper, shard)
     width = len(mapper.primary_key)
     takes_array = connection.dialect.name == "postgresql" and _fits_array(mapper)
+    locks = past_snapshot and connection.dialect.name in ("mysql", "mariadb")
     if width > 1:
         identities = [*identities]
         partial = [identity for identity in identities if None in identity]
@@ -148,7 +160,8 @@ def read_values(
             yield from _read_partial(connection, mapper, partial, names)
             identities = [identity for identity in identities if None not in identity]
     for chunk in chunks(identities):
-        statement = _select_by_identity(mapper, names, by_array=takes_array and len(chunk) >= _ROWS_FOR_ARRAY)
+        by_array = takes_array and len(chunk) >= _ROWS_FOR_ARRAY
+        statement = _select_by_identity(mapper, names, by_array=by_array, locks=locks)
         asked = set(chunk)
         strange: dict[tuple[Any, ...], tuple[Any, ...]] = {}
         for rows in connection.execute(statement, {_WANTED: _plain(chunk)}).partitions(_ROWS_AT_ONCE):
@@ -220,7 +233,7 @@ def _fits_array(mapper: Mapper[Any]) -> bool:
     return len(mapper.primary_key) == 1 and isinstance(mapper.primary_key[0].type, Integer | Uuid)
 
 
-def _select_by_identity(mapper: Mapper[Any], keys: tuple[str, ...], *, by_array: bool) -> Select[Any]:
+def _select_by_identity(mapper: Mapper[Any], keys: tuple[str, ...], *, by_array: bool, locks: bool) -> Select[Any]:
     """Return the SELECT of columns by primary key, kept since to build it takes half as long as a small one runs."""
     statements = _statements.setdefault(mapper, {})
     statement = statements.get((keys, by_array))
@@ -235,7 +248,7 @@ def _select_by_identity(mapper: Mapper[Any], keys: tuple[str, ...], *, by_array:
         if len(statements) >= _STATEMENTS_OF_MAPPER:
             statements.clear()
         statements[keys, by_array] = statement
-    return statement
+    return statement.with_for_update() if locks else statement
 
 
 def is_sharded(session: Session) -> bool:

@@ -150,10 +150,11 @@ def complete_rows(session: Session, frame: Frame, *, forgets: bool) -> None:
         if isinstance(record, RowRecord) and _is_told(record):
             by_plan.setdefault(record.plan, {})[record.key[1]] = record
     for plan, records in by_plan.items():
-        for identity, row in read_values(session, plan.mapper, list(records), plan.columns):
+        for identity, row in _read(session, plan, records):
             record = records.pop(identity)
             record.resolve(row)
-            if record.changes or record.kind is Kind.CREATED:
+            # The session's object for a key that another row had before may still be that row's.
+            if (record.changes or record.kind is Kind.CREATED) and record.key not in frame.moved:
                 _attach(session, record)
         if forgets:
             for record in records.values():
@@ -167,8 +168,16 @@ def keep_new_rows(session: Session, records: list[RowRecord]) -> None:
         if record.plan.follows_rollback and record.kind is not Kind.DELETED:
             by_plan.setdefault(record.plan, {})[record.key[1]] = record
     for plan, found in by_plan.items():
-        for identity, row in read_values(session, plan.mapper, list(found), plan.columns):
+        for identity, row in _read(session, plan, found):
             found[identity].resolve(row)
+
+
+def _read(
+    session: Session, plan: Plan, records: dict[tuple[Any, ...], RowRecord]
+) -> Iterator[tuple[tuple[Any, ...], tuple[Any, ...]]]:
+    """Read rows as the old values of those that were updated were read: locked, and past the snapshot."""
+    was_read = any(record.kind is Kind.UPDATED for record in records.values())
+    return read_values(session, plan.mapper, list(records), plan.columns, past_snapshot=was_read)
 
 
 def _is_nan(value: object) -> bool:
