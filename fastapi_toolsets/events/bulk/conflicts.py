@@ -45,22 +45,14 @@ def unique_keys(table: Table) -> Iterator[tuple[Any, list[Column[Any]]]]:
 
 def unique_expressions(table: Table) -> list[Index]:
     """Return the unique indexes of a table that are not only on columns."""
-    return [
-        index
-        for index in table.indexes
-        if index.unique and not all(isinstance(_without_order(part), Column) for part in index.expressions)
-    ]
+    return [index for index in table.indexes if index.unique and not all(map(_is_column, index.expressions))]
 
 
-def _without_order(part: object) -> object:
-    """Return what an index orders by: ``desc()`` and its like do not change which rows conflict."""
-    inner: object = part
-    while isinstance(inner, UnaryExpression):
-        ordered = cast("UnaryExpression[Any]", inner)
-        if ordered.modifier is None:
-            break
-        inner = ordered.element
-    return inner
+def _is_column(part: Any) -> bool:  # noqa: ANN401 - SQLAlchemy says no types of an index's parts
+    """Whether an index is on a column there: ``desc()`` and its like do not change which rows conflict."""
+    if isinstance(part, UnaryExpression) and part.modifier is not None:
+        return _is_column(part.element)
+    return isinstance(part, Column)
 
 
 def as_compared(
