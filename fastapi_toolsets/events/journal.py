@@ -286,7 +286,10 @@ class Journal:
             return self.root
         frame = self.nested.get(savepoint)
         if frame is None:
-            frame = self.nested[savepoint] = Frame()
+            frame = Frame()
+            for outer in self.frames():
+                frame.moved.update(outer.moved)
+            self.nested[savepoint] = frame
         return frame
 
     def release(self, savepoint: Hashable, parent: Hashable | None) -> None:
@@ -309,8 +312,10 @@ class Journal:
     def set_aside(self) -> None:
         """Put aside what the root holds, so that what comes next is seen relative to it."""
         if self.root:
-            self.told.append(self.root)
+            before = self.root
+            self.told.append(before)
             self.root = Frame()
+            self.root.moved.update(before.moved)
 
     def take_ended(self) -> None:
         """Take what savepoints did that have ended with everything into the root's frame, to be regretted with it."""

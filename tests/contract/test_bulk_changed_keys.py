@@ -203,6 +203,15 @@ async def change_in_savepoint(front: FrontEnd) -> None:
         await rename(front, "d", "e")
 
 
+async def create_and_change_in_savepoint(front: FrontEnd) -> None:
+    await front.add(seat := Seat(name="n"))
+    await front.flush()
+    await rename(front, "n", "m")
+    async with front.begin_nested():
+        await front.execute(update(Seat).where(Seat.name == "m").values(price=2))
+        seat.name = "k"
+
+
 async def change_after_new_row_has_key(front: FrontEnd) -> None:
     seat = await held_and_renamed(front, "a", "c")
     await front.execute(insert(Seat), [{"name": "a", "price": 9}])
@@ -256,6 +265,7 @@ OBJECTS: dict[Callable[[FrontEnd], Awaitable[None]], tuple[list[RecordedEvent], 
     change_key_again: ([updated(Seat, "d", name=("a", "d"), version=(1, 3))], [("b", 1), ("d", 1)]),
     change_key_back: ([updated(Seat, "a", version=(1, 3))], [("a", 1), ("b", 1)]),
     change_in_savepoint: ([updated(Seat, "e", name=("a", "e"), version=(1, 4))], [("b", 1), ("e", 1)]),
+    create_and_change_in_savepoint: ([created(Seat, "k")], [("a", 1), ("b", 1), ("k", 2)]),
     change_after_new_row_has_key: (
         [updated(Seat, "c", name=("a", "c"), price=(1, 5), version=(1, 3)), created(Seat, "a")],
         [("a", 9), ("b", 1), ("c", 5)],
