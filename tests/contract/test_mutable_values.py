@@ -177,6 +177,20 @@ async def test_later_mutation_does_not_reach_the_event(front: FrontEnd) -> None:
 
 
 @scenario(MutableBase.metadata, databases=LOCAL)
+async def test_later_mutation_after_a_row_switch(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E5, E8: neither the object that had the row before nor the one that has it now reaches the event."""
+    before = await stored_profile(front, recorder, document={"list": [1]})
+    after = Profile(id=1, document={"list": [2]})
+    await front.delete(before)
+    await front.add(after)
+    await front.flush()
+    before.document["list"].append("later")
+    after.document["list"].append("later")
+    await front.commit()
+    assert recorder.take() == [updated(Profile, 1, document=({"list": [1]}, {"list": [2]}))]
+
+
+@scenario(MutableBase.metadata, databases=LOCAL)
 async def test_each_callback_has_its_own_changes(front: FrontEnd) -> None:
     """E5, N1: a callback that edits ``changes``, or a value in it, changes nothing for the next or for the object."""
     seen: list[object] = []

@@ -331,7 +331,7 @@ async def test_no_expiry_where_it_is_off(front: FrontEnd) -> None:
 
 @scenario(Base.metadata)
 async def test_what_a_callback_commits_does_not_change_waiting_events(front: FrontEnd, recorder: EventRecorder) -> None:
-    """E11: ``changes`` of the events that still wait stay those of their own commit."""
+    """E11: ``changes`` of the events that still wait stay those of their own commit, and objects show the rows."""
     orders = [Order(id=key, status="new") for key in (1, 2)]
     await front.add_all(orders)
     await front.commit()
@@ -348,6 +348,8 @@ async def test_what_a_callback_commits_does_not_change_waiting_events(front: Fro
             await resolve(session.commit())
 
     recorder.listen(Order)
+    shown: Shown = []
+    show_columns(Order, shown, asynchronous=False)
     for order in orders:
         order.status = "paid"
     await front.commit()
@@ -356,6 +358,8 @@ async def test_what_a_callback_commits_does_not_change_waiting_events(front: Fro
         updated(Order, 2, status=("new", "paid")),
         updated(Order, 2, status=("paid", "by the callback"), note=(None, "too")),
     ]
+    by_callback = ("update", row(id=2, status="by the callback", note="too"))
+    assert shown == [("update", row(status="paid")), by_callback, by_callback]
 
 
 @pytest.mark.parametrize("phase", [Phase.BEFORE_COMMIT, Phase.AFTER_COMMIT])
