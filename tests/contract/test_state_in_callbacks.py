@@ -407,3 +407,19 @@ async def test_objects_that_are_made_transient(front: FrontEnd) -> None:
     make_transient(order)
     await front.commit()
     assert shown[2:] == [("update", {"id": 1, "status": "paid", "quantity": 0})]
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_transient_object_whose_row_is_written_again(front: FrontEnd) -> None:
+    """E10, E11: callbacks are shown the row, and the object that was made transient stays as the user has it."""
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    order = transaction_models.Order(id=1)
+    await front.add(order)
+    await front.flush()
+    make_transient(order)
+    statement = update(transaction_models.Order).values(quantity=5)
+    await front.execute(statement, execution_options={"events": False})
+    await front.commit()
+    assert shown == [("create", {"id": 1, "status": "new", "quantity": 5})]
+    assert columns_of(order) == {"id": 1, "status": "new", "quantity": 0}

@@ -283,16 +283,17 @@ def _complete(session: Session, told: list[Record], *, reload: bool, shown: bool
     """Load what is unloaded, or everything; return those whose rows turn out not to be there.
 
     Objects that are changed show what was not written yet, unless all that they show is ``shown`` as it was written.
+    One that was made transient is the user's: it goes on to show what it did, whatever has become of its row.
     """
     wanted: dict[Plan, list[tuple[Record, list[str]]]] = {}
     changed: dict[Plan, list[Record]] = {}
     missing: list[Record] = []
     for record in told:
-        if record.state.modified and not shown:
+        if (record.state.modified and not shown) or (reload and record.state.key is None):
             changed.setdefault(record.plan, []).append(record)
             continue
         if record.state.key is None:  # it has no attributes that are expired any more
-            keys = [key for key in record.plan.columns if reload or key not in record.state.dict]
+            keys = [key for key in record.plan.columns if key not in record.state.dict]
         elif reload:
             keys = list(record.plan.columns)
         else:
@@ -330,7 +331,7 @@ def _load_new(session: Session, plan: Plan, pairs: list[tuple[Record, list[str]]
 
 
 def _show_committed(session: Session, plan: Plan, records: list[Record], *, reload: bool) -> list[Record]:
-    """Tell of copies where objects were expunged with changes that were never written: those are the user's.
+    """Tell of copies where objects are the user's: made transient, or expunged with changes that were never written.
 
     Returns:
         The records whose rows turn out not to be there, as far as anybody has looked.
