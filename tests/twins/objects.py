@@ -97,13 +97,16 @@ class Objects:
         return False
 
     def is_ambiguous(self) -> bool:
-        """Whether two new objects are to take over the row of one that is to be deleted.
+        """Whether two new objects are to take over the row of one that is to be deleted, or have a key partly NULL.
 
-        SQLAlchemy takes from a set which of them is first: the other one's values stay.
+        SQLAlchemy takes from a set which of them is first: the other one's values stay, or it is the one that the
+        session goes on to know. Of other keys the database refuses the second.
         """
-        deleted = cast("list[Base]", [*self.session.deleted])
+        deleted = {
+            (table_of(type(each)), state_of(each).identity) for each in cast("list[Base]", [*self.session.deleted])
+        }
         new = Counter(map(_row_to_be, cast("list[Base]", [*self.session.new])))
-        return any(new[table_of(type(instance)), state_of(instance).identity] > 1 for instance in deleted)
+        return any(count > 1 and (row in deleted or _is_partly_null(row[1])) for row, count in new.items())
 
     def expire_reached(self, instance: Base) -> None:
         """Expire what has come into the session with an object: it was loaded in another age, and others have written.
@@ -132,6 +135,10 @@ def key_names(model: type[Base]) -> list[str]:
 
 def _row_to_be(instance: Base) -> tuple[str, tuple[Any, ...] | None]:
     return table_of(type(instance)), tuple(vars(instance).get(name) for name in key_names(type(instance)))
+
+
+def _is_partly_null(key: tuple[Any, ...] | None) -> bool:
+    return key is not None and None in key and key.count(None) < len(key)
 
 
 def shown(instance: Base) -> str:
