@@ -19,7 +19,7 @@ from .passing_by import notice_plain_session
 from .process_lock import ProcessLock
 from .registry import registry
 from .tracker import Tracker
-from .types import Phase, SessionOptions
+from .types import SessionOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -237,7 +237,7 @@ def _is_number(value: object, kind: type) -> bool:
 # what a plain session costs. It is on our own class, so that other sessions never pay, except for the one look per
 # flush that notices a model whose listeners a plain session passes by.
 
-_SUBTRANSACTION, _BEFORE_COMMIT = SessionTransactionOrigin.SUBTRANSACTION, Phase.BEFORE_COMMIT
+_SUBTRANSACTION = SessionTransactionOrigin.SUBTRANSACTION
 _installing = ProcessLock()
 _installed = False
 

@@ -9,8 +9,6 @@ import libcst as cst
 from .commas import opening_without, without
 from .edits import ClassEdit
 
-_NO_SPACE = cst.SimpleWhitespace("")
-
 
 def with_bases(class_: cst.ClassDef, edit: ClassEdit) -> cst.ClassDef:
     """Return a class without the bases that are gone, and with others in place of those that have a successor."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import cast
 
-from sqlalchemy import Table, event, select
+from sqlalchemy import String, Table, TypeDecorator, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column
 
 from ..databases import TYPES
@@ -14,6 +14,16 @@ from ..front_ends import RecordedEvent
 
 LOCAL = ("sqlite",)
 """For what happens in Python alone: the other databases would only repeat it."""
+
+
+class Lower(TypeDecorator[str]):
+    """A database that writes values otherwise than they were given."""
+
+    impl = String(20)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: object) -> str | None:
+        return None if value is None else value.lower()
 
 
 class Base(DeclarativeBase):

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.orm.exc import StaleDataError
-from sqlalchemy.types import String, TypeDecorator
+from sqlalchemy.types import String
 
 from fastapi_toolsets.errors import BulkWriteError
 from fastapi_toolsets.models import Changes, ModelEvent, listens_for
@@ -35,18 +35,8 @@ from fastapi_toolsets.models import Changes, ModelEvent, listens_for
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import PARCELS, Animal, Base, Dog, Parcel, Stamp, row_count, store, three_parcels, upsert
-from .event_models import LOCAL, created, deleted, table_of, updated
+from .event_models import LOCAL, Lower, created, deleted, table_of, updated
 from .test_bulk_notice import bulk_warnings
-
-
-class Lower(TypeDecorator[str]):
-    """A database that writes keys otherwise than they were given."""
-
-    impl = String(20)
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: object) -> str | None:
-        return None if value is None else value.lower()
 
 
 class EdgeBase(DeclarativeBase):

@@ -21,7 +21,7 @@ from sqlalchemy.orm import (
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .event_models import LOCAL, created, updated
+from .event_models import LOCAL, Lower, created, updated
 
 
 class Sealed:
@@ -49,16 +49,6 @@ class SealedType(TypeDecorator[Sealed]):
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> Sealed | None:
         return None if value is None else Sealed(value)
-
-
-class Lower(TypeDecorator[str]):
-    """A value that is written otherwise than it was given."""
-
-    impl = String(20)
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
-        return None if value is None else value.lower()
 
 
 @dataclasses.dataclass

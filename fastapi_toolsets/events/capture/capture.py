@@ -13,7 +13,6 @@ from ..plan import NO_VALUE, copy_value
 from ..plans import plans
 from ..records import PENDING, Kind, Writes, same
 from ..registry import registry
-from ..types import Phase
 from .at_hand import olds_are_at_hand, rows_are_at_hand, stands_alone
 from .completion import keep_rows
 from .corrections import key_to_be, leave_out_absent, leave_out_taken_over, read_again, switch_row
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
 _CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
-_AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
 _PAST_FLUSH, _UNSURE = Doubt.PAST_FLUSH, Doubt.UNSURE
 
 

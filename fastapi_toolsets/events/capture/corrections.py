@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 from ..plan import NO_VALUE
@@ -10,7 +9,7 @@ from ..records import PENDING, Kind, same
 from .loading import populate, read_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from sqlalchemy.orm import InstanceState, Session
 
@@ -32,11 +31,7 @@ def leave_out_absent(found: list[Writes], absent: Collection[InstanceState[Any]]
         for state, instance in zip(writes.states, writes.objects, strict=True)
     }
     gone = {state for state in absent if state.key not in made}
-    for index in reversed(range(len(found))):
-        writes = found[index]
-        if writes.kind is Kind.DELETED and not gone.isdisjoint(writes.states):
-            places = [at for at, state in enumerate(writes.states) if state not in gone]
-            found[index : index + 1] = [writes.part(places)] if places else []
+    _leave_out(found, Kind.DELETED, lambda _plan, state, _instance: state in gone)
 
 
 def leave_out_taken_over(found: list[Writes], undone: Collection[IdentityKey]) -> None:
@@ -46,12 +41,17 @@ def leave_out_taken_over(found: list[Writes], undone: Collection[IdentityKey]) -
         found: What the flush seems to have written.
         undone: The keys of those rows.
     """
+    _leave_out(found, Kind.CREATED, lambda plan, state, instance: key_to_be(plan, state, instance) in undone)
+
+
+def _leave_out(found: list[Writes], kind: Kind, is_out: Callable[[Plan, InstanceState[Any], object], bool]) -> None:
     for index in reversed(range(len(found))):
         writes = found[index]
-        if writes.kind is Kind.CREATED:
-            keys = map(key_to_be, repeat(writes.plan), writes.states, writes.objects)
-            places = [at for at, key in enumerate(keys) if key not in undone]
-            found[index : index + 1] = [writes.part(places)] if places else []
+        if writes.kind is kind:
+            rows = enumerate(zip(writes.states, writes.objects, strict=True))
+            places = [at for at, (state, instance) in rows if not is_out(writes.plan, state, instance)]
+            if len(places) < len(writes.states):
+                found[index : index + 1] = [writes.part(places)] if places else []
 
 
 def key_to_be(plan: Plan, state: InstanceState[Any], instance: object) -> IdentityKey:

@@ -36,7 +36,7 @@ A context variable, since callbacks may commit through other sessions, on other 
 
 
 # Looking a member up in its enumeration takes longer than comparing with it.
-_CREATED, _UPDATED, _DELETED = Kind.CREATED, Kind.UPDATED, Kind.DELETED
+_CREATED, _UPDATED = Kind.CREATED, Kind.UPDATED
 _AFTER_COMMIT, _AFTER_ROLLBACK = Phase.AFTER_COMMIT, Phase.AFTER_ROLLBACK
 
 
