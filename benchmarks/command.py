@@ -15,6 +15,7 @@ from . import published
 from .bars import NOT_MET
 from .comparison import Arena, rounds_for, total_rounds
 from .databases import DatabaseError, database_urls
+from .floor import GROUPS, measure_floor
 from .growth import FULL, QUICK, SMALLEST, TABLES, measure_growth
 from .instructions import (
     PROGRAMS,
@@ -89,6 +90,9 @@ def _measure(options: argparse.Namespace) -> int:
             names = options.tables or TABLES
             with progress("Growth", len(names)) as advance:
                 results.growth.extend(measure_growth(names, sizes, rounds, advance))
+        if options.part in ("all", "floor"):
+            with progress("Floor", len(GROUPS)) as advance:
+                results.floor.extend(measure_floor(rounds, advance))
     except (KeyboardInterrupt, WorkerError):
         _finish(options, results, finished=False)
         raise
@@ -115,7 +119,7 @@ def _compare(options: argparse.Namespace, rounds: int, results: Results) -> None
 def _finish(options: argparse.Namespace, results: Results, *, finished: bool) -> None:
     """Print and write what there is, also of a run that was interrupted."""
     machine = {**results.machine, "load_after": _load()}
-    results = Results(machine, results.cells, results.growth, results.notes, finished)
+    results = Results(machine, results.cells, results.growth, results.floor, results.notes, finished)
     print_results(results)
     if options.json is not None:
         options.json.write_text(json.dumps(results.as_json(), indent=1) + "\n", encoding="utf-8")
@@ -172,8 +176,11 @@ def _parser() -> argparse.ArgumentParser:
         "part",
         nargs="?",
         default="all",
-        choices=("all", "cells", "growth", "instructions"),
-        help="the comparison, how costs grow, both (the default), or instruction counts by valgrind",
+        choices=("all", "cells", "growth", "floor", "instructions"),
+        help=(
+            "the comparison, how costs grow, the least that events can cost, all three (the default), or instruction "
+            "counts by valgrind"
+        ),
     )
     parser.add_argument("--quick", action="store_true", help="a few minutes: fewer cells, smaller growth, fewer rounds")
     parser.add_argument(

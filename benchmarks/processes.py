@@ -30,7 +30,7 @@ class WorkerProcess:
         """Describe it.
 
         Args:
-            library: ``"none"``, ``"ours"`` or ``"published"``.
+            library: ``"none"``, ``"ours"``, ``"published"`` or ``"least"``.
             listeners: What is listened to in it.
             python: The interpreter, which has the library.
             others: How many listeners more to register, on tables that nobody writes.

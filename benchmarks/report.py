@@ -78,6 +78,14 @@ def print_results(results: Results) -> None:
     )
     for table in results.growth:
         _print_growth(table)
+    print_table(
+        "The least that events cost one row on the sync front-end, as a ratio to a plain session [quartiles]",
+        ("commit", "plain us", "plain again", "SQLAlchemy's events", "and a task of asyncio's"),
+        [
+            [row.name, f"{row.plain_microseconds:.1f}", *map(_spread, (row.again, row.hooks, row.task))]
+            for row in results.floor
+        ],
+    )
     _print_summary(results)
 
 

@@ -159,6 +159,25 @@ class GrowthTable:
 
 
 @dataclass(frozen=True)
+class FloorRow:
+    """What one commit of one row costs at least.
+
+    Attributes:
+        name: The commit, as cells are named, without their listeners.
+        plain_microseconds: What a plain session took, median of all rounds.
+        again: A second plain session, as a ratio to it.
+        hooks: A session with SQLAlchemy's events and listeners that do nothing.
+        task: The same, which runs a coroutine that does nothing after COMMIT.
+    """
+
+    name: str
+    plain_microseconds: float
+    again: Spread
+    hooks: Spread
+    task: Spread
+
+
+@dataclass(frozen=True)
 class Results:
     """Everything of one run.
 
@@ -171,6 +190,7 @@ class Results:
     machine: dict[str, Any]
     cells: list[Cell] = field(default_factory=list)
     growth: list[GrowthTable] = field(default_factory=list)
+    floor: list[FloorRow] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     finished: bool = False
 

@@ -97,9 +97,9 @@ def test_command_as_users_run_it(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     names = [f"sqlite/update/1/10/keep/{listeners}" for listeners in LISTENERS]
     names.append("aiosqlite/create/1/40/expire/async")
-    assert set(results) == {"format", "machine", "cells", "growth", "notes", "finished"}
+    assert set(results) == {"format", "machine", "cells", "growth", "floor", "notes", "finished"}
     assert set(results["machine"]) >= {"python", "sqlalchemy", "processors", "load_before", "load_after"}
-    assert (results["finished"], results["growth"]) == (True, [])
+    assert (results["finished"], results["growth"], results["floor"]) == (True, [], [])
     assert results["notes"] == ["The published library was left out."]
     assert [cell["name"] for cell in results["cells"]] == names
     for cell in results["cells"]:
@@ -139,6 +139,18 @@ def test_postgresql(tmp_path: Path) -> None:
         (cell["ours"][side]["statements"], cell["ours"][side]["after_commit"]) for side in ("plain_costs", "costs")
     ]
     assert costs == [(1, 0), (2, 0)]
+
+
+def test_floor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = measured(tmp_path, "floor", "--rounds", "1")["floor"]
+    names = [f"sqlite/{operation}/1/10/{expiry}" for operation in OPERATIONS for expiry in ("expire", "keep")]
+    assert [row["name"] for row in rows] == names
+    for row in rows:
+        assert set(row) == {"name", "plain_microseconds", "again", "hooks", "task"}
+        assert all(set(row[variant]) == SPREAD for variant in ("again", "hooks", "task"))
+        assert row["plain_microseconds"] > 0
+    printed = capsys.readouterr().out
+    assert [name for name in names if re.search(rf"^{name}( +[0-9.]+){{2}}", printed, re.MULTILINE)] == names
 
 
 def test_growth(tmp_path: Path) -> None:

@@ -39,7 +39,8 @@ def load(name: str, listeners: str, others: int) -> Library:
     """Import the library and register listeners.
 
     Args:
-        name: ``"none"`` for a process without any event library, ``"ours"`` or ``"published"``.
+        name: ``"none"`` for a process without any event library, ``"ours"``, ``"published"``, or ``"least"`` for
+            sessions that have SQLAlchemy's events and do nothing in them.
         listeners: ``"none"``, ``"elsewhere"`` (on tables that nobody writes), ``"sync"`` or ``"async"``.
         others: How many listeners to register elsewhere.
 
@@ -49,7 +50,11 @@ def load(name: str, listeners: str, others: int) -> Library:
     sync_classes: dict[str, type[Session]] = {PLAIN: Session, PLAIN_AGAIN: Session}
     async_classes: dict[str, type[AsyncSession]] = {PLAIN: AsyncSession, PLAIN_AGAIN: AsyncSession}
     versions = {"python": platform.python_version(), "sqlalchemy": sqlalchemy.__version__}
-    if name != "none":
+    if name == "least":
+        from .least import least_classes  # noqa: PLC0415 - as below
+
+        sync_classes.update(least_classes())
+    elif name != "none":
         import fastapi_toolsets  # noqa: PLC0415 - a process without it must stay without it
         from fastapi_toolsets import models  # noqa: PLC0415
 
