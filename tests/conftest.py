@@ -40,6 +40,13 @@ def test_run_databases() -> Iterator[TestRunDatabases]:
     databases.drop_all()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tables_of_this_module(test_run_databases: TestRunDatabases) -> Iterator[None]:
+    """Drop, after a module's tests, the tables that stood from one of them to the next."""
+    yield
+    test_run_databases.drop_tables()
+
+
 @pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, test_run_databases: TestRunDatabases, tmp_path: Path) -> Database:
     """A database under test; restrict with ``parametrize("database", ["sqlite"], indirect=True)``."""

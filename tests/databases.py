@@ -19,6 +19,7 @@ from sqlalchemy.pool import NullPool
 from fastapi_toolsets.db import enable_sqlite_foreign_keys, enable_sqlite_savepoints
 
 from .services import give_up, require_service, url_of, variable_of
+from .standing_tables import StandingTables
 
 DATABASES = ("sqlite", "postgresql", "mariadb")
 
@@ -45,8 +46,8 @@ class Database:
     name: str
     """``sqlite``, ``postgresql`` or ``mariadb``."""
     url: URL
-    table_engine: Engine | None = field(default=None, compare=False)
-    """What creates and drops tables, kept for the test run, so that not every test connects for it; none on SQLite."""
+    standing: StandingTables | None = field(default=None, compare=False)
+    """What creates, empties and drops tables; none on SQLite."""
 
     @property
     def async_url(self) -> URL:
@@ -71,14 +72,6 @@ class Database:
         return engine
 
 
-def bound_lock_waits(connection: Connection) -> None:
-    """Make DDL fail, instead of hang, where a test left a transaction open on a table."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SET lock_timeout = '10s'"))
-    elif connection.dialect.name in {"mysql", "mariadb"}:
-        connection.execute(text("SET SESSION lock_wait_timeout = 10"))
-
-
 class TestRunDatabases:
     """Creates each server's database when a test first asks for it, and drops them all at the end."""
 
@@ -96,12 +89,18 @@ class TestRunDatabases:
             self._created[name] = self._create(name)
         return self._created[name]
 
+    def drop_tables(self) -> None:
+        """Drop the tables that still stand on any server."""
+        for database in self._created.values():
+            if database.standing is not None:
+                database.standing.drop()
+
     def drop_all(self) -> None:
         """Drop every database that was created."""
         while self._created:
             name, database = self._created.popitem()
-            if database.table_engine is not None:
-                database.table_engine.dispose()
+            if database.standing is not None:
+                database.standing.close()
             force = " WITH (FORCE)" if name == "postgresql" else ""
             with _administrator(name) as connection:
                 connection.execute(text(f"DROP DATABASE {database.url.database}{force}"))
@@ -122,7 +121,7 @@ class TestRunDatabases:
             )
             give_up(self._unreachable[name])
         url = url_of(name).set(database=database_name)
-        return Database(name, url, create_engine(_sync_url(name, url), pool_pre_ping=True))
+        return Database(name, url, StandingTables(create_engine(_sync_url(name, url), pool_pre_ping=True)))
 
 
 @contextmanager
@@ -138,19 +137,14 @@ def _administrator(name: str) -> Generator[Connection]:
 
 @contextmanager
 def tables(database: Database, metadata: MetaData) -> Generator[None]:
-    """Create the tables, and drop them in the end (a SQLite file goes with its test's directory)."""
-    kept = database.table_engine
-    engine = kept or database.create_engine(poolclass=NullPool)
-    try:
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-        try:
+    """Give the test empty tables; those of a server stand until the module's end, a SQLite file goes with its test."""
+    if database.standing is not None:
+        with database.standing.emptied(metadata):
             yield
-        finally:
-            if database.name != "sqlite":
-                with engine.begin() as connection:
-                    bound_lock_waits(connection)
-                    metadata.drop_all(connection)
+        return
+    engine = database.create_engine(poolclass=NullPool)
+    try:
+        metadata.create_all(engine)
+        yield
     finally:
-        if engine is not kept:
-            engine.dispose()
+        engine.dispose()

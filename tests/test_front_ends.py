@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy import ForeignKey, create_engine, select
+from sqlalchemy import ForeignKey, create_engine, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -94,6 +94,29 @@ async def test_statements_are_counted(front: FrontEnd) -> None:
         await front.refresh(shelf)
         await front.rollback()
     assert [statement.split()[0] for statement in sent] == ["INSERT", "COMMIT", "SELECT", "ROLLBACK"]
+
+
+@pytest.mark.parametrize("left_behind", ["rows", "rows and a column", "nothing"])
+@scenario(Base.metadata)
+async def test_each_scenario_finds_tables_as_declared_and_empty(front: FrontEnd, left_behind: str) -> None:
+    """Although those of a server stand from one to the next."""
+
+    def columns(session: Session) -> list[str]:
+        return [column["name"] for column in inspect(session.connection()).get_columns("shelves")]
+
+    assert await front.run_sync(columns) == ["id", "label"]
+    await front.rollback()
+    if left_behind == "nothing":
+        return
+    shelf = Shelf(label="left behind")
+    await front.add(shelf)
+    await front.flush()
+    await front.add(Book(shelf_id=shelf.id))
+    await front.commit()
+    assert await front.committed_rows(SHELVES) == [(1, "left behind")]
+    if left_behind == "rows and a column":
+        await front.execute(text("ALTER TABLE shelves ADD COLUMN more INTEGER"))
+        await front.commit()
 
 
 def test_a_scenario_that_waits_for_a_loop_is_refused() -> None:

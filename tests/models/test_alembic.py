@@ -18,7 +18,8 @@ from sqlalchemy.pool import NullPool
 from fastapi_toolsets.models import TimestampMixin, UUIDMixin, UUIDv7Mixin
 from fastapi_toolsets.models.columns import UTCDateTime
 
-from ..databases import Database, bound_lock_waits
+from ..databases import Database
+from ..standing_tables import bound_lock_waits
 
 RENDER_ITEM = "from fastapi_toolsets.models.columns import render_item"
 """The line of ``env.py`` that makes migrations independent of this library."""
