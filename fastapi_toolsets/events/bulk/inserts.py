@@ -49,10 +49,11 @@ class _Counted(IteratorResult[Any]):
     is_insert: bool = True
     returns_rows: bool = False
 
-    def __init__(self, rowcount: int, names: Sequence[str], key: Identity) -> None:
-        super().__init__(SimpleResultMetaData([]), iter(()))
+    def __init__(self, rowcount: int, names: Sequence[str], key: Identity | None) -> None:
+        # For the key of an only row PostgreSQL is asked by SQLAlchemy itself: such a result lets itself be read.
+        super().__init__(compatibility.NO_ROWS if key is None else SimpleResultMetaData([]), iter(()))
         self.rowcount: int = rowcount
-        only: IteratorResult[Any] = IteratorResult(SimpleResultMetaData(names), iter([key]))
+        only: IteratorResult[Any] = IteratorResult(SimpleResultMetaData(names), iter([key or (None,) * len(names)]))
         self.inserted_primary_key: Row[Any] = only.one()
 
     @property
@@ -187,7 +188,8 @@ class Insertion:
         if self._subject.is_orm and isinstance(execution.parameters, list):
             added += self._beside_keys(is_asked=bool(parts.returning))
         many = isinstance(execution.parameters, list) and parts.conflict is None and not self._makes_keys(parts)
-        extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
+        extended = cast("Any", compatibility.insert_that_returns(statement, self._mapper))
+        extended = extended.returning(*added, sort_by_parameter_order=parts.in_order or many)
         result = execution.invoke_statement(statement=extended)
         if not parts.returning:
             count = 0
@@ -201,7 +203,7 @@ class Insertion:
             if is_only and not last:  # the criteria of an upsert have kept it from writing the row that it found
                 given = next(self._given(parts, execution.parameters))
                 last = tuple(map(given.get, names))
-            return _Counted(count, names, last if is_only else (None,) * len(names))
+            return _Counted(count, names, last if is_only else None)
         frozen = result.freeze()
         self._take_returned([tuple(row)[-len(added) :] for row in cast("Sequence[Row[Any]]", frozen.data)], width)
         shown: Result[Any] = frozen()
