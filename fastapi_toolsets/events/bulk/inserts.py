@@ -112,7 +112,9 @@ class Insertion:
         parameters = execution.parameters
         more = parts.rows or parts.returning or parts.conflict is not None or parts.inline
         plain = not more and statement.select is None
-        if plain and not parameters:
+        table = cast("Table", self._mapper.local_table)
+        # A mapper may have another key than its table, or one where that has none (``primary_key`` in its arguments).
+        if plain and not parameters and (*table.primary_key,) == self._mapper.primary_key:
             result = execution.invoke_statement()
             key = cast("CursorResult[Any]", result).inserted_primary_key
             self._take([tuple(key)] if key else [])  # none where a trigger has kept the row
