@@ -9,7 +9,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import FunctionElement, next_value
 
 from .. import compatibility
-from .statements import inner_writes, name_of, plain_column, refuse, subject_of
+from .statements import inner_writes, is_part, name_of, plain_column, refuse, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +56,10 @@ def check_criteria(subject: Subject, mapper: Mapper[Any], statement: Update | De
         raise refuse(subject, "it has a prefix such as IGNORE or REPLACE, and the database does not tell its effect")
     if parts.limited:
         raise refuse(subject, "it has a LIMIT, and which rows it takes only the database knows")
-    if not isinstance(statement, Update) and mapper.inherits is not None and mapper.inherits.local_table is not local:
+    if not isinstance(statement, Update) and is_part(mapper):
         reason = f"it takes rows from the table {name_of(local)!r} only and leaves their other part"
-        raise refuse(subject, f"{reason} in {name_of(mapper.inherits.local_table)!r}: write it for the base class")
+        parent = cast("Mapper[Any]", mapper.inherits)
+        raise refuse(subject, f"{reason} in {name_of(parent.local_table)!r}: write it for the base class")
     for key in parts.values:
         table = getattr(plain_column(key), "table", local)
         if table is not local:

@@ -343,6 +343,12 @@ def check_subject(subject: Subject) -> Mapper[Any]:
     return mapper
 
 
+def is_part(mapper: Mapper[Any]) -> bool:
+    """Whether a class's own table has only a part of its rows. That of a concrete subclass has whole ones."""
+    parent = mapper.inherits
+    return parent is not None and parent.local_table is not mapper.local_table and not mapper.concrete
+
+
 def column_keys(columns: Iterable[Any]) -> set[str]:
     """Return the keys of columns that are given as columns, attributes or keys."""
     return {str(getattr(plain_column(column), "key", column)) for column in columns}
