@@ -27,7 +27,7 @@ from .conflicts import (
 )
 from .keys import own_key
 from .reading import ROWS_AT_ONCE, Reader, begin_writing, is_expression, plain_value
-from .statements import assigned_names, column_keys, column_of, is_part, name_of, refuse
+from .statements import assigned_names, column_keys, column_of, name_of, other_tables, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -136,7 +136,7 @@ class Insertion:
             raise refuse(
                 subject, "it has a prefix such as IGNORE or REPLACE, and the database does not tell its effect"
             )
-        if is_part(mapper) and (is_single or not subject.is_orm):
+        if other_tables(mapper) and (is_single or not subject.is_orm):
             raise refuse(
                 subject, "it makes a part of the row only, in one of its tables: give execute() a list of rows"
             )

@@ -343,10 +343,9 @@ def check_subject(subject: Subject) -> Mapper[Any]:
     return mapper
 
 
-def is_part(mapper: Mapper[Any]) -> bool:
-    """Whether a class's own table has only a part of its rows. That of a concrete subclass has whole ones."""
-    parent = mapper.inherits
-    return parent is not None and parent.local_table is not mapper.local_table and not mapper.concrete
+def other_tables(mapper: Mapper[Any]) -> list[object]:
+    """Return what else has a part of a class's rows, base tables first; nothing for those of a concrete subclass."""
+    return [table for table in mapper.tables if table is not mapper.local_table]
 
 
 def column_keys(columns: Iterable[Any]) -> set[str]:
