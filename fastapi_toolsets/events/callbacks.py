@@ -114,6 +114,8 @@ def checked_keywords(callback: object, target: type) -> frozenset[str]:
             f"{name} has the signature {signature}, which cannot be called as (obj, event_type, changes): {error}. "
             "Take three positional parameters and, keyword-only, nothing required but session and event"
         )
+        if next(iter(signature.parameters), None) == "self":  # the decorator stands in a class's body
+            msg += f". A method listens for one object: listens_for({target.__qualname__})(that_object.its_method)"
         raise ListenerError(msg) from None
     held_back = sorted(keyword for keyword in keywords if not _reaches(keyword, callback))
     required = [keyword for keyword in held_back if signature.parameters[keyword].default is inspect.Parameter.empty]

@@ -9,16 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from sqlalchemy import ForeignKey, delete, exists, func, insert, select, update
+from sqlalchemy import ForeignKey, column, delete, exists, func, insert, literal_column, select, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, aliased, foreign, mapped_column, relationship, with_loader_criteria
+
+from fastapi_toolsets.errors import BulkWriteError
 
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import row_count, store
-from .event_models import deleted, table_of, updated
+from .event_models import created, deleted, table_of, updated
 
 if TYPE_CHECKING:
-    from sqlalchemy import ColumnElement, Update
+    from sqlalchemy import ColumnElement, Executable, Update
 
 
 class CriteriaBase(DeclarativeBase):
@@ -58,6 +60,33 @@ class Hound(Pet):
     hound_id: Mapped[int] = mapped_column(ForeignKey("criteria_pets.id"), primary_key=True, autoincrement=False)
     hunts: Mapped[int] = mapped_column(default=1)
     __mapper_args__ = {"polymorphic_identity": "hound"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Setter(Hound):
+    """In the table of its base class, whose rows have a part in the base's."""
+
+    __mapper_args__ = {"polymorphic_identity": "setter"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+class Boat(CriteriaBase):
+    """Loaded with its subclasses."""
+
+    __tablename__ = "criteria_boats"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    kind: Mapped[str]
+    age: Mapped[int] = mapped_column(default=1)
+    __mapper_args__ = {  # noqa: RUF012 - SQLAlchemy reads it
+        "polymorphic_on": "kind",
+        "polymorphic_identity": "boat",
+        "with_polymorphic": "*",
+    }
+
+
+class Ferry(Boat):
+    __tablename__ = "criteria_ferries"
+    id: Mapped[int] = mapped_column(ForeignKey("criteria_boats.id"), primary_key=True, autoincrement=False)
+    cars: Mapped[int] = mapped_column(default=1)
+    __mapper_args__ = {"polymorphic_identity": "ferry"}  # noqa: RUF012 - SQLAlchemy reads it
 
 
 PLACES = select(Place.floor, Place.room, Place.value).order_by(Place.floor, Place.room)
@@ -183,3 +212,48 @@ async def test_rows_that_others_have_added_meanwhile(front: FrontEnd, recorder: 
     await front.commit()
     assert recorder.take() == [updated(Place, key, value=(1, 2)) for key in ((1, 2), (1, 9), (2, 2))]
     assert await front.committed_rows(PLACES) == [(1, 1, 1), (1, 2, 2), (1, 3, 1), (1, 9, 2), (2, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    "words", [text("id > 1"), literal_column("id") > 1, column("id") > 1], ids=["text", "literal", "bare"]
+)
+@scenario(CriteriaBase.metadata)
+async def test_names_that_several_tables_of_a_row_have(
+    front: FrontEnd, recorder: EventRecorder, words: ColumnElement[bool]
+) -> None:
+    """B2: a name that stands alone means the statement's own table, also where the rows are read from several."""
+    await store(front, Boat(id=1), Boat(id=2), Ferry(id=3), Ferry(id=4))
+    recorder.listen(Boat)
+    boats = select(table_of(Boat).c.id, table_of(Boat).c.age).order_by(table_of(Boat).c.id)
+    assert await as_without_events(front, update(Boat).where(words).values(age=2), boats) == 3
+    changed = [updated(Boat, 2, age=(1, 2)), updated(Ferry, 3, age=(1, 2)), updated(Ferry, 4, age=(1, 2))]
+    assert recorder.take() == changed
+    ferries = select(table_of(Ferry).c.id, Ferry.cars).order_by(table_of(Ferry).c.id)
+    assert await as_without_events(front, update(Ferry).where(words).values(cars=2), ferries) == 2
+    assert recorder.take() == [updated(Ferry, 3, cars=(1, 2)), updated(Ferry, 4, cars=(1, 2))]
+
+
+@pytest.mark.parametrize(
+    ("statement", "reason"),
+    [
+        (update(Setter).values(hunts=2), "SQLAlchemy tells its rows by a column of another table, 'criteria_pets'"),
+        (delete(Setter), "leaves their other part in 'criteria_pets'"),
+        (insert(Setter).values(hound_id=1), "it makes a part of the row only"),
+        (delete(Hound), "leaves their other part in 'criteria_pets'"),
+    ],
+    ids=["update", "delete", "insert", "delete of the base class"],
+)
+@scenario(CriteriaBase.metadata)
+async def test_class_that_shares_a_part_of_its_rows(
+    front: FrontEnd, recorder: EventRecorder, statement: Executable, reason: str
+) -> None:
+    """B2: of which class a row is stands in another table, which SQLAlchemy names and does not join."""
+    await store(front, Pet(id=1, name="a"), Hound(id=3, name="rex"), Setter(id=4, name="bo"))
+    recorder.listen(Pet)
+    with pytest.raises(BulkWriteError, match=reason):
+        await front.execute(statement, execution_options={"synchronize_session": False})
+    await front.execute(update(Setter), [{"id": 4, "hound_id": 4, "hunts": 2}])
+    await front.execute(insert(Setter), [{"id": 5, "name": "new"}])
+    await front.commit()
+    assert recorder.take() == [updated(Setter, 4, hunts=(1, 2)), created(Setter, 5)]
+    assert await front.committed_rows(HOUNDS) == [(3, 1), (4, 2), (5, 1)]

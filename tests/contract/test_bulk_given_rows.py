@@ -7,7 +7,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, Insert, bindparam, func, insert, inspect, literal, select
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    Insert,
+    Integer,
+    String,
+    Table,
+    bindparam,
+    func,
+    insert,
+    inspect,
+    literal,
+    select,
+)
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, composite, mapped_column
@@ -65,6 +78,27 @@ class Tile(GivenBase):
         @classmethod
         def _words_of_a_row(cls, mapping: MutableMapping[str, Any], value: str) -> None:
             mapping["line"], mapping["number"] = map(int, value.split())
+
+
+class Label(GivenBase):
+    """Its rows are known by another key than the table's own."""
+
+    __table__ = Table(
+        "given_labels",
+        GivenBase.metadata,
+        Column("number", Integer, primary_key=True),
+        Column("code", String(20), unique=True, nullable=False),
+        Column("value", Integer),
+    )
+    __mapper_args__ = {"primary_key": [__table__.c.code]}  # noqa: RUF012 - SQLAlchemy reads it
+    code: Mapped[str]
+
+
+class Scrap(GivenBase):
+    """Its table has no key."""
+
+    __table__ = Table("given_scraps", GivenBase.metadata, Column("code", String(20)), Column("value", Integer))
+    __mapper_args__ = {"primary_key": [__table__.c.code]}  # noqa: RUF012 - SQLAlchemy reads it
 
 
 class Work(GivenBase):
@@ -295,3 +329,19 @@ async def test_keys_of_many_rows_that_are_parameters_or_expressions(
     assert recorder.take() == [created(Cell, key) for key in zip(lines, (9, 2, 4), strict=True)]
     expected = sorted((line, place, place) for line, place in zip(lines, (9, 2, 4), strict=True))
     assert await front.committed_rows(CELLS) == expected
+
+
+@pytest.mark.parametrize("model", [Label, Scrap])
+@scenario(GivenBase.metadata)
+async def test_rows_that_are_known_by_another_key_than_the_table_has(
+    front: FrontEnd, recorder: EventRecorder, model: type[GivenBase]
+) -> None:
+    """B2: SQLAlchemy tells the table's key of a row that it has made, or none."""
+    recorder.listen(model)
+    await front.execute(insert(model).values(code="a", value=1))
+    await front.execute(insert(table_of(model)).values(code="b", value=1))
+    await front.execute(insert(model), {"code": "c", "value": 1})
+    await front.execute(insert(model).values(code=literal("d").concat("e"), value=1))
+    await front.execute(insert(model).values([{"code": "f"}, {"code": "g"}]))
+    await front.commit()
+    assert recorder.take() == [created(model, code) for code in ("a", "b", "c", "de", "f", "g")]

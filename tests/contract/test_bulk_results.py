@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import CursorResult, Executable, ForeignKey, create_engine, delete, insert, select, update
 from sqlalchemy.dialects import sqlite
+from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 
 from fastapi_toolsets.errors import BulkWriteError
@@ -51,6 +52,58 @@ async def test_how_returned_objects_are_loaded(front: FrontEnd, recorder: EventR
     assert await front.run_sync(write) == [(1, [1, 2])]
     await front.commit()
     assert recorder.take() == [updated(Crate, 1, weight=(1, 2))]
+
+
+@scenario(Base.metadata)
+async def test_result_without_rows(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: to ask an INSERT for rows that it was not told to return is the mistake that it is on a plain session."""
+    recorder.listen(Parcel)
+    asked: list[str] = []
+
+    def write(session: Session) -> None:
+        for code, way in (("a", "all"), ("b", "fetchall"), ("c", "scalars"), ("d", "keys")):
+            result = session.execute(insert(Parcel).values([{"code": code}, {"code": code * 2}]))
+            with pytest.raises(ResourceClosedError, match="does not return rows"):
+                getattr(result, way)()
+            asked.append(way)
+
+    await front.run_sync(write)
+    await front.commit()
+    assert (asked, len(recorder.take())) == (["all", "fetchall", "scalars", "keys"], 8)
+
+
+class Vessel(ResultBase):
+    """Loaded with its subclasses, whose columns are in tables of their own."""
+
+    __tablename__ = "result_vessels"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    name: Mapped[str]
+    __mapper_args__ = {  # noqa: RUF012 - SQLAlchemy reads it
+        "polymorphic_on": "kind",
+        "polymorphic_identity": "vessel",
+        "with_polymorphic": "*",
+    }
+
+
+class Tanker(Vessel):
+    __tablename__ = "result_tankers"
+    id: Mapped[int] = mapped_column(ForeignKey("result_vessels.id"), primary_key=True)
+    volume: Mapped[int] = mapped_column(default=0)
+    __mapper_args__ = {"polymorphic_identity": "tanker"}  # noqa: RUF012 - SQLAlchemy reads it
+
+
+@pytest.mark.parametrize("model", [Vessel, Tanker])
+@scenario(ResultBase.metadata)
+async def test_rows_of_a_class_that_is_loaded_with_its_subclasses(
+    front: FrontEnd, recorder: EventRecorder, model: type[Vessel]
+) -> None:
+    """B2: SQLAlchemy itself cannot return what it inserts into a join, which ``with_polymorphic`` makes."""
+    recorder.listen(Vessel)
+    await front.execute(insert(model), [{"name": "a"}, {"name": "b"}])
+    await front.commit()
+    assert recorder.take() == [created(model, 1), created(model, 2)]
+    assert await front.committed_rows(select(table_of(Vessel).c.name)) == [("a",), ("b",)]
 
 
 @pytest.mark.parametrize("options", [{"stream_results": True}, {"yield_per": 1}])

@@ -254,6 +254,20 @@ def test_generator_functions_are_refused() -> None:
             register(Order)(callback)
 
 
+def test_a_method_without_its_object_is_refused() -> None:
+    """N1: as a decorator in the class's body gets it; the message says how a method is registered."""
+
+    class Mailer:
+        def on_order(self, order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
+    with pytest.raises(ListenerError, match=r"missing a required argument: 'changes'") as caught:
+        register(Order)(Mailer.on_order)
+    assert str(caught.value).endswith(". A method listens for one object: listens_for(Order)(that_object.its_method)")
+    mailer = Mailer()
+    register(Order)(mailer.on_order)
+    remove_listener(Order, mailer.on_order)
+
+
 @scenario(Base.metadata, databases=LOCAL)
 async def test_signatures_that_fit(front: FrontEnd) -> None:
     """N1: positional-only, optional and variable parameters fit; so do methods, partials, objects and classes."""

@@ -1,10 +1,10 @@
-"""Rules N4, E3, E4 and E11 for mappings off the beaten track."""
+"""Rules N4, E3, E4, E11 and B2 for mappings off the beaten track."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Column, ForeignKey, Integer, Table, case, literal_column, update
+from sqlalchemy import Column, ForeignKey, Integer, Table, case, delete, insert, literal_column, update
 from sqlalchemy.ext.declarative import AbstractConcreteBase
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -273,3 +273,41 @@ async def test_an_abstract_concrete_base(front: FrontEnd, recorder: EventRecorde
         updated(Cat, 1, name=("a", "c")),
         updated(Dog, 1, name=("b", "d")),
     ]
+
+
+class Copy(Renamed):
+    """Its rows are whole in a table of its own, beside those of its base class."""
+
+    __tablename__ = "copies"
+    key: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    label: Mapped[str | None]
+    __mapper_args__ = {"concrete": True}  # noqa: RUF012 - as documented
+
+
+@scenario(Base.metadata)
+async def test_bulk_statements_on_a_concrete_subclass(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: an INSERT of one row and a DELETE write whole rows there, as an UPDATE does."""
+    options = {"execution_options": {"events": True}}
+    recorder.listen(Renamed)
+    await front.execute(insert(Copy).values(key=1, label="a"), **options)
+    await front.execute(insert(Copy), [{"key": 2, "label": "b"}], **options)
+    await front.commit()
+    assert recorder.take() == [created(Copy, 1), created(Copy, 2)]
+    await front.execute(update(Copy).where(Copy.key == 1).values(label="c"), **options)
+    await front.execute(delete(Copy).where(Copy.key == 2), **options)
+    await front.commit()
+    assert recorder.take() == [updated(Copy, 1, label=("a", "c")), deleted(Copy, 2)]
+
+
+@scenario(ConcreteBase.metadata)
+async def test_bulk_statements_below_an_abstract_concrete_base(front: FrontEnd, recorder: EventRecorder) -> None:
+    """B2: an INSERT of one row and a DELETE, where the base class is mapped to a union."""
+    options = {"execution_options": {"events": True}}
+    recorder.listen(Animal)
+    await front.execute(insert(Dog).values(id=1, name="a"), **options)
+    await front.execute(insert(Dog).values(id=2, name="b"), **options)
+    await front.execute(delete(Dog).where(Dog.name == "b"), **options)
+    await front.commit()
+    await front.execute(delete(Dog), **options)
+    await front.commit()
+    assert recorder.take() == [created(Dog, 1), deleted(Dog, 1)]

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Engine,
     ForeignKey,
     Integer,
+    Join,
     StaticPool,
     Table,
     create_engine,
@@ -29,8 +30,8 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import mysql, postgresql, sqlite
-from sqlalchemy.engine import ExecutionContext
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.engine import ExecutionContext, IteratorResult
+from sqlalchemy.exc import InvalidRequestError, ResourceClosedError
 from sqlalchemy.ext.mutable import MutableDict
 from sqlalchemy.orm import (
     DeclarativeBase,
@@ -902,6 +903,37 @@ def test_a_statement_is_taken_apart() -> None:
     assert compatibility.written(update(Parent).with_dialect_options(mysql_limit=1)).limited
     option = with_loader_criteria(Parent, Parent.id > 1)
     assert compatibility.statement_options(update(Parent).options(option)) == (option,)
+
+
+def test_an_insert_into_a_join_that_returns() -> None:
+    """A class that is loaded with its subclasses: SQLAlchemy fails where it is given as it is."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Shape(Base):
+        __tablename__ = "shapes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        __mapper_args__ = {"with_polymorphic": "*"}  # noqa: RUF012 - SQLAlchemy reads it
+
+    class Circle(Shape):
+        __tablename__ = "circles"
+        id: Mapped[int] = mapped_column(ForeignKey("shapes.id"), primary_key=True)
+
+    mapper = inspect(Shape)
+    given = insert(Shape)
+    statement = compatibility.insert_that_returns(given, mapper)
+    assert (isinstance(given.table, Join), isinstance(statement.table, Join)) == (True, False)
+    assert compatibility.written_entity(statement) is mapper
+    assert str(statement.returning(Shape.id)) == "INSERT INTO shapes (id) VALUES (:id) RETURNING shapes.id"
+    assert compatibility.insert_that_returns(insert(Circle), inspect(Circle)).table.description == "circles"
+
+
+def test_a_result_without_rows() -> None:
+    """It raises what a cursor's does for a statement that returns none."""
+    result: IteratorResult[Any] = IteratorResult(compatibility.NO_ROWS, iter(()))
+    with pytest.raises(ResourceClosedError, match="does not return rows"):
+        result.all()
 
 
 def test_an_upsert_tells_its_target_and_what_it_sets() -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.functions import FunctionElement, next_value
 
 from .. import compatibility
-from .statements import inner_writes, name_of, plain_column, refuse, subject_of
+from .statements import inner_writes, name_of, other_tables, plain_column, refuse, subject_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,9 +56,10 @@ def check_criteria(subject: Subject, mapper: Mapper[Any], statement: Update | De
         raise refuse(subject, "it has a prefix such as IGNORE or REPLACE, and the database does not tell its effect")
     if parts.limited:
         raise refuse(subject, "it has a LIMIT, and which rows it takes only the database knows")
-    if not isinstance(statement, Update) and mapper.inherits is not None and mapper.inherits.local_table is not local:
+    others = other_tables(mapper)
+    if not isinstance(statement, Update) and others:
         reason = f"it takes rows from the table {name_of(local)!r} only and leaves their other part"
-        raise refuse(subject, f"{reason} in {name_of(mapper.inherits.local_table)!r}: write it for the base class")
+        raise refuse(subject, f"{reason} in {name_of(others[-1])!r}: write it for the base class")
     for key in parts.values:
         table = getattr(plain_column(key), "table", local)
         if table is not local:
@@ -72,8 +73,13 @@ def _check_whereclause(subject: Subject, mapper: Mapper[Any], statement: Update 
     unstable = _unstable_function(statement.whereclause)
     if unstable is not None:
         raise refuse(subject, f"its criteria call {unstable}(), and find other rows each time")
+    others = other_tables(mapper)
+    if others and subject.is_orm and mapper.single:
+        reason = (
+            f"SQLAlchemy tells its rows by a column of another table, {name_of(others[0])!r}, and does not join them"
+        )
+        raise refuse(subject, f"{reason}: it would write those of other classes, too")
     if statement.whereclause is not None:
-        others = [table for table in mapper.tables if table is not mapper.local_table]
         for found in select(1).where(statement.whereclause).get_final_froms():
             if found in others:
                 raise refuse(subject, f"its criteria name {name_of(found)!r}, another table of the same rows")

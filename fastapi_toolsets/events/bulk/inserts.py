@@ -27,7 +27,7 @@ from .conflicts import (
 )
 from .keys import own_key
 from .reading import ROWS_AT_ONCE, Reader, begin_writing, is_expression, plain_value
-from .statements import assigned_names, column_keys, column_of, name_of, refuse
+from .statements import assigned_names, column_keys, column_of, name_of, other_tables, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -49,10 +49,11 @@ class _Counted(IteratorResult[Any]):
     is_insert: bool = True
     returns_rows: bool = False
 
-    def __init__(self, rowcount: int, names: Sequence[str], key: Identity) -> None:
-        super().__init__(SimpleResultMetaData([]), iter(()))
+    def __init__(self, rowcount: int, names: Sequence[str], key: Identity | None) -> None:
+        # For the key of an only row PostgreSQL is asked by SQLAlchemy itself: such a result lets itself be read.
+        super().__init__(compatibility.NO_ROWS if key is None else SimpleResultMetaData([]), iter(()))
         self.rowcount: int = rowcount
-        only: IteratorResult[Any] = IteratorResult(SimpleResultMetaData(names), iter([key]))
+        only: IteratorResult[Any] = IteratorResult(SimpleResultMetaData(names), iter([key or (None,) * len(names)]))
         self.inserted_primary_key: Row[Any] = only.one()
 
     @property
@@ -111,7 +112,9 @@ class Insertion:
         parameters = execution.parameters
         more = parts.rows or parts.returning or parts.conflict is not None or parts.inline
         plain = not more and statement.select is None
-        if plain and not parameters:
+        table = cast("Table", self._mapper.local_table)
+        # A mapper may have another key than its table, or one where that has none (``primary_key`` in its arguments).
+        if plain and not parameters and (*table.primary_key,) == self._mapper.primary_key:
             result = execution.invoke_statement()
             key = cast("CursorResult[Any]", result).inserted_primary_key
             self._take([tuple(key)] if key else [])  # none where a trigger has kept the row
@@ -133,8 +136,7 @@ class Insertion:
             raise refuse(
                 subject, "it has a prefix such as IGNORE or REPLACE, and the database does not tell its effect"
             )
-        parent = mapper.inherits
-        if parent is not None and parent.local_table is not mapper.local_table and (is_single or not subject.is_orm):
+        if other_tables(mapper) and (is_single or not subject.is_orm):
             raise refuse(
                 subject, "it makes a part of the row only, in one of its tables: give execute() a list of rows"
             )
@@ -187,7 +189,8 @@ class Insertion:
         if self._subject.is_orm and isinstance(execution.parameters, list):
             added += self._beside_keys(is_asked=bool(parts.returning))
         many = isinstance(execution.parameters, list) and parts.conflict is None and not self._makes_keys(parts)
-        extended = cast("Any", statement).returning(*added, sort_by_parameter_order=parts.in_order or many)
+        extended = cast("Any", compatibility.insert_that_returns(statement, self._mapper))
+        extended = extended.returning(*added, sort_by_parameter_order=parts.in_order or many)
         result = execution.invoke_statement(statement=extended)
         if not parts.returning:
             count = 0
@@ -201,7 +204,7 @@ class Insertion:
             if is_only and not last:  # the criteria of an upsert have kept it from writing the row that it found
                 given = next(self._given(parts, execution.parameters))
                 last = tuple(map(given.get, names))
-            return _Counted(count, names, last if is_only else (None,) * len(names))
+            return _Counted(count, names, last if is_only else None)
         frozen = result.freeze()
         self._take_returned([tuple(row)[-len(added) :] for row in cast("Sequence[Row[Any]]", frozen.data)], width)
         shown: Result[Any] = frozen()

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnClause,
     Over,
     SelectBase,
+    TextClause,
     delete,
     false,
     select,
@@ -187,18 +188,21 @@ class Reader:
 
         A SELECT of the ORM would add criteria for the other classes that they name, which the statement has not, and
         subqueries would refer to the tables of the row's ancestors, which the statement does not name, either. What is
-        selected by the keys has the statement's own table and those that it joins, and no criteria but its own.
+        selected by the keys has the statement's own table and those that it joins, and no criteria but its own. In it a
+        name that stands alone, as in ``text()``, means that table; joined with the ancestors' it may mean either.
         """
         target = self.mapper.local_table
         columns = cast("list[Column[Any]] | None", own_key(self.mapper))
-        if columns is None or any(column.nullable for column in columns) or not _names_others(whereclause, target):
+        is_joined = len(self.mapper.tables) > 1 or self.mapper.with_polymorphic is not None
+        reads_more = _names_others(whereclause, target) or (is_joined and _has_bare_names(whereclause))
+        if columns is None or any(column.nullable for column in columns) or not reads_more:
             return whereclause
         if any(_names_others(self._columns[index], target) for index in self._new_key.values()):
             return whereclause  # a new key from another table is read along with it
         found: Any = compatibility.without_mapping(select(*columns).select_from(target).where(whereclause))
         found = found.correlate(None).order_by(*columns).with_for_update(of=target)  # locks in this order
         criterion = (columns[0] if len(columns) == 1 else tuple_(*columns)).in_(found)
-        return compatibility.ByItself(criterion) if len(self.mapper.tables) > 1 else criterion
+        return compatibility.ByItself(criterion) if is_joined else criterion
 
     def by_criterion(self, connection: Connection, criterion: ColumnElement[bool]) -> Iterator[RowRecord]:
         """Read and lock the rows that meet a criterion, whatever their class."""
@@ -321,6 +325,14 @@ def _names_others(clause: ClauseElement, target: object) -> bool:
         if table is not None and table != target:  # what the ORM has annotated is equal, and another object
             return True
     return False
+
+
+def _has_bare_names(clause: ClauseElement) -> bool:
+    """Whether a clause has words, or a column of no table."""
+    return any(
+        isinstance(part, TextClause) or (isinstance(part, ColumnClause) and cast("Any", part).table is None)
+        for part in visitors.iterate(clause)
+    )
 
 
 def _sees_others(expression: ColumnElement[Any]) -> bool:

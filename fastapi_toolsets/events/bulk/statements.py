@@ -343,6 +343,11 @@ def check_subject(subject: Subject) -> Mapper[Any]:
     return mapper
 
 
+def other_tables(mapper: Mapper[Any]) -> list[object]:
+    """Return what else has a part of a class's rows, base tables first; nothing for those of a concrete subclass."""
+    return [table for table in mapper.tables if table is not mapper.local_table]
+
+
 def column_keys(columns: Iterable[Any]) -> set[str]:
     """Return the keys of columns that are given as columns, attributes or keys."""
     return {str(getattr(plain_column(column), "key", column)) for column in columns}

@@ -42,12 +42,14 @@ from .instances import (
 )
 from .mappers import MapperListeners, all_mappers, equivalent_columns, hears_of_rows, listeners_of, may_have_orphans
 from .statements import (
+    NO_ROWS,
     ByItself,
     Written,
     by_column_attribute,
     conflict_target,
     conflict_update,
     independent_ctes,
+    insert_that_returns,
     statement_options,
     without_mapping,
     writes_in_cte,
@@ -72,6 +74,7 @@ from .transactions import (
 )
 
 __all__ = [
+    "NO_ROWS",
     "PREPARES",
     "ByItself",
     "ClosingTransaction",
@@ -104,6 +107,7 @@ __all__ = [
     "in_flush",
     "in_greenlet",
     "independent_ctes",
+    "insert_that_returns",
     "is_autocommit",
     "is_clean",
     "is_flushing",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import CTE, UpdateBase
+from sqlalchemy import CTE, Join, UpdateBase
+from sqlalchemy.engine.cursor import _NO_RESULT_METADATA
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import bulk_persistence
 from sqlalchemy.sql.elements import Grouping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
     from sqlalchemy import Delete, Insert, Select, Update
+    from sqlalchemy.engine.result import ResultMetaData
     from sqlalchemy.orm import Mapper
     from sqlalchemy.orm.util import AliasedInsp
     from sqlalchemy.sql.base import ExecutableOption
@@ -81,6 +83,23 @@ def _compile_by_itself(criterion: ByItself, compiler: Any, **options: Any) -> st
     finally:
         compiler.stack.pop()
     return words
+
+
+def insert_that_returns(statement: Insert, mapper: Mapper[Any]) -> Insert:
+    """Return an INSERT into the own table of a class that is loaded with its subclasses (``with_polymorphic``).
+
+    Its ``table`` is a join then, and SQLAlchemy fails where such an INSERT has a RETURNING, on a plain session as well.
+    Once it does not, this can go. The annotations say which class it is for (:func:`written_entity`).
+    """
+    table: Any = statement.table
+    if isinstance(table, Join):
+        statement = statement._generate()  # noqa: SLF001
+        statement.table = cast("Any", mapper.local_table._annotate(table._annotations))  # noqa: SLF001
+    return statement
+
+
+NO_ROWS: ResultMetaData = _NO_RESULT_METADATA
+"""With it a result says, as a cursor's does, that there are no rows to ask for; nothing public makes one that does."""
 
 
 @dataclass(frozen=True, slots=True)
