@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from fastapi_toolsets.errors import ListenerError
 from fastapi_toolsets.events import registered_listeners
@@ -72,6 +73,35 @@ async def test_a_listener_registered_between_flush_and_commit(front: FrontEnd) -
     listens_for(Order)(hearing(heard, "b"))
     await front.commit()
     assert heard == ["a create 1", "b create 1"]
+
+
+@pytest.mark.parametrize("before", [ModelEvent.CREATE, ModelEvent.UPDATE, None])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_listener_registered_during_a_flush(
+    front: FrontEnd, recorder: EventRecorder, before: ModelEvent | None
+) -> None:
+    """N5, E3: as by another thread: where nobody has listened to updates, old values are known from the next one on."""
+    order = await add(front, 1)
+    heard: Heard = []
+    if before is not None:
+        listens_for(Order, before)(hearing(heard, "a"))
+
+    def register(*call: Any) -> None:  # noqa: ANN401 - connection, cursor, statement and more
+        if call[2].startswith("UPDATE"):
+            recorder.listen(Order)
+
+    await front.expire(order)
+    order.status = "paid"
+    event.listen(front.sync_engine, "before_cursor_execute", register)
+    await front.commit()
+    event.remove(front.sync_engine, "before_cursor_execute", register)
+    told_of_the_first = [updated(Order, 1, status=("new", "paid"))] if before is ModelEvent.UPDATE else []
+    assert recorder.take() == told_of_the_first
+    await front.expire(order)
+    order.status = "sent"
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, status=("paid", "sent"))]
+    assert heard == ["a update 1"] * (2 if before is ModelEvent.UPDATE else 0)
 
 
 @scenario(Base.metadata, databases=LOCAL)

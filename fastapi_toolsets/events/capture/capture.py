@@ -50,8 +50,8 @@ class Capture:
     """
 
     __slots__ = (
-        "_awaited", "_journal", "_loses", "_misread", "_now", "_switched", "_undone", "flushes", "olds", "savepoint",
-        "written",
+        "_awaited", "_journal", "_loses", "_misread", "_now", "_plans", "_switched", "_undone", "flushes", "olds",
+        "savepoint", "written",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, now: Transaction) -> None:
@@ -61,6 +61,7 @@ class Capture:
         self.olds: OldValues = OldValues(journal)
         self.written: list[Writes] = []
         self.flushes: bool = False
+        self._plans = plans.by_mapper  # those that a flush began with: who listens since then hears of the next
         self._awaited = 0  # how many rows a flush had to write before it looked for more
         self._misread = False  # whether objects may show other rows' values
         self._loses = False  # whether deleted objects may yet lose what their rows had
@@ -93,6 +94,7 @@ class Capture:
             else:
                 self.clear()
         self.flushes = True
+        self._plans = plans.by_mapper
         self._awaited = len(new) + len(deleted) + len({*modified}.difference(deleted) if deleted else modified)
         return (
             (not modified or olds_are_at_hand(modified))
@@ -109,7 +111,7 @@ class Capture:
         found: list[Writes] = []
         fate = compatibility.flush_fate(flush_context)
         for mapper, states in compatibility.flushed_states(flush_context).items():
-            plan = plans.by_mapper[mapper]
+            plan = self._plans[mapper]
             if plan is not None:
                 self._read_written(plan, states, fate, flush_context, found)
         if len(fate) != self._awaited and self._now.lent is None:
