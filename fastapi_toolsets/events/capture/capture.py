@@ -50,8 +50,8 @@ class Capture:
     """
 
     __slots__ = (
-        "_awaited", "_journal", "_loses", "_misread", "_now", "_plans", "_switched", "_undone", "flushes", "olds",
-        "savepoint", "written",
+        "_awaited", "_journal", "_loses", "_misread", "_now", "_switched", "_undone", "flushes", "olds", "savepoint",
+        "written",
     )  # fmt: skip
 
     def __init__(self, journal: Journal, now: Transaction) -> None:
@@ -61,7 +61,6 @@ class Capture:
         self.olds: OldValues = OldValues(journal)
         self.written: list[Writes] = []
         self.flushes: bool = False
-        self._plans = plans.by_mapper  # those that a flush began with: who listens since then hears of the next
         self._awaited = 0  # how many rows a flush had to write before it looked for more
         self._misread = False  # whether objects may show other rows' values
         self._loses = False  # whether deleted objects may yet lose what their rows had
@@ -94,12 +93,12 @@ class Capture:
             else:
                 self.clear()
         self.flushes = True
-        self._plans = plans.by_mapper
+        self.olds.routes = routes = plans.routes
         self._awaited = len(new) + len(deleted) + len({*modified}.difference(deleted) if deleted else modified)
         return (
-            (not modified or olds_are_at_hand(modified))
-            and (not deleted or (_PAST_FLUSH not in self._journal.doubts and rows_are_at_hand(deleted)))
-            and (not new or stands_alone(new))
+            (not modified or olds_are_at_hand(modified, routes))
+            and (not deleted or (_PAST_FLUSH not in self._journal.doubts and rows_are_at_hand(deleted, routes)))
+            and (not new or stands_alone(new, routes))
         )
 
     def after_flush(self, flush_context: UOWTransaction) -> None:
@@ -110,8 +109,9 @@ class Capture:
             olds.show()
         found: list[Writes] = []
         fate = compatibility.flush_fate(flush_context)
+        by_mapper = olds.routes.by_mapper
         for mapper, states in compatibility.flushed_states(flush_context).items():
-            plan = self._plans[mapper]
+            plan = by_mapper[mapper]
             if plan is not None:
                 self._read_written(plan, states, fate, flush_context, found)
         if len(fate) != self._awaited and self._now.lent is None:
