@@ -71,15 +71,19 @@ class _PlansByMapper(dict["Mapper[Any]", "Plan | None"]):
         return plan
 
 
-class _Routes(dict["Mapper[Any]", Route]):
-    """The same for what a flush that begins has to look at."""
+class Routes(dict["Mapper[Any]", Route]):
+    """The same for what a flush that begins has to look at.
+
+    Attributes:
+        by_mapper: The plans that it was made with.
+    """
 
     def __init__(self, by_mapper: _PlansByMapper) -> None:
         super().__init__()
-        self._by_mapper = by_mapper
+        self.by_mapper: _PlansByMapper = by_mapper
 
     def __missing__(self, mapper: Mapper[Any]) -> Route:
-        by_mapper = self._by_mapper
+        by_mapper = self.by_mapper
         plan = by_mapper[mapper]
         reach = tuple(
             Reach(prop)
@@ -170,7 +174,7 @@ class Plans:
         self._ranks: dict[frozenset[Mapper[Any]], dict[Mapper[Any], int]] = {}
         self.version: object = object()
         self.by_mapper: _PlansByMapper = _PlansByMapper(self.version)
-        self.routes: _Routes = _Routes(self.by_mapper)
+        self.routes: Routes = Routes(self.by_mapper)
         self.deleted_by_database: _DeletedByDatabase = _DeletedByDatabase()
 
     def ranks(self, mappers: Collection[Mapper[Any]]) -> dict[Mapper[Any], int]:

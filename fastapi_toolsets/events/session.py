@@ -147,10 +147,11 @@ class SyncEventSession(Session):
         """
 
         def write(saved: Iterable[object], defaults: bool) -> None:  # noqa: FBT001 - as above
-            super(SyncEventSession, self).bulk_save_objects(saved, defaults, update_changed_only, preserve_order)
+            with bulk.saving():
+                super(SyncEventSession, self).bulk_save_objects(saved, defaults, update_changed_only, preserve_order)
 
         bulk = self._tracker.bulk
-        with bulk.saving(self):
+        with bulk.sending(self):
             bulk.save_objects(self, objects, write, return_defaults=return_defaults)
         self._tracker.prepare_again(self)
 
@@ -168,10 +169,11 @@ class SyncEventSession(Session):
         """
 
         def write(rows: Iterable[dict[str, Any]], defaults: bool) -> None:  # noqa: FBT001 - as above
-            super(SyncEventSession, self).bulk_insert_mappings(mapper, rows, defaults, render_nulls)
+            with bulk.saving():
+                super(SyncEventSession, self).bulk_insert_mappings(mapper, rows, defaults, render_nulls)
 
         bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
-        with bulk.saving(self):
+        with bulk.sending(self):
             bulk.insert_mappings(self, written, mappings, write, return_defaults=return_defaults)
         self._tracker.prepare_again(self)
 
@@ -183,10 +185,11 @@ class SyncEventSession(Session):
         """
 
         def write(rows: Iterable[dict[str, Any]]) -> None:
-            super(SyncEventSession, self).bulk_update_mappings(mapper, rows)
+            with bulk.saving():
+                super(SyncEventSession, self).bulk_update_mappings(mapper, rows)
 
         bulk, written = self._tracker.bulk, cast("Mapper[Any]", inspect(mapper))
-        with bulk.saving(self):
+        with bulk.sending(self):
             bulk.update_mappings(self, written, mappings, write)
         self._tracker.prepare_again(self)
 

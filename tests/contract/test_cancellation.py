@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import anyio
+import anyio.from_thread
 import anyio.lowlevel
 import anyio.to_thread
 import pytest
@@ -701,3 +702,41 @@ def test_worker_thread_has_one_grace(database: Database, backend: str) -> None:
         anyio.run(endpoint.application, backend=backend)
     engine.dispose()
     assert (len(ends), len(set(ends)), math.isfinite(ends[0])) == (2, 1, True)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("cancelled", [True, False])
+@pytest.mark.parametrize("database", LOCAL, indirect=True)
+def test_worker_thread_whose_task_is_cancelled_before(database: Database, backend: str, *, cancelled: bool) -> None:
+    """C5: as the thread flushes or commits: the grace is for all callbacks. Who is not cancelled has all the time."""
+    engine = database.create_engine()
+    factory = sessionmaker(engine, class_=SyncEventSession, callback_grace=ENOUGH)
+    ends: list[float] = []
+
+    async def note_the_end(order: Order, event_type: ModelEvent, changes: Changes | None) -> None:
+        await anyio.lowlevel.checkpoint()
+        ends.append(anyio.current_effective_deadline())
+
+    def returns(order: Order, event_type: ModelEvent, changes: Changes | None) -> None: ...
+
+    listens_for(Order)(note_the_end)
+    listens_for(Order)(returns)
+    listens_for(Order)(functools.partial(note_the_end))
+
+    async def application() -> None:
+        def work() -> None:
+            with factory.begin() as session:
+                session.add(Order(id=1))
+                session.flush()
+                if cancelled:
+                    anyio.from_thread.run_sync(scope.cancel)
+
+        with anyio.CancelScope() as scope:
+            await anyio.to_thread.run_sync(work)
+            await anyio.lowlevel.checkpoint()
+        assert scope.cancelled_caught is cancelled
+
+    with tables(database, Base.metadata):
+        anyio.run(application, backend=backend)
+    engine.dispose()
+    assert (len(ends), len(set(ends)), math.isfinite(ends[0])) == (2, 1, cancelled)

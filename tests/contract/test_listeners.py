@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from fastapi_toolsets.errors import ListenerError
 from fastapi_toolsets.events import registered_listeners
+from fastapi_toolsets.events.capture import at_hand, capture
 from fastapi_toolsets.models import (
     Changes,
     ModelEvent,
@@ -72,6 +74,63 @@ async def test_a_listener_registered_between_flush_and_commit(front: FrontEnd) -
     listens_for(Order)(hearing(heard, "b"))
     await front.commit()
     assert heard == ["a create 1", "b create 1"]
+
+
+@pytest.mark.parametrize("before", [ModelEvent.CREATE, ModelEvent.UPDATE, None])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_listener_registered_during_a_flush(
+    front: FrontEnd, recorder: EventRecorder, before: ModelEvent | None
+) -> None:
+    """N5, E3: as by another thread: where nobody has listened to updates, old values are known from the next one on."""
+    order = await add(front, 1)
+    heard: Heard = []
+    if before is not None:
+        listens_for(Order, before)(hearing(heard, "a"))
+
+    def register(*call: Any) -> None:  # noqa: ANN401 - connection, cursor, statement and more
+        if call[2].startswith("UPDATE"):
+            recorder.listen(Order)
+
+    await front.expire(order)
+    order.status = "paid"
+    event.listen(front.sync_engine, "before_cursor_execute", register)
+    await front.commit()
+    event.remove(front.sync_engine, "before_cursor_execute", register)
+    told_of_the_first = [updated(Order, 1, status=("new", "paid"))] if before is ModelEvent.UPDATE else []
+    assert recorder.take() == told_of_the_first
+    await front.expire(order)
+    order.status = "sent"
+    await front.commit()
+    assert recorder.take() == [updated(Order, 1, status=("paid", "sent"))]
+    assert heard == ["a update 1"] * (2 if before is ModelEvent.UPDATE else 0)
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_a_listener_replaced_during_a_flush(
+    front: FrontEnd, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N5, E3: as by another thread: old values are read to the end although nobody listens for a moment."""
+    order = await add(front, 1)
+    heard: Heard = []
+    first = hearing(heard, "a")
+    listens_for(Order, ModelEvent.UPDATE)(first)
+
+    def look(*given: Any) -> bool:  # noqa: ANN401 - whatever it takes
+        is_at_hand = at_hand.olds_are_at_hand(*given)
+        remove_listener(Order, first)
+        return is_at_hand
+
+    def register(*call: Any) -> None:  # noqa: ANN401 - as above
+        if call[2].startswith("UPDATE"):
+            recorder.listen(Order)
+
+    await front.expire(order)
+    order.status = "paid"
+    monkeypatch.setattr(capture, "olds_are_at_hand", look)
+    event.listen(front.sync_engine, "before_cursor_execute", register)
+    await front.commit()
+    event.remove(front.sync_engine, "before_cursor_execute", register)
+    assert (recorder.take(), heard) == ([updated(Order, 1, status=("new", "paid"))], [])
 
 
 @scenario(Base.metadata, databases=LOCAL)

@@ -95,14 +95,16 @@ class BulkWrites:
             self.is_executing = outer
 
     @contextmanager
-    def saving(self, session: Session) -> Generator[None]:
-        """Do the same for one of the session's bulk methods, which writes in a subtransaction as a flush does."""
-        with self.sending(session):
-            self.is_saving = True
-            try:
-                yield
-            finally:
-                self.is_saving = False
+    def saving(self) -> Generator[None]:
+        """Note that one of the session's bulk methods writes, in a subtransaction as a flush does.
+
+        No longer than that: what it is given may ask the database as it is gone through, which flushes.
+        """
+        self.is_saving = True
+        try:
+            yield
+        finally:
+            self.is_saving = False
 
     def note(self, session: Session, *, undoes: bool) -> None:
         """Note that rows may be written past the unit of work, or what was written before be taken back."""

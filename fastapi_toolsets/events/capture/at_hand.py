@@ -16,17 +16,19 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import InstanceState
     from sqlalchemy.orm.instrumentation import ClassManager
 
+    from ..plans import Routes
+
 States: TypeAlias = "Collection[InstanceState[Any]]"
 
 
-def olds_are_at_hand(modified: States) -> bool:
+def olds_are_at_hand(modified: States, routes: Routes) -> bool:
     """Whether all old values of what a flush writes can be had after it, as most can: nothing to keep or to load."""
     manager: ClassManager[Any] | None = None
     plan = None
     for state in modified:
         if state.manager is not manager:
             manager = state.manager
-            plan, reach, has_orphans, heard = plans.routes[manager.mapper]
+            plan, reach, has_orphans, heard = routes[manager.mapper]
             is_orphan_heard = has_orphans and (plan is not None or heard.before_delete or heard.after_delete)
             if reach or is_orphan_heard or heard.before_update or heard.after_update:
                 return False
@@ -44,7 +46,7 @@ def olds_are_at_hand(modified: States) -> bool:
     return True
 
 
-def rows_are_at_hand(deleted: States) -> bool:
+def rows_are_at_hand(deleted: States, routes: Routes) -> bool:
     """Whether the objects of all rows that a flush deletes show them as they are: nothing to load either."""
     manager: ClassManager[Any] | None = None
     plan = None
@@ -52,7 +54,7 @@ def rows_are_at_hand(deleted: States) -> bool:
     for state in deleted:
         if state.manager is not manager:
             manager = state.manager
-            plan, reach, _, heard = plans.routes[manager.mapper]
+            plan, reach, _, heard = routes[manager.mapper]
             if reach or (plan is not None and plan.deferred) or heard.before_delete or heard.after_delete:
                 return False
             if plans.deleted_by_database[manager.mapper]:
@@ -66,13 +68,13 @@ def rows_are_at_hand(deleted: States) -> bool:
     return not (are_heard and compatibility.were_deleted(deleted))
 
 
-def stands_alone(new: States) -> bool:
+def stands_alone(new: States, routes: Routes) -> bool:
     """Whether no row that somebody listens to changes with the new ones that a flush inserts."""
     manager: ClassManager[Any] | None = None
     for state in new:
         if state.manager is not manager:
             manager = state.manager
-            _, reach, _, heard = plans.routes[manager.mapper]
+            _, reach, _, heard = routes[manager.mapper]
             if reach or heard.before_insert or heard.after_insert:
                 return False
     return True

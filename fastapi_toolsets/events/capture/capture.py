@@ -93,11 +93,12 @@ class Capture:
             else:
                 self.clear()
         self.flushes = True
+        self.olds.routes = routes = plans.routes
         self._awaited = len(new) + len(deleted) + len({*modified}.difference(deleted) if deleted else modified)
         return (
-            (not modified or olds_are_at_hand(modified))
-            and (not deleted or (_PAST_FLUSH not in self._journal.doubts and rows_are_at_hand(deleted)))
-            and (not new or stands_alone(new))
+            (not modified or olds_are_at_hand(modified, routes))
+            and (not deleted or (_PAST_FLUSH not in self._journal.doubts and rows_are_at_hand(deleted, routes)))
+            and (not new or stands_alone(new, routes))
         )
 
     def after_flush(self, flush_context: UOWTransaction) -> None:
@@ -108,8 +109,9 @@ class Capture:
             olds.show()
         found: list[Writes] = []
         fate = compatibility.flush_fate(flush_context)
+        by_mapper = olds.routes.by_mapper
         for mapper, states in compatibility.flushed_states(flush_context).items():
-            plan = plans.by_mapper[mapper]
+            plan = by_mapper[mapper]
             if plan is not None:
                 self._read_written(plan, states, fate, flush_context, found)
         if len(fate) != self._awaited and self._now.lent is None:

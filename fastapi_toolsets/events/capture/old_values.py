@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ..journal import Journal
     from ..plan import Plan
-    from ..plans import Reach
+    from ..plans import Reach, Routes
     from .at_hand import States
 
 UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
@@ -50,6 +50,7 @@ class OldValues:
             flush, which writes what it sets without its having been loaded, whatever it was.
         held: Objects that only the flush would hold otherwise, which loads them anew where they have gone meanwhile.
         absent: The states of objects that are deleted once more, whose rows are still gone.
+        routes: Those that the flush began with. Who listens since then hears of the next one.
     """
 
     __slots__ = (
@@ -61,6 +62,7 @@ class OldValues:
         "is_used",
         "of",
         "reread",
+        "routes",
         "unshown",
     )
 
@@ -75,6 +77,7 @@ class OldValues:
         self._related_unknown: list[tuple[InstanceState[Any], str]] = []
         self.reread: set[InstanceState[Any]] = set()
         self.absent: set[InstanceState[Any]] = set()
+        self.routes: Routes = plans.routes
 
     def clear(self) -> None:
         """Forget all of it."""
@@ -109,7 +112,7 @@ class OldValues:
         to_load: ToLoad = {}
         self._read_modified([*modified], to_load, assigning)  # loading may change who is modified
         for state in [*new]:
-            reach = plans.routes[state.manager.mapper][1]
+            reach = self.routes[state.manager.mapper][1]
             if reach:
                 self._reach(state, reach, to_load, is_delete=False)
         if deleted:
@@ -133,7 +136,7 @@ class OldValues:
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                plan, reach, has_orphans, _ = plans.routes[state.manager.mapper]
+                plan, reach, has_orphans, _ = self.routes[state.manager.mapper]
             is_orphan = has_orphans and compatibility.is_orphan(state)
             if plan is not None:
                 if plan.follows_updates:
@@ -158,7 +161,7 @@ class OldValues:
         for state in states:
             if state.manager is not manager:
                 manager = state.manager
-                plan, reach, _, _ = plans.routes[state.manager.mapper]
+                plan, reach, _, _ = self.routes[state.manager.mapper]
             if plan is not None and Doubt.PAST_FLUSH in self._journal.doubts:
                 # Somebody else may have written the row.
                 self.reread.add(state)
@@ -183,12 +186,14 @@ class OldValues:
             history = state.get_history(relation.key, _AS_THE_FLUSH_ASKS if loads else _LOADED_AND_PENDING)
             for member in (*history.added, *history.deleted, *(history.unchanged if reaches_all else ())):
                 child = state_of(member) if member is not None else None
-                plan = plans.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
+                plan = (
+                    self.routes.by_mapper[child.manager.mapper] if child is not None and child.key is not None else None
+                )
                 if child is None or plan is None:
                     continue
                 self.held.append(member)
                 if relation.orphans and not is_delete and compatibility.is_orphan(child):
-                    self._reach(child, plans.routes[child.manager.mapper][1], to_load, is_delete=True)
+                    self._reach(child, self.routes[child.manager.mapper][1], to_load, is_delete=True)
                 missing = self._reach_member(child, plan, relation)
                 if missing:
                     to_load.setdefault(plan.mapper, {}).setdefault(child, set()).update(missing)
@@ -331,7 +336,7 @@ class OldValues:
 
     def _give(self, state: InstanceState[Any], values: dict[str, Any]) -> None:
         """Give an object what it had not loaded, but for what the unit of work may set itself."""
-        plan = plans.by_mapper[state.manager.mapper]
+        plan = self.routes.by_mapper[state.manager.mapper]
         later = self._synchronized.get(state, frozenset())
         if plan is not None:
             later = later.union(*(plan.foreign_keys[key] for key in plan.foreign_keys.keys() & state.committed_state))
@@ -343,7 +348,7 @@ class OldValues:
         self, session: Session, mapper: Mapper[Any], wanted: dict[InstanceState[Any], set[str]]
     ) -> Iterator[tuple[InstanceState[Any], dict[str, Any]]]:
         """Read the rows as they are before the flush; return of each object what it had not loaded."""
-        plan = plans.by_mapper[mapper]
+        plan = self.routes.by_mapper[mapper]
         if plan is None:
             return
         for state, keys in wanted.items():

@@ -235,24 +235,33 @@ class _WorkerThread:
             HelperThread(self._backend).run(function, grace, cancelled=cancelled)
 
     async def _run_shielded(self, function: AsyncFunction, grace: float) -> None:
-        self._has_begun = True
+        self._has_begun, is_over = True, False
+        if anyio.current_effective_deadline() == -math.inf:  # cancelled before, of which asyncio does not tell again
+            self._begin_grace(grace)
 
         async def limit(scope: anyio.CancelScope) -> None:
             try:
                 await anyio.sleep_forever()
             finally:
-                self._ends = min(self._ends, anyio.current_time() + grace)
-                scope.deadline = self._ends
+                if not is_over:
+                    self._begin_grace(grace)
+                    scope.deadline = self._ends
 
         try:
             async with anyio.create_task_group() as group:
                 with anyio.CancelScope(deadline=self._ends, shield=True) as scope:
                     group.start_soon(limit, scope)
-                    await function()
+                    try:
+                        await function()
+                    finally:
+                        is_over = True
                 group.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             # The host task gets its cancellation where it waits for this thread; the thread's commit has succeeded.
             return
+
+    def _begin_grace(self, grace: float) -> None:
+        self._ends = min(self._ends, anyio.current_time() + grace)
 
 
 class _OwnLoop:
