@@ -11,7 +11,6 @@ from ..transaction import Transaction, open_savepoint
 from ..types import Phase
 from ..warn import warn_of
 from .dispatch import Dispatch
-from .host import caller_of
 from .observing import ObservingDispatch
 from .straight import Straight, straight_calls
 
@@ -114,10 +113,6 @@ class Teller:
         )
 
     # What a dispatch asks of whoever follows the session.
-
-    def caller(self, session: Session) -> object:
-        """Return the session that the user has."""
-        return caller_of(session)
 
     def tidy(self, session: Session, listener: Listener) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
