@@ -28,6 +28,7 @@ MODULES = (
     "dispatch.delivery",
     "capture.at_hand",
     "capture.old_values",
+    "capture.related",
     "capture.completion",
     "dispatch.telling",
     "tracker",
