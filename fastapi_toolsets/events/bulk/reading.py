@@ -211,8 +211,9 @@ class Reader:
 
     def by_identity(self, connection: Connection, identities: Iterable[tuple[Any, ...]]) -> Iterator[RowRecord]:
         """Read and lock the rows with these primary keys."""
+        key = self.mapper.primary_key
         for chunk in chunks(identities):
-            found = {record.key[1]: record for record in self.by_criterion(connection, self._has_identity(chunk))}
+            found = {record.key[1]: record for record in self.by_criterion(connection, has_identity(key, chunk))}
             if not found.keys() <= set(chunk):  # the database has another value for a key than it was given
                 others = [identity for identity in chunk if identity not in found]
                 stored = stored_identities(connection, self.mapper, others)
@@ -220,9 +221,6 @@ class Reader:
             for identity in chunk:
                 if identity in found:
                     yield found[identity]
-
-    def _has_identity(self, identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
-        return has_identity(self.mapper.primary_key, identities)
 
     def _locked(self, query: Select[Any]) -> Select[Any]:
         return query.with_for_update(of=self.mapper.local_table)
