@@ -29,6 +29,7 @@ FLOORS = {
     "fastapi_toolsets.events.records": 1,
     "fastapi_toolsets.events.registry": 1,
     "fastapi_toolsets.events.warn": 1,
+    "fastapi_toolsets.events.watched_fields": 1,
     "fastapi_toolsets.events.capture": 2,
     "fastapi_toolsets.events.crossing": 2,
     "fastapi_toolsets.events.heard_rows": 2,

@@ -37,6 +37,7 @@ MODULES = (
     "passing_by",
     "transaction",
     "plan",
+    "watched_fields",
     "plans",
     "callbacks",
     "registry",
