@@ -155,7 +155,7 @@ def _unknown(journal: Journal) -> CommitAbortedError:
 
 
 def _shows_rows(writes: Writes) -> bool:
-    """Whether the objects of all rows show what was written, so that there is nothing to load; see above."""
+    """Whether all objects show what was written, so that there is nothing to load; see :func:`_complete_records`."""
     if writes.plan.deferred:
         return False
     for state in writes.states:
