@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
     from .types import SessionOptions
 
-# Looking a member up in its enumeration takes longer than asking for it.
-_AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
-
 
 class Tracker(Teller):
     """Follows one session through its transactions. Every method runs where the session's own work runs.
@@ -415,7 +412,7 @@ class Tracker(Teller):
                     report_unfinished(journal.whole())
                 if registry.regrets and not unknown and not stayed:
                     journal.take_ended()
-                    self._tell(session, _AFTER_ROLLBACK, [], interruption)
+                    self._tell(session, Phase.AFTER_ROLLBACK, [], interruption)
             journal.clear()
         if self.capture.flushes:
             self.capture.clear()
