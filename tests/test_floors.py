@@ -16,6 +16,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = {
     "fastapi_toolsets.": 0,
     "fastapi_toolsets.errors": 0,
+    "fastapi_toolsets.messages": 0,
     "fastapi_toolsets.events.compatibility": 0,
     "fastapi_toolsets.events.logs": 0,
     "fastapi_toolsets.events.process_lock": 0,
@@ -53,6 +54,7 @@ FLOORS = {
     "fastapi_toolsets.migrate": 6,
     "fastapi_toolsets.observability": 6,
     "fastapi_toolsets.pytest": 6,
+    "fastapi_toolsets.sqlite": 6,
     "fastapi_toolsets.demo": 7,
     "fastapi_toolsets.pytest_plugin": 7,
 }
