@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from sqlalchemy import Column, types
+from sqlalchemy import ClauseElement, Column, types
 from sqlalchemy.orm import LoaderCallableStatus, RelationshipDirection
 from sqlalchemy.orm.attributes import instance_state
 
@@ -53,6 +53,11 @@ def copy_value(value: object) -> object:
         return copy.deepcopy(value)
     except Exception:  # noqa: BLE001 - it holds a lock, a connection: a model must work with listeners as without
         return value
+
+
+def is_expression(value: object) -> bool:
+    """Whether a value that was assigned, or that a statement was given, is an SQL expression."""
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
 
 
 def _without_errors(equal: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:

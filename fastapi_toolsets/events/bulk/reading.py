@@ -26,6 +26,7 @@ from sqlalchemy.sql import visitors
 from .. import compatibility
 from ..capture.loading import chunks, has_identity, read_values, stored_identities
 from ..capture.rows import RowRecord
+from ..plan import is_expression
 from ..records import Kind
 from .keys import own_key
 from .statements import column_of
@@ -343,11 +344,6 @@ def plain_value(given: object, parameters: Mapping[str, Any]) -> Any:  # noqa: A
         return given
     parameter = cast("Any", given)
     return parameters.get(parameter.key, parameter.effective_value)
-
-
-def is_expression(given: object) -> bool:
-    """Whether only the database can tell the value."""
-    return isinstance(given, ClauseElement) or hasattr(given, "__clause_element__")
 
 
 def _getter(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import ClauseElement
 from sqlalchemy.orm import PassiveFlag
 from sqlalchemy.orm.attributes import instance_dict
 
 from .. import compatibility
 from ..journal import Doubt
-from ..plan import ATOMS, NO_VALUE, state_of
+from ..plan import ATOMS, NO_VALUE, is_expression, state_of
 from ..plans import plans
 from ..records import Kind
 from .loading import populate, read_rows, unloaded_columns
@@ -369,8 +368,3 @@ def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> No
     unknown.update(key for key, old in state.committed_state.items() if old is NO_VALUE and key in plan.columns)
     if unknown:
         to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(unknown)
-
-
-def is_expression(value: object) -> bool:
-    """Whether a value that was assigned is an SQL expression."""
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
