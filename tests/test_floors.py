@@ -25,6 +25,7 @@ FLOORS = {
     "fastapi_toolsets.events.journal": 1,
     "fastapi_toolsets.events.muting": 1,
     "fastapi_toolsets.events.observation": 1,
+    "fastapi_toolsets.events.options": 1,
     "fastapi_toolsets.events.plan": 1,
     "fastapi_toolsets.events.plans": 1,
     "fastapi_toolsets.events.records": 1,

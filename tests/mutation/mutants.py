@@ -47,6 +47,7 @@ MODULES = (
     "crossing.helper_threads",
     "outcome",
     "session",
+    "options",
     "asyncio",
     "compatibility.flushes",
     "compatibility.greenlets",
