@@ -162,6 +162,18 @@ class Plan:
         """Resolve the plan from the mapper and the listeners of its class."""
         self.mapper = mapper
         self.version: object = version
+        self.passed_by = False
+        self._resolve_listeners(listeners, observed=observed)
+        properties = [prop for prop in mapper.column_attrs if is_of_row(prop)]
+        self._resolve_columns(properties)
+        self._resolve_watched(watched_fields(mapper))
+        self._resolve_updates(properties)
+        self._resolve_short_ways()
+
+    def _resolve_listeners(self, listeners: tuple[Listener, ...], *, observed: bool) -> None:
+        """Find out who hears of what."""
+        self.listeners: tuple[Listener, ...] = listeners
+        self.observed: bool = observed
         self.by_phase: dict[Phase, dict[ModelEvent, tuple[Listener, ...]]] = {
             phase: {
                 kind: tuple(listener for listener in listeners if listener.phase is phase and kind in listener.events)
@@ -169,8 +181,6 @@ class Plan:
             }
             for phase in Phase
         }
-        self.listeners: tuple[Listener, ...] = listeners
-        self.observed: bool = observed
         self.shown: frozenset[ModelEvent] = frozenset(
             kind for kind in ModelEvent if self.tells(Phase.BEFORE_COMMIT, kind) or self.tells(Phase.AFTER_COMMIT, kind)
         )
@@ -179,65 +189,29 @@ class Plan:
         self.follows_updates: bool = self.wants_event or any(
             ModelEvent.UPDATE in listener.events for listener in listeners
         )
-        properties = [prop for prop in mapper.column_attrs if is_of_row(prop)]
+
+    def _resolve_columns(self, properties: list[ColumnProperty[Any]]) -> None:
+        """Find out what the row is made of, and how objects come to know it."""
+        mapper = self.mapper
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
         self.copied_keys: frozenset[str] = frozenset(key for key, column in self.columns.items() if column.copies)
         self.has_mutable: bool = compatibility.has_mutable_values(mapper)
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
-        self.primary_key: tuple[str, ...] = tuple(
-            mapper.get_property_by_column(column).key for column in mapper.primary_key
-        )
         self.made: frozenset[str] = frozenset(
             prop.key for prop in properties if not prop.deferred and _made_by_insert(prop)
         )
         self.fetched: frozenset[str] = self.deferred | self.made
+        self.primary_key: tuple[str, ...] = tuple(
+            mapper.get_property_by_column(column).key for column in mapper.primary_key
+        )
         self.key_names: frozenset[str] = frozenset(self.primary_key)
-        self._resolve_watched(watched_fields(mapper))
-        self.volatile: tuple[str, ...] = tuple(
-            prop.key for prop in properties if prop.key in self.watched_columns and _set_by_update(prop, mapper)
-        )
-        self.misread: tuple[str, ...] = tuple(
-            prop.key for prop in properties if _set_by_update(prop, mapper) and _is_misread(prop)
-        )
-        self.self_references: tuple[tuple[str, str], ...] = _self_references(mapper)
-        self.foreign_keys: dict[str, tuple[str, ...]] = {
-            prop.key: mapped_keys(mapper, (local for local, _ in prop.local_remote_pairs or ()))
-            for prop in mapper.relationships
-            if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
-        }
-
         self.gives_keys_early: bool = mapper.base_mapper.eager_defaults is True or (
             mapper.version_id_col is not None and mapper.version_id_generator is False
         )
-        self.passed_by = False
-        self.keeps_more: bool = bool(self.volatile or self.foreign_keys)
-        copies = any(column.copies for column in self.watched_columns.values())
-        self.simple: bool = (
-            not self.composites
-            and not self.relationships
-            and not copies
-            and self.reported == self.watched_columns.keys()
-        )
-        self.alone: dict[ModelEvent, Listener | None] = {
-            kind: _plain(heard) if kind is not ModelEvent.UPDATE or self.simple else None
-            for kind, heard in self.by_phase[Phase.AFTER_COMMIT].items()
-        }
-        self.comparisons: dict[str, Callable[[Any, Any], bool]] = {
-            key: column.equal for key, column in self.watched_columns.items()
-        }
-        self.compares_only: bool = not copies and not self.relationships
-        self.volatile_keys: frozenset[str] = frozenset(self.volatile)
-
-    def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
-        """Whether anybody hears of events of this type in a phase; recorders do of what was committed."""
-        return bool(self.by_phase[phase][event_type]) or (self.observed and phase is Phase.AFTER_COMMIT)
-
-    def copied(self, key: str, value: object) -> object:
-        """Return a column attribute's value so that later changes of the object cannot reach it."""
-        column = self.columns.get(key)
-        return copy_value(value) if column is not None and column.copies else value
+        self.self_references: tuple[tuple[str, str], ...] = _self_references(mapper)
 
     def _resolve_watched(self, names: tuple[str, ...] | None) -> None:
+        """Find out whose changes are recorded, and which of them are told."""
         composites = [CompositeAttribute(prop) for prop in mapper_composites(self.mapper)]
         watched = None if names is None else {_canonical(self.mapper, name) for name in names}
         self.reported: frozenset[str] = frozenset(self.columns if watched is None else watched & self.columns.keys())
@@ -251,6 +225,50 @@ class Plan:
         self.relationships: dict[str, bool] = {
             prop.key: bool(prop.uselist) for prop in self.mapper.relationships if watched and prop.key in watched
         }
+
+    def _resolve_updates(self, properties: list[ColumnProperty[Any]]) -> None:
+        """Find out what an UPDATE sets that nobody has assigned."""
+        mapper = self.mapper
+        self.volatile: tuple[str, ...] = tuple(
+            prop.key for prop in properties if prop.key in self.watched_columns and _set_by_update(prop, mapper)
+        )
+        self.volatile_keys: frozenset[str] = frozenset(self.volatile)
+        self.misread: tuple[str, ...] = tuple(
+            prop.key for prop in properties if _set_by_update(prop, mapper) and _is_misread(prop)
+        )
+        self.foreign_keys: dict[str, tuple[str, ...]] = {
+            prop.key: mapped_keys(mapper, (local for local, _ in prop.local_remote_pairs or ()))
+            for prop in mapper.relationships
+            if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
+        }
+        self.keeps_more: bool = bool(self.volatile or self.foreign_keys)
+
+    def _resolve_short_ways(self) -> None:
+        """Find out which of the short ways flushes and commits can take: most can."""
+        copies = any(column.copies for column in self.watched_columns.values())
+        self.comparisons: dict[str, Callable[[Any, Any], bool]] = {
+            key: column.equal for key, column in self.watched_columns.items()
+        }
+        self.compares_only: bool = not copies and not self.relationships
+        self.simple: bool = (
+            not self.composites
+            and not self.relationships
+            and not copies
+            and self.reported == self.watched_columns.keys()
+        )
+        self.alone: dict[ModelEvent, Listener | None] = {
+            kind: _plain(heard) if kind is not ModelEvent.UPDATE or self.simple else None
+            for kind, heard in self.by_phase[Phase.AFTER_COMMIT].items()
+        }
+
+    def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
+        """Whether anybody hears of events of this type in a phase; recorders do of what was committed."""
+        return bool(self.by_phase[phase][event_type]) or (self.observed and phase is Phase.AFTER_COMMIT)
+
+    def copied(self, key: str, value: object) -> object:
+        """Return a column attribute's value so that later changes of the object cannot reach it."""
+        column = self.columns.get(key)
+        return copy_value(value) if column is not None and column.copies else value
 
 
 def _plain(listeners: tuple[Listener, ...]) -> Listener | None:
