@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..journal import Frame, Journal
     from ..plan import Plan
     from ..records import Change, IdentityKey, Record
-    from ..transaction import Transaction
+    from ..transaction import CurrentTransaction
     from .at_hand import States
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
@@ -54,7 +54,7 @@ class Capture:
         "written",
     )  # fmt: skip
 
-    def __init__(self, journal: Journal, now: Transaction) -> None:
+    def __init__(self, journal: Journal, now: CurrentTransaction) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that it wrote."""
         self._journal = journal
         self._now = now

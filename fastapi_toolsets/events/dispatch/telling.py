@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import UncommittedChangesWarning
 from .. import compatibility, observation
 from ..journal import Journal
-from ..transaction import Transaction, open_savepoint
+from ..transaction import CurrentTransaction, open_savepoint
 from ..types import Phase
 from ..warn import warn_of
 from .dispatch import Dispatch
@@ -38,7 +38,7 @@ class Teller:
     def __init__(self, options: SessionOptions) -> None:
         """Begin with a transaction that has done nothing."""
         self.options = options
-        self.now: Transaction = Transaction()
+        self.now: CurrentTransaction = CurrentTransaction()
         self.journal: Journal = Journal()
         self.dispatch: Telling | None = None
         self._found_open: SessionTransaction | None = None  # the next transaction, if a listener has begun it already
