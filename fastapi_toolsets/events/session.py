@@ -346,7 +346,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
 
 def _before_commit(session: SyncEventSession) -> None:
     tracker = session._tracker
-    if tracker.now.follows or registry.votes:
+    if tracker.now.follows or registry.hears_before_commit:
         tracker.before_commit(session)
 
 
