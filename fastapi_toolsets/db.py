@@ -13,16 +13,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeGuard, TypeVar, overload
 
 import anyio
-from sqlalchemy import Engine, event
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from .errors import SessionClassError, ToolsetsError
+from .messages import described
+from .sqlite import enable_sqlite_foreign_keys, enable_sqlite_savepoints
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.engine.interfaces import DBAPIConnection
-    from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_scoped_session, async_sessionmaker
-    from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 
     _AnyAsyncSession: TypeAlias = AsyncSession | async_scoped_session[AsyncSession]
     _AnySyncSession: TypeAlias = Session | scoped_session[Session]
@@ -35,9 +33,6 @@ __all__ = [
     "enable_sqlite_savepoints",
     "get_transaction",
 ]
-
-_BEGINS_BY_ITSELF = "fastapi_toolsets.begins_by_itself"
-"""Key of a connection's ``info``: whether the SQLite driver keeps a transaction open by itself."""
 
 AsyncSessionT = TypeVar("AsyncSessionT", bound="AsyncSession")
 SyncSessionT = TypeVar("SyncSessionT", bound=Session)
@@ -198,91 +193,9 @@ def get_transaction(session: object) -> AbstractAsyncContextManager[object] | Ab
     if _is_async_session(session):
         return _async_transaction(session)
     raise SessionClassError(
-        f"get_transaction() was given {_described(session)}, which is no session: give it an EventSession or "
+        f"get_transaction() was given {described(session)}, which is no session: give it an EventSession or "
         "AsyncSession for `async with`, or a SyncEventSession or Session for `with`"
     )
-
-
-def enable_sqlite_savepoints(engine: Engine | AsyncEngine) -> None:
-    """Make savepoints and rollbacks work on SQLite, whose Python driver otherwise begins transactions too late.
-
-    The driver's own transaction control is switched off for each new connection and ``BEGIN`` sent when SQLAlchemy
-    begins: the recipe of SQLAlchemy's documentation. A connection whose COMMIT failed is rolled back when the pool gets
-    it: SQLite leaves its transaction open, and SQLAlchemy takes it for ended. Call it before the engine is used; to
-    call it again changes nothing.
-
-    Args:
-        engine: A sync or async engine; one of another database is left as it is.
-
-    Raises:
-        SessionClassError: ``engine`` is no engine.
-    """
-    sync_engine = _checked_engine(engine, "enable_sqlite_savepoints()")
-    if sync_engine.dialect.name == "sqlite" and not event.contains(sync_engine, "begin", _begin):
-        event.listen(sync_engine, "connect", _leave_transactions_to_sqlalchemy)
-        event.listen(sync_engine, "begin", _begin)
-        event.listen(sync_engine, "reset", _end_what_a_failed_commit_left)
-
-
-def _leave_transactions_to_sqlalchemy(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-    if not _begins_by_itself(entry):
-        connection.isolation_level = None
-
-
-def _begin(connection: Connection) -> None:
-    from .events.compatibility import is_autocommit  # noqa: PLC0415 - for engines, which need none of it, to be made
-
-    if not connection.info.get(_BEGINS_BY_ITSELF) and not is_autocommit(connection):  # as VACUUM needs it
-        connection.exec_driver_sql("BEGIN")
-
-
-def _begins_by_itself(entry: ConnectionPoolEntry) -> bool:
-    """Whether a new connection is in a transaction already, as ``connect_args={"autocommit": False}`` makes it.
-
-    That is right as it is. It is noted, since the driver could be asked in its own thread only.
-    """
-    begins = getattr(entry.driver_connection, "in_transaction", False) is True
-    return bool(entry.info.setdefault(_BEGINS_BY_ITSELF, begins))
-
-
-def _end_what_a_failed_commit_left(
-    connection: DBAPIConnection, entry: ConnectionPoolEntry, state: PoolResetState
-) -> None:
-    if state.asyncio_safe and getattr(entry.driver_connection, "in_transaction", False):
-        connection.rollback()
-
-
-def enable_sqlite_foreign_keys(engine: Engine | AsyncEngine) -> None:
-    """Make SQLite check foreign keys, as every other database does. Call it before the engine is used.
-
-    Args:
-        engine: A sync or async engine; one of another database is left as it is.
-
-    Raises:
-        SessionClassError: ``engine`` is no engine.
-    """
-    sync_engine = _checked_engine(engine, "enable_sqlite_foreign_keys()")
-    if sync_engine.dialect.name == "sqlite":
-        event.listen(sync_engine, "connect", _check_foreign_keys)
-
-
-def _check_foreign_keys(connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-    pragma = "PRAGMA foreign_keys=ON"  # does nothing in a transaction
-    cursor = connection.cursor()
-    for statement in ("COMMIT", pragma, "BEGIN") if _begins_by_itself(entry) else (pragma,):
-        cursor.execute(statement)
-    cursor.close()
-
-
-def _checked_engine(engine: object, caller: str) -> Engine:
-    """Return the sync engine, which an async one has, or say what was given instead."""
-    sync_engine = getattr(engine, "sync_engine", engine)
-    if not isinstance(sync_engine, Engine):
-        raise SessionClassError(
-            f"{caller} was given {_described(engine)}, which is no engine: give it what create_engine() or "
-            "create_async_engine() has returned"
-        )
-    return sync_engine
 
 
 def _checked_sync_maker(session_maker: object, caller: str) -> sessionmaker[Session] | None:
@@ -295,7 +208,7 @@ def _checked_sync_maker(session_maker: object, caller: str) -> sessionmaker[Sess
 def _checked_async_maker(session_maker: object, caller: str) -> async_sessionmaker[AsyncSession]:
     if not _is_async_maker(session_maker):
         raise SessionClassError(
-            f"{caller} was given {_described(session_maker)}, which is no session factory: give it an "
+            f"{caller} was given {described(session_maker)}, which is no session factory: give it an "
             "async_sessionmaker(engine, class_=EventSession) or a sessionmaker(engine, class_=SyncEventSession)"
         )
     _refuse_other_kind(session_maker.class_, session_maker.kw.get("bind"), caller, _ASYNC)
@@ -378,7 +291,7 @@ def _refuse_other_kind(session_class: type[object], bind: object, caller: str, k
         )
     if bind is not None and hasattr(bind, "sync_engine") is not (kind is _ASYNC):
         raise SessionClassError(
-            f"{caller} was given {kind.factory} that is bound to {_described(bind)}, which is {other.name}: bind "
+            f"{caller} was given {kind.factory} that is bound to {described(bind)}, which is {other.name}: bind "
             f"it to an engine made with {kind.engine}"
         )
 
@@ -407,10 +320,3 @@ def _classes_of_asyncio() -> ModuleType | None:
         return importlib.import_module("sqlalchemy.ext.asyncio")
     except ImportError:
         return None
-
-
-def _described(given: object) -> str:
-    """Say what was given without its repr, which may be long or hold a password."""
-    if isinstance(given, type):
-        return f"the class {given.__name__}"
-    return f"an object of type {type(given).__name__}"

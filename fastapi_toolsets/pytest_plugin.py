@@ -80,7 +80,7 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     delivered, expected = (left, right) if isinstance(left, recorder_class) else (right, left)
     if not isinstance(delivered, recorder_class) or not isinstance(expected, (recorder_class, list, tuple)):
         return None
-    from .events.recording import difference  # noqa: PLC0415 - see the module's docstring
+    from .events.differences import difference  # noqa: PLC0415 - see the module's docstring
 
     wanted: list[object] = [*expected]
     return ["what was delivered is not what was expected", *difference(delivered, wanted)]

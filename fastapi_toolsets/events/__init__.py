@@ -15,7 +15,8 @@ from .observation import (
     add_observer,
     remove_observer,
 )
-from .recording import EventRecorder, RecordedEvent, capture_events, created, deleted, updated
+from .recorded_events import RecordedEvent, created, deleted, updated
+from .recording import EventRecorder, capture_events
 from .registry import (
     RegisteredListener,
     listener_scope,

@@ -304,7 +304,7 @@ class Journal:
         self.nested.pop(savepoint, None)
 
     def end(self, savepoint: Hashable) -> None:
-        """Put aside what a savepoint did that ends with everything: nobody commits it, but somebody may regret it."""
+        """Put aside what a savepoint did that ends with everything: it is told as rolled back, or never."""
         frame = self.nested.pop(savepoint, None)
         if frame:
             self.ended.append(frame)
@@ -318,7 +318,7 @@ class Journal:
             self.root.moved.update(before.moved)
 
     def take_ended(self) -> None:
-        """Take what savepoints did that have ended with everything into the root's frame, to be regretted with it."""
+        """Take what savepoints did that have ended with everything into the root's frame, as rolled back with it."""
         frame = self.whole()
         for savepoint in [*self.nested][::-1]:  # which the root's own ``close()`` leaves open
             self.end(savepoint)

@@ -11,6 +11,7 @@ import sqlalchemy
 from sqlalchemy.orm import Mapper
 
 from ..errors import ListenerError
+from ..messages import described
 from .callbacks import callback_identity
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ def _check_callback(given: object) -> None:
     """Refuse what would mute nothing, and let everybody be called whom the block was to keep quiet."""
     if callable(given) and not isinstance(sqlalchemy.inspect(given, raiseerr=False), Mapper):
         return
-    name = f"the class {given.__name__}" if isinstance(given, type) else f"an object of type {type(given).__name__}"
     msg = (
-        f"muted() was given {name}, which is no callback: give it the functions that listens_for decorated, or nothing"
+        f"muted() was given {described(given)}, which is no callback: give it the functions that listens_for "
+        "decorated, or nothing"
     )
     raise ListenerError(msg)
 

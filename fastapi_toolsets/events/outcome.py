@@ -120,16 +120,15 @@ def has_failed(transactions: Iterable[Transaction]) -> bool:
 
 def is_unknown(transactions: Iterable[Transaction]) -> bool:
     """Whether nobody can tell if a COMMIT that raised was carried out: its connection broke, or it was interrupted."""
-    return bool(_cut_off) and any(transaction in _cut_off for transaction in transactions)
+    return any(transaction in _cut_off for transaction in transactions)
 
 
 def cancellation_of(transactions: Iterable[Transaction]) -> asyncio.CancelledError | None:
     """Return what has cancelled the ROLLBACK of a session's transactions, and is raised once they are closed."""
-    if _cancelled:
-        for transaction in transactions:
-            found = _cancelled.get(transaction)
-            if found is not None:
-                return found()
+    for transaction in transactions:
+        found = _cancelled.get(transaction)
+        if found is not None:
+            return found()
     return None
 
 
@@ -190,9 +189,7 @@ def _is_lost(connection: Connection) -> bool:
         if not is_in_error and transaction is not None:
             _aborted.discard(transaction)  # somebody has rolled a savepoint back
         return is_in_error
-    if not _had_errors:
-        return False
-    if transaction is None or transaction not in _had_errors or compatibility.is_autocommit(connection):
+    if transaction not in _had_errors or compatibility.is_autocommit(connection):
         return False
     if dialect.name == "sqlite":
         return not getattr(connection.connection.driver_connection, "in_transaction", True)
@@ -212,7 +209,7 @@ def _postgresql_in_error(connection: Connection) -> bool:
     status = getattr(information, "transaction_status", None)
     if status is not None:
         return int(status) == _POSTGRESQL_IN_ERROR
-    if _had_errors and connection.get_transaction() in _had_errors:
+    if connection.get_transaction() in _had_errors:
         try:
             connection.exec_driver_sql("SELECT 1")
         except DBAPIError:

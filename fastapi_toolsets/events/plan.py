@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import difflib
 import operator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import UUID
 
-from sqlalchemy import Column, ColumnClause, event, inspect, types
-from sqlalchemy.orm import ColumnProperty, CompositeProperty, LoaderCallableStatus, Mapper, RelationshipDirection
+from sqlalchemy import ClauseElement, Column, types
+from sqlalchemy.orm import LoaderCallableStatus, RelationshipDirection
 from sqlalchemy.orm.attributes import instance_state
-from sqlalchemy.orm.exc import UnmappedClassError
 
-from ..errors import WatchedFieldsError
 from . import compatibility
-from .registry import Listener, registry
 from .types import ONE_VALUE_PER_STATEMENT, ModelEvent, Phase
+from .watched_fields import is_of_row, mapper_composites, watched_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from sqlalchemy import ColumnElement
-    from sqlalchemy.orm import InstanceState, MapperProperty, RelationshipProperty
+    from sqlalchemy.orm import ColumnProperty, CompositeProperty, InstanceState, Mapper
+
+    from .registry import Listener
 
 NO_VALUE = LoaderCallableStatus.NO_VALUE
 ATOMS = frozenset((str, bytes, int, float, bool, Decimal, date, datetime, time, timedelta, UUID, type(None)))
@@ -55,6 +53,11 @@ def copy_value(value: object) -> object:
         return copy.deepcopy(value)
     except Exception:  # noqa: BLE001 - it holds a lock, a connection: a model must work with listeners as without
         return value
+
+
+def is_expression(value: object) -> bool:
+    """Whether a value that was assigned, or that a statement was given, is an SQL expression."""
+    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")
 
 
 def _without_errors(equal: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
@@ -159,6 +162,18 @@ class Plan:
         """Resolve the plan from the mapper and the listeners of its class."""
         self.mapper = mapper
         self.version: object = version
+        self.passed_by = False
+        self._resolve_listeners(listeners, observed=observed)
+        properties = [prop for prop in mapper.column_attrs if is_of_row(prop)]
+        self._resolve_columns(properties)
+        self._resolve_watched(watched_fields(mapper))
+        self._resolve_updates(properties)
+        self._resolve_short_ways()
+
+    def _resolve_listeners(self, listeners: tuple[Listener, ...], *, observed: bool) -> None:
+        """Find out who hears of what."""
+        self.listeners: tuple[Listener, ...] = listeners
+        self.observed: bool = observed
         self.by_phase: dict[Phase, dict[ModelEvent, tuple[Listener, ...]]] = {
             phase: {
                 kind: tuple(listener for listener in listeners if listener.phase is phase and kind in listener.events)
@@ -166,8 +181,6 @@ class Plan:
             }
             for phase in Phase
         }
-        self.listeners: tuple[Listener, ...] = listeners
-        self.observed: bool = observed
         self.shown: frozenset[ModelEvent] = frozenset(
             kind for kind in ModelEvent if self.tells(Phase.BEFORE_COMMIT, kind) or self.tells(Phase.AFTER_COMMIT, kind)
         )
@@ -176,65 +189,29 @@ class Plan:
         self.follows_updates: bool = self.wants_event or any(
             ModelEvent.UPDATE in listener.events for listener in listeners
         )
-        properties = [prop for prop in mapper.column_attrs if _is_of_row(prop)]
+
+    def _resolve_columns(self, properties: list[ColumnProperty[Any]]) -> None:
+        """Find out what the row is made of, and how objects come to know it."""
+        mapper = self.mapper
         self.columns: dict[str, ColumnAttribute] = {prop.key: ColumnAttribute(prop) for prop in properties}
         self.copied_keys: frozenset[str] = frozenset(key for key, column in self.columns.items() if column.copies)
         self.has_mutable: bool = compatibility.has_mutable_values(mapper)
         self.deferred: frozenset[str] = frozenset(prop.key for prop in properties if prop.deferred)
-        self.primary_key: tuple[str, ...] = tuple(
-            mapper.get_property_by_column(column).key for column in mapper.primary_key
-        )
         self.made: frozenset[str] = frozenset(
             prop.key for prop in properties if not prop.deferred and _made_by_insert(prop)
         )
         self.fetched: frozenset[str] = self.deferred | self.made
+        self.primary_key: tuple[str, ...] = tuple(
+            mapper.get_property_by_column(column).key for column in mapper.primary_key
+        )
         self.key_names: frozenset[str] = frozenset(self.primary_key)
-        self._resolve_watched(watched_fields(mapper))
-        self.volatile: tuple[str, ...] = tuple(
-            prop.key for prop in properties if prop.key in self.watched_columns and _set_by_update(prop, mapper)
-        )
-        self.misread: tuple[str, ...] = tuple(
-            prop.key for prop in properties if _set_by_update(prop, mapper) and _is_misread(prop)
-        )
-        self.self_references: tuple[tuple[str, str], ...] = _self_references(mapper)
-        self.foreign_keys: dict[str, tuple[str, ...]] = {
-            prop.key: mapped_keys(mapper, (local for local, _ in prop.local_remote_pairs or ()))
-            for prop in mapper.relationships
-            if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
-        }
-
         self.gives_keys_early: bool = mapper.base_mapper.eager_defaults is True or (
             mapper.version_id_col is not None and mapper.version_id_generator is False
         )
-        self.passed_by = False
-        self.keeps_more: bool = bool(self.volatile or self.foreign_keys)
-        copies = any(column.copies for column in self.watched_columns.values())
-        self.simple: bool = (
-            not self.composites
-            and not self.relationships
-            and not copies
-            and self.reported == self.watched_columns.keys()
-        )
-        self.alone: dict[ModelEvent, Listener | None] = {
-            kind: _plain(heard) if kind is not ModelEvent.UPDATE or self.simple else None
-            for kind, heard in self.by_phase[Phase.AFTER_COMMIT].items()
-        }
-        self.comparisons: dict[str, Callable[[Any, Any], bool]] = {
-            key: column.equal for key, column in self.watched_columns.items()
-        }
-        self.compares_only: bool = not copies and not self.relationships
-        self.volatile_keys: frozenset[str] = frozenset(self.volatile)
-
-    def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
-        """Whether anybody hears of events of this type in a phase; recorders do of what was committed."""
-        return bool(self.by_phase[phase][event_type]) or (self.observed and phase is Phase.AFTER_COMMIT)
-
-    def copied(self, key: str, value: object) -> object:
-        """Return a column attribute's value so that later changes of the object cannot reach it."""
-        column = self.columns.get(key)
-        return copy_value(value) if column is not None and column.copies else value
+        self.self_references: tuple[tuple[str, str], ...] = _self_references(mapper)
 
     def _resolve_watched(self, names: tuple[str, ...] | None) -> None:
+        """Find out whose changes are recorded, and which of them are told."""
         composites = [CompositeAttribute(prop) for prop in mapper_composites(self.mapper)]
         watched = None if names is None else {_canonical(self.mapper, name) for name in names}
         self.reported: frozenset[str] = frozenset(self.columns if watched is None else watched & self.columns.keys())
@@ -249,88 +226,55 @@ class Plan:
             prop.key: bool(prop.uselist) for prop in self.mapper.relationships if watched and prop.key in watched
         }
 
+    def _resolve_updates(self, properties: list[ColumnProperty[Any]]) -> None:
+        """Find out what an UPDATE sets that nobody has assigned."""
+        mapper = self.mapper
+        self.volatile: tuple[str, ...] = tuple(
+            prop.key for prop in properties if prop.key in self.watched_columns and _set_by_update(prop, mapper)
+        )
+        self.volatile_keys: frozenset[str] = frozenset(self.volatile)
+        self.misread: tuple[str, ...] = tuple(
+            prop.key for prop in properties if _set_by_update(prop, mapper) and _is_misread(prop)
+        )
+        self.foreign_keys: dict[str, tuple[str, ...]] = {
+            prop.key: mapped_keys(mapper, (local for local, _ in prop.local_remote_pairs or ()))
+            for prop in mapper.relationships
+            if prop.direction is RelationshipDirection.MANYTOONE and not prop.viewonly
+        }
+        self.keeps_more: bool = bool(self.volatile or self.foreign_keys)
 
-def _is_of_row(prop: MapperProperty[Any]) -> TypeGuard[ColumnProperty[Any]]:
-    """Whether the row alone gives a column attribute its value, and nobody has said that reading it takes asking.
+    def _resolve_short_ways(self) -> None:
+        """Find out which of the short ways flushes and commits can take: most can."""
+        copies = any(column.copies for column in self.watched_columns.values())
+        self.comparisons: dict[str, Callable[[Any, Any], bool]] = {
+            key: column.equal for key, column in self.watched_columns.items()
+        }
+        self.compares_only: bool = not copies and not self.relationships
+        self.simple: bool = (
+            not self.composites
+            and not self.relationships
+            and not copies
+            and self.reported == self.watched_columns.keys()
+        )
+        self.alone: dict[ModelEvent, Listener | None] = {
+            kind: _plain(heard) if kind is not ModelEvent.UPDATE or self.simple else None
+            for kind, heard in self.by_phase[Phase.AFTER_COMMIT].items()
+        }
 
-    Not so an SQL expression that is deferred, which may fail or want a parameter, what each query says for itself, the
-    discriminator of a union of tables, and one that is an SQL expression, for which no object has an attribute.
-    """
-    if not isinstance(prop, ColumnProperty) or prop.key not in prop.parent.class_manager:
-        return False
-    columns = [column for column in prop.columns if isinstance(column, ColumnClause) and not column.is_literal]
-    if columns:
-        return all(map(prop.parent.persist_selectable.c.contains_column, columns))
-    return not prop.deferred and ("query_expression", True) not in prop.strategy_key
+    def tells(self, phase: Phase, event_type: ModelEvent) -> bool:
+        """Whether anybody hears of events of this type in a phase; recorders do of what was committed."""
+        return bool(self.by_phase[phase][event_type]) or (self.observed and phase is Phase.AFTER_COMMIT)
+
+    def copied(self, key: str, value: object) -> object:
+        """Return a column attribute's value so that later changes of the object cannot reach it."""
+        column = self.columns.get(key)
+        return copy_value(value) if column is not None and column.copies else value
 
 
 def _plain(listeners: tuple[Listener, ...]) -> Listener | None:
     if len(listeners) == 1 and not (listeners[0].wants_session or listeners[0].wants_event):
         return listeners[0]
     return None
-
-
-def watched_fields(mapper: Mapper[Any]) -> tuple[str, ...] | None:
-    """Return the names in ``__watched_fields__`` of the mapper's class, ``None`` where it has none.
-
-    Raises:
-        WatchedFieldsError: It is not a tuple of names of mapped attributes.
-    """
-    class_ = mapper.class_
-    names = getattr(class_, "__watched_fields__", None)
-    if names is None and not hasattr(class_, "__watched_fields__"):
-        return None
-    where = f"{class_.__module__}.{class_.__qualname__}.__watched_fields__"
-    given = cast("tuple[object, ...]", names) if isinstance(names, tuple) else None
-    if given is None or not all(isinstance(name, str) for name in given):
-        example = f'("{names}",)' if isinstance(names, str) else '("status",)'
-        msg = f"{where} is {names!r}: make it a tuple of attribute names such as {example}"
-        raise WatchedFieldsError(msg)
-    known = {*mapper.relationships.keys(), *mapper.synonyms.keys()}
-    known.update(prop.key for prop in mapper.column_attrs if _is_of_row(prop))
-    known.update(prop.key for prop in mapper_composites(mapper))
-    checked = tuple(str(name) for name in given)
-    for name in checked:
-        if name not in known and not _may_come(mapper, name):
-            if name in mapper.column_attrs:
-                msg = (
-                    f"{where} names {name!r}, an SQL expression that only queries make: name the columns that it is of"
-                )
-                raise WatchedFieldsError(msg)
-            nearest = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.0)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "the mapper has no attributes"
-            msg = f"{where} names {name!r}, which is no mapped attribute of {class_.__qualname__}: {hint}"
-            raise WatchedFieldsError(msg)
-    return checked
-
-
-def _may_come(mapper: Mapper[Any], name: str) -> bool:
-    """Whether a mapper that is configured later may give this one the name, by its relationship's ``backref``."""
-    return any(
-        _backref_of(relationship) == name and _may_lead_to(relationship, mapper)
-        for other in compatibility.all_mappers()
-        if not other.configured
-        for relationship in other.relationships
-    )
-
-
-def _backref_of(relationship: RelationshipProperty[Any]) -> str | None:
-    """Return the name that a relationship gives the class at its other end, given alone or with arguments."""
-    backref = relationship.backref
-    return backref[0] if isinstance(backref, tuple) else backref
-
-
-def _may_lead_to(relationship: RelationshipProperty[Any], mapper: Mapper[Any]) -> bool:
-    """Whether the class that a relationship names, perhaps in words, may be the mapper's."""
-    named: object = relationship.argument
-    if isinstance(named, str):
-        return named.rpartition(".")[2] == mapper.class_.__name__
-    return not isinstance(named, type) or named is mapper.class_
-
-
-def mapper_composites(mapper: Mapper[Any]) -> list[CompositeProperty[Any]]:
-    """Return the mapper's composites."""
-    return [prop for prop in mapper.attrs if isinstance(prop, CompositeProperty)]
 
 
 def state_of(obj: object) -> InstanceState[Any]:
@@ -390,26 +334,3 @@ def _self_references(mapper: Mapper[Any]) -> tuple[tuple[str, str], ...]:
             if parent.table in mapper.tables and child is not parent and not child.primary_key:
                 pairs += zip(mapped_keys(mapper, [child]), mapped_keys(mapper, [parent]), strict=False)
     return tuple(sorted(pairs))
-
-
-def _check_configured(target: type) -> None:
-    """Check what was configured before the library was imported, when somebody begins to listen to it."""
-    waiting = [target]
-    found = {target}  # each once: there may be many ways from one to another
-    for class_ in waiting:
-        derived: list[type] = type.__subclasses__(class_)
-        waiting += [subclass for subclass in derived if subclass not in found]
-        found.update(derived)
-        with contextlib.suppress(UnmappedClassError):  # its mapping waits for all subclasses, as it may
-            mapper = cast("Mapper[Any] | None", inspect(class_, raiseerr=False))
-            if mapper is not None and mapper.configured:
-                watched_fields(mapper)
-
-
-registry.checks.append(_check_configured)
-
-
-@event.listens_for(Mapper, "mapper_configured")
-def _check_watched_fields(mapper: Mapper[Any], class_: type) -> None:  # noqa: ARG001 - SQLAlchemy calls it so
-    """Refuse a wrong ``__watched_fields__`` when the mapper is configured, long before somebody's flush."""
-    watched_fields(mapper)

@@ -91,9 +91,9 @@ class Registry:
         self._lock = ProcessLock()
         self._listeners: WeakKeyDictionary[type, list[Listener]] = WeakKeyDictionary()
         self._watchers: list[Callable[[], None]] = []
-        self.votes: bool = False
+        self.hears_before_commit: bool = False
         """Whether anybody listens to ``Phase.BEFORE_COMMIT``."""
-        self.regrets: bool = False
+        self.hears_after_rollback: bool = False
         """Whether anybody listens to ``Phase.AFTER_ROLLBACK``."""
         self.recorders: tuple[Recorder, ...] = ()
         """Who hears of events besides the listeners; scopes leave them alone."""
@@ -129,8 +129,8 @@ class Registry:
             check(target)
         with self._lock.current:
             self._listeners.setdefault(target, []).append(listener)
-            self.votes = self.votes or listener.phase is Phase.BEFORE_COMMIT
-            self.regrets = self.regrets or listener.phase is Phase.AFTER_ROLLBACK
+            self.hears_before_commit = self.hears_before_commit or listener.phase is Phase.BEFORE_COMMIT
+            self.hears_after_rollback = self.hears_after_rollback or listener.phase is Phase.AFTER_ROLLBACK
         self._tell_watchers()
 
     def remove(self, target: type, callback: AnyCallback) -> None:
@@ -192,8 +192,8 @@ class Registry:
 
     def _changed(self) -> None:
         with self._lock.current:
-            self.votes = self._has_listener_in(Phase.BEFORE_COMMIT)
-            self.regrets = self._has_listener_in(Phase.AFTER_ROLLBACK)
+            self.hears_before_commit = self._has_listener_in(Phase.BEFORE_COMMIT)
+            self.hears_after_rollback = self._has_listener_in(Phase.AFTER_ROLLBACK)
         self._tell_watchers()
 
     def _has_listener_in(self, phase: Phase) -> bool:

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session, SessionTransactionOrigin
 
-from ..errors import SessionClassError, SessionOptionError
+from ..errors import SessionClassError
 from . import compatibility, outcome
 from .callbacks import check_callable
 from .capture.loading import OwnArguments
 from .crossing.crossing import checked_backend
+from .options import check_options
 from .passing_by import notice_plain_session
 from .process_lock import ProcessLock
 from .registry import registry
@@ -96,7 +97,7 @@ class SyncEventSession(Session):
             callback_backend=None if callback_backend is None else checked_backend(callback_backend),
             on_bulk_write=on_bulk_write,
         )
-        _check_options(chosen)
+        check_options(chosen)
         self._tracker = Tracker(chosen)
         if bind is not None:  # by name: the constructor of a class that this one is mixed into may begin otherwise
             options["bind"] = bind
@@ -209,31 +210,6 @@ class SyncEventSession(Session):
         check_callable(callback)
         install()
         self._tracker.on_commit(self, callback, arguments)
-
-
-def _check_options(options: SessionOptions) -> None:
-    """Say what is wrong with an option: types alone do not stop a factory's keyword arguments."""
-    policy, grace, limit = options.on_callback_error, options.callback_grace, options.cascade_limit
-    if policy not in ("log", "raise") and not callable(policy):
-        msg = f"on_callback_error was given {policy!r}: give it 'log', 'raise' or a function taking a CallbackFailure"
-        raise SessionOptionError(msg)
-    if options.on_bulk_write not in ("warn", "raise", "ignore"):
-        msg = f"on_bulk_write was given {options.on_bulk_write!r}: give it 'warn', 'raise' or 'ignore'"
-        raise SessionOptionError(msg)
-    if not _is_number(grace, float) or not grace >= 0:
-        msg = f"callback_grace was given {grace!r}: give it a number of seconds, 0 or more"
-        raise SessionOptionError(msg)
-    if not _is_number(limit, int) or limit < 0:
-        msg = f"cascade_limit was given {limit!r}: give it a number of commits, 0 or more"
-        raise SessionOptionError(msg)
-    joined: object = options.dispatch_on_joined_commit
-    if not isinstance(joined, bool):
-        msg = f"dispatch_on_joined_commit was given {joined!r}: give it True or False"
-        raise SessionOptionError(msg)
-
-
-def _is_number(value: object, kind: type) -> bool:
-    return isinstance(value, (int, kind)) and not isinstance(value, bool)
 
 
 # What is below is installed with the first model listener of the process: until then an event session costs exactly
@@ -373,7 +349,7 @@ def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:
 
 def _before_commit(session: SyncEventSession) -> None:
     tracker = session._tracker
-    if tracker.now.follows or registry.votes:
+    if tracker.now.follows or registry.hears_before_commit:
         tracker.before_commit(session)
 
 

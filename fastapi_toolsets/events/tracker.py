@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 
     from .types import SessionOptions
 
-# Looking a member up in its enumeration takes longer than asking for it.
-_AFTER_ROLLBACK = Phase.AFTER_ROLLBACK
-
 
 class Tracker(Teller):
     """Follows one session through its transactions. Every method runs where the session's own work runs.
@@ -317,7 +314,7 @@ class Tracker(Teller):
             self.now.released = None
             self.journal.release(savepoint, parent)
         else:
-            if registry.regrets and self._ends_with(root):
+            if registry.hears_after_rollback and self._ends_with(root):
                 self.journal.end(savepoint)
             self._drop_savepoint(savepoint)
         if (
@@ -360,7 +357,7 @@ class Tracker(Teller):
         now = self.now
         if now.telling:
             return  # a callback flushes, or ends a savepoint of its own: whoever called it goes on
-        if registry.votes:
+        if registry.hears_before_commit:
             if not now.committing:
                 return  # so does a before_commit listener that comes before the library's, and may write more
             now.follows = True
@@ -413,9 +410,9 @@ class Tracker(Teller):
                 if root is not None and not self.now.lost:
                     unknown = outcome.is_unknown(compatibility.begun_transactions(root))
                     report_unfinished(journal.whole())
-                if registry.regrets and not unknown and not stayed:
+                if registry.hears_after_rollback and not unknown and not stayed:
                     journal.take_ended()
-                    self._tell(session, _AFTER_ROLLBACK, [], interruption)
+                    self._tell(session, Phase.AFTER_ROLLBACK, [], interruption)
             journal.clear()
         if self.capture.flushes:
             self.capture.clear()

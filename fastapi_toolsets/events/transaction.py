@@ -23,8 +23,8 @@ class Lent(Protocol):
         ...
 
 
-class Transaction:
-    """What is known of one root transaction.
+class CurrentTransaction:
+    """What is known of the root transaction that is under way; SQLAlchemy's own is a ``SessionTransaction``.
 
     Attributes:
         released: The savepoint that was released and has not ended yet.
@@ -39,7 +39,8 @@ class Transaction:
         told: The batch of its ``BEFORE_COMMIT`` callbacks.
         telling: Whether they are being called.
         wrote: Whether anything was written, listened to or not.
-        follows: Whether there is anything to do when a flush is over, or more to forget than that nobody heard of it.
+        follows: Whether anything was done in it that somebody may have to be told of: until then its flushes, its
+            commit and its end are passed by.
         lent: The connections that were handed out, once any was.
     """
 

@@ -233,3 +233,20 @@ class FileFacts:
     """Every name in the file."""
     statements: list[Counts] = field(default_factory=list[Counts])
     """What there is before each statement of the module itself, and before its end."""
+
+
+def binding_of(facts: FileFacts, name: str, scope: int) -> Binding | None:
+    """Return what a name means in a scope: class bodies are seen by what stands in them, not by their functions."""
+    where = scope_binding(facts, name, scope)
+    return None if where is None else facts.scopes[where].names[name]
+
+
+def scope_binding(facts: FileFacts, name: str, scope: int) -> int | None:
+    """Return the scope in which a name that is used in ``scope`` is bound."""
+    where: int | None = scope
+    while where is not None:
+        known = facts.scopes[where]
+        if name in known.names and (where == scope or not known.is_class):
+            return where
+        where = known.parent
+    return None

@@ -23,8 +23,8 @@ from .facts import (
     FileFacts,
     Imported,
     LocalClass,
+    binding_of,
 )
-from .reading import binding_of
 
 _MAXIMUM_STEPS = 32
 """From import to import: a project that goes further goes in a circle."""

@@ -27,11 +27,11 @@ from .facts import (
     ImportFact,
     Reference,
     Role,
+    scope_binding,
 )
 from .hierarchy import Hierarchy, HookKey
 from .names import ClassKey, Meaning, Names
 from .out_of_sight import perhaps_watched
-from .reading import scope_binding
 
 _SESSIONS = {ASYNC_SESSION: EVENT_SESSION, SESSION: SYNC_EVENT_SESSION}
 _FACTORIES = {ASYNC_SESSIONMAKER: EVENT_SESSION, SESSIONMAKER: SYNC_EVENT_SESSION}

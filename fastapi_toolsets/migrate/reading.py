@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from .facts import (
@@ -26,8 +26,21 @@ from .facts import (
     Reference,
     Role,
     Scope,
+    binding_of,
 )
 from .hooks import Function, hooks_of
+from .syntax import (
+    chain_of,
+    expressions_in,
+    first_line,
+    is_of_the_application,
+    is_super,
+    outside_of,
+    parameters_of,
+    position_of,
+    strings_in,
+    unsubscripted,
+)
 
 _UNINTERESTING = sys.stdlib_module_names - {"functools"}
 
@@ -48,24 +61,6 @@ def read_facts(path: str, source: bytes) -> FileFacts:
         warnings.simplefilter("ignore")  # about the file's literals, which is none of our business
         tree = ast.parse(source, path)
     return _Reader(path).read(tree)
-
-
-def chain_of(node: ast.expr | None) -> str | None:
-    """Return the dotted name that an expression is, or ``None`` where it is something else."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute):
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return None
-    return ".".join([node.id, *reversed(parts)])
-
-
-def first_line(node: ast.stmt) -> int:
-    """Return the line on which a statement begins, its decorators included."""
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and node.decorator_list:
-        return min(node.lineno, node.decorator_list[0].lineno)
-    return node.lineno
 
 
 class _Reader(ast.NodeVisitor):
@@ -93,7 +88,7 @@ class _Reader(ast.NodeVisitor):
             facts.statements.append(self._counts())
             self.visit(statement)
         facts.statements.append(self._counts())
-        in_order = sorted(range(len(self._calls)), key=lambda index: _position(self._calls[index][0]))
+        in_order = sorted(range(len(self._calls)), key=lambda index: position_of(self._calls[index][0]))
         numbers = {index: number for number, index in enumerate(in_order)}
         facts.calls = [
             replace(fact, number=numbers[index])
@@ -155,7 +150,7 @@ class _Reader(ast.NodeVisitor):
             self._refer(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
-        if node.attr in HOOKS and not _is_super(node.value):
+        if node.attr in HOOKS and not is_super(node.value):
             through_self = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
             self.facts.hook_uses.append(HookUse(node.attr, self._line, through_self, self._owner))
             chain = chain_of(node.value)
@@ -208,7 +203,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name) and node.target.id == "__all__" and self._scope == 0:
-            self.facts.exported = (*(self.facts.exported or ()), *_strings(node.value))
+            self.facts.exported = (*(self.facts.exported or ()), *strings_in(node.value))
         self.generic_visit(node)
 
     def _assign(self, targets: Sequence[ast.expr], value: ast.expr | None) -> None:
@@ -216,7 +211,7 @@ class _Reader(ast.NodeVisitor):
             self.visit(value)
         match targets:
             case [ast.Name(id="__all__")] if self._scope == 0 and value is not None:
-                self.facts.exported = (*(self.facts.exported or ()), *_strings(value))
+                self.facts.exported = (*(self.facts.exported or ()), *strings_in(value))
             case [ast.Name(id=name)]:
                 chain = chain_of(value)
                 self._bind(name, Alias(chain) if chain else Other())
@@ -229,7 +224,7 @@ class _Reader(ast.NodeVisitor):
         for annotation in annotations:
             for node in ast.walk(annotation) if annotation is not None else ():
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    for name in _expressions_in(node.value):
+                    for name in expressions_in(node.value):
                         self._refer(name)
 
     def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
@@ -245,8 +240,8 @@ class _Reader(ast.NodeVisitor):
 
     def _function(self, node: Function) -> None:
         self._bind(node.name, Other())
-        self._visit_all([*node.decorator_list, *_outside(node.args), node.returns])
-        self._refer_to_quoted([*(argument.annotation for argument in _parameters(node.args)), node.returns])
+        self._visit_all([*node.decorator_list, *outside_of(node.args), node.returns])
+        self._refer_to_quoted([*(argument.annotation for argument in parameters_of(node.args)), node.returns])
         outer, enclosing = self._enter(is_class=False), self._enclosing
         self._enclosing = []
         self._bind_parameters(node.args)
@@ -254,14 +249,14 @@ class _Reader(ast.NodeVisitor):
         self._scope, self._enclosing = outer, enclosing
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
-        self._visit_all(_outside(node.args))
+        self._visit_all(outside_of(node.args))
         outer = self._enter(is_class=False)
         self._bind_parameters(node.args)
         self.visit(node.body)
         self._scope = outer
 
     def _bind_parameters(self, arguments: ast.arguments) -> None:
-        for argument in _parameters(arguments):
+        for argument in parameters_of(arguments):
             self._bind(argument.arg, Other())
 
     def _enter(self, *, is_class: bool) -> int:
@@ -287,13 +282,13 @@ class _Reader(ast.NodeVisitor):
             line=first_line(node),
             scope=self._scope,
             body_scope=len(self.facts.scopes),
-            bases=tuple(chain_of(_unsubscripted(base)) for base in node.bases),
+            bases=tuple(chain_of(unsubscripted(base)) for base in node.bases),
             decorators=tuple(map(_decorator, node.decorator_list)),
             hooks=tuple(hooks_of(node)),
         )
         self.facts.classes.append(fact)
         for base in node.bases:
-            self._roles[_unsubscripted(base)] = (Role.BASE, number)
+            self._roles[unsubscripted(base)] = (Role.BASE, number)
         for decorator in node.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
             self._roles[called] = (Role.DECORATOR, number)
@@ -311,7 +306,7 @@ class _Reader(ast.NodeVisitor):
             return
         number = len(self._calls)
         self._calls.append((node, None))
-        function = _unsubscripted(node.func)
+        function = unsubscripted(node.func)
         chain = chain_of(function)
         if chain is not None:
             self._calls[number] = (node, self._call_fact(node, number, chain))
@@ -319,7 +314,7 @@ class _Reader(ast.NodeVisitor):
         for keyword in node.keywords:
             if keyword.arg == "class_":
                 self._roles[keyword.value] = (Role.SESSION_CLASS, number)
-        if chain is not None and chain.endswith(".on_event") and _is_of_the_application(node):
+        if chain is not None and chain.endswith(".on_event") and is_of_the_application(node):
             self._visit_all([*node.args, *node.keywords])
         else:
             self.generic_visit(node)
@@ -342,54 +337,6 @@ class _Reader(ast.NodeVisitor):
         self._in_f_string = outer
 
 
-def binding_of(facts: FileFacts, name: str, scope: int) -> Binding | None:
-    """Return what a name means in a scope: class bodies are seen by what stands in them, not by their functions."""
-    where = scope_binding(facts, name, scope)
-    return None if where is None else facts.scopes[where].names[name]
-
-
-def scope_binding(facts: FileFacts, name: str, scope: int) -> int | None:
-    """Return the scope in which a name that is used in ``scope`` is bound."""
-    where: int | None = scope
-    while where is not None:
-        known = facts.scopes[where]
-        if name in known.names and (where == scope or not known.is_class):
-            return where
-        where = known.parent
-    return None
-
-
-def _expressions_in(text: str) -> Iterator[ast.expr]:
-    """Yield the expressions in a string that is one, and nothing from any other."""
-    try:
-        expression = ast.parse(text.strip(), mode="eval")
-    except (SyntaxError, ValueError, RecursionError):
-        return
-    yield from (node for node in ast.walk(expression) if isinstance(node, ast.expr))
-
-
-def _position(node: ast.expr) -> tuple[int, int, int, int]:
-    """Sort by the beginning, and the outer of two that begin together first."""
-    return node.lineno, node.col_offset, -(node.end_lineno or 0), -(node.end_col_offset or 0)
-
-
-def _unsubscripted(node: ast.expr) -> ast.expr:
-    return node.value if isinstance(node, ast.Subscript) else node
-
-
-def _is_of_the_application(call: ast.Call) -> bool:
-    """Whether a call of ``on_event`` is FastAPI's own ``app.on_event("startup")``."""
-    match call.args:
-        case [ast.Constant(value="startup" | "shutdown"), *_]:
-            return True
-        case _:
-            return False
-
-
-def _is_super(node: ast.expr) -> bool:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "super"
-
-
 def _decorator(node: ast.expr) -> Decorator:
     if not isinstance(node, ast.Call):
         return Decorator(chain_of(node), is_call=False, plain_arguments=False, names=frozenset())
@@ -397,27 +344,3 @@ def _decorator(node: ast.expr) -> Decorator:
     return Decorator(
         chain_of(node.func), is_call=True, plain_arguments=bool(node.args) and not node.keywords, names=frozenset(names)
     )
-
-
-def _strings(node: ast.expr) -> Iterator[str]:
-    match node:
-        case ast.List(elts=elements) | ast.Tuple(elts=elements) | ast.Set(elts=elements):
-            for element in elements:
-                if isinstance(element, ast.Constant) and isinstance(element.value, str):
-                    yield element.value
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            yield from _strings(left)
-            yield from _strings(right)
-        case _:
-            pass
-
-
-def _parameters(arguments: ast.arguments) -> Iterator[ast.arg]:
-    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    yield from (each for each in (arguments.vararg, arguments.kwarg) if each is not None)
-
-
-def _outside(arguments: ast.arguments) -> Iterator[ast.expr | None]:
-    """Yield what of a function's parameters belongs to the scope around it: annotations and defaults."""
-    yield from (argument.annotation for argument in _parameters(arguments))
-    yield from (*arguments.defaults, *arguments.kw_defaults)

@@ -9,8 +9,8 @@ from sqlalchemy import URL, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, InvalidRequestError, NoSuchModuleError
 from sqlalchemy.pool import StaticPool
 
-from ..db import enable_sqlite_foreign_keys, enable_sqlite_savepoints
 from ..errors import ToolsetsError
+from ..sqlite import enable_sqlite_foreign_keys, enable_sqlite_savepoints
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine

@@ -40,7 +40,7 @@ from fastapi_toolsets.events import (
     muted,
     updated,
 )
-from fastapi_toolsets.events.recording import difference
+from fastapi_toolsets.events.differences import difference
 
 from ..calls import library_calls
 from ..databases import TYPES

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ..capture.capture import Capture
     from ..journal import Journal
     from ..plan import Plan
-    from ..transaction import Transaction
+    from ..transaction import CurrentTransaction
     from ..types import BulkPolicy
     from .statements import DML
 
@@ -72,7 +72,7 @@ class BulkWrites:
         is_saving: Whether one of its bulk methods does.
     """
 
-    def __init__(self, journal: Journal, now: Transaction, capture: Capture, policy: BulkPolicy) -> None:
+    def __init__(self, journal: Journal, now: CurrentTransaction, capture: Capture, policy: BulkPolicy) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that something was written."""
         self._journal = journal
         self._now = now

@@ -12,7 +12,7 @@ from sqlalchemy.engine.result import SimpleResultMetaData
 from .. import compatibility
 from ..capture.loading import chunks, has_identity
 from ..capture.rows import RowRecord
-from ..plan import mapped_keys
+from ..plan import is_expression, mapped_keys
 from ..records import Kind
 from .conflicts import (
     IS_MADE,
@@ -26,7 +26,7 @@ from .conflicts import (
     unique_keys,
 )
 from .keys import own_key
-from .reading import ROWS_AT_ONCE, Reader, begin_writing, is_expression, plain_value
+from .reading import ROWS_AT_ONCE, Reader, begin_writing, plain_value
 from .statements import assigned_names, column_keys, column_of, name_of, other_tables, refuse
 
 if TYPE_CHECKING:

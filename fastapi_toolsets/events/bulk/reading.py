@@ -26,6 +26,7 @@ from sqlalchemy.sql import visitors
 from .. import compatibility
 from ..capture.loading import chunks, has_identity, read_values, stored_identities
 from ..capture.rows import RowRecord
+from ..plan import is_expression
 from ..records import Kind
 from .keys import own_key
 from .statements import column_of
@@ -211,8 +212,9 @@ class Reader:
 
     def by_identity(self, connection: Connection, identities: Iterable[tuple[Any, ...]]) -> Iterator[RowRecord]:
         """Read and lock the rows with these primary keys."""
+        key = self.mapper.primary_key
         for chunk in chunks(identities):
-            found = {record.key[1]: record for record in self.by_criterion(connection, self._has_identity(chunk))}
+            found = {record.key[1]: record for record in self.by_criterion(connection, has_identity(key, chunk))}
             if not found.keys() <= set(chunk):  # the database has another value for a key than it was given
                 others = [identity for identity in chunk if identity not in found]
                 stored = stored_identities(connection, self.mapper, others)
@@ -220,9 +222,6 @@ class Reader:
             for identity in chunk:
                 if identity in found:
                     yield found[identity]
-
-    def _has_identity(self, identities: Sequence[tuple[Any, ...]]) -> ColumnElement[bool]:
-        return has_identity(self.mapper.primary_key, identities)
 
     def _locked(self, query: Select[Any]) -> Select[Any]:
         return query.with_for_update(of=self.mapper.local_table)
@@ -345,11 +344,6 @@ def plain_value(given: object, parameters: Mapping[str, Any]) -> Any:  # noqa: A
         return given
     parameter = cast("Any", given)
     return parameters.get(parameter.key, parameter.effective_value)
-
-
-def is_expression(given: object) -> bool:
-    """Whether only the database can tell the value."""
-    return isinstance(given, ClauseElement) or hasattr(given, "__clause_element__")
 
 
 def _getter(positions: Sequence[int]) -> Callable[[Sequence[Any]], tuple[Any, ...]]:

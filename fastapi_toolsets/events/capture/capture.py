@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ..journal import Frame, Journal
     from ..plan import Plan
     from ..records import Change, IdentityKey, Record
-    from ..transaction import Transaction
+    from ..transaction import CurrentTransaction
     from .at_hand import States
 
 # Looking a member up in its enumeration takes longer than all else that is done to a record there.
@@ -54,7 +54,7 @@ class Capture:
         "written",
     )  # fmt: skip
 
-    def __init__(self, journal: Journal, now: Transaction) -> None:
+    def __init__(self, journal: Journal, now: CurrentTransaction) -> None:
         """Write to ``journal``, and note in what is known of the current transaction that it wrote."""
         self._journal = journal
         self._now = now
@@ -343,7 +343,7 @@ class Capture:
             elif writes.kind is not _DELETED:
                 states = writes.states
                 writes.keys = [states[0].key] if len(states) == 1 else [state.key for state in states]
-        if self._misread or self._switched or self._loses or registry.regrets:
+        if self._misread or self._switched or self._loses or registry.hears_after_rollback:
             for writes in written:
                 writes.position = journal.take_positions(len(writes.states))
             frame = journal.frame(self.savepoint)
@@ -373,7 +373,7 @@ class Capture:
                 take_snapshot(record)
         if len(misread) > 1:
             read_again(session, misread)
-        if registry.regrets:
+        if registry.hears_after_rollback:
             keep_rows(session, [record for record in records if record.plan.follows_rollback], early=early)
         if switched:  # one that has changed nothing takes no place in the order
             records = [r for r in records if r.changes or r.kind is not _UPDATED or r.key in frame.rows]

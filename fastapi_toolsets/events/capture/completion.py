@@ -9,8 +9,7 @@ from sqlalchemy.orm.attributes import instance_dict
 from ...errors import CommitAbortedError
 from ..journal import Doubt
 from ..plan import NO_VALUE, copy_value, state_of
-from ..records import PENDING, Kind, merge_changes, same
-from ..types import ModelEvent
+from ..records import EVENT_TYPES, PENDING, Kind, merge_changes, same
 from .loading import detached_copy, is_sharded, populate, read_rows, read_values, readable_columns, unloaded_columns
 from .rows import RowRecord, complete_rows
 
@@ -54,7 +53,11 @@ def complete(session: Session, journal: Journal, told: Frame | None = None) -> N
     if written and not (doubts and (Doubt.PAST_FLUSH in doubts or Doubt.BULK in doubts)):
         incomplete: list[Writes] = []
         for writes in written:
-            if writes.kind is not _DELETED and (doubts or not _shows_rows(writes)) and _is_heard(writes):
+            if (
+                writes.kind is not _DELETED
+                and (doubts or not _shows_rows(writes))
+                and EVENT_TYPES[writes.kind] in writes.plan.shown
+            ):
                 incomplete.append(writes)  # noqa: PERF401 - a comprehension is one call more in each commit
         if not incomplete or _load_writes(session, incomplete):
             return  # otherwise some row needs a record of its own
@@ -152,7 +155,7 @@ def _unknown(journal: Journal) -> CommitAbortedError:
 
 
 def _shows_rows(writes: Writes) -> bool:
-    """Whether the objects of all rows show what was written, so that there is nothing to load; see above."""
+    """Whether all objects show what was written, so that there is nothing to load; see :func:`_complete_records`."""
     if writes.plan.deferred:
         return False
     for state in writes.states:
@@ -312,7 +315,7 @@ def _complete(session: Session, told: list[Record], *, reload: bool, shown: bool
         missing += _show_committed(session, plan, records, reload=reload)
     for record in told:
         if record.changes:
-            _resolve_pending(record)
+            record.changes = tuple(_resolved(record.plan, record.changes, record.state.dict))
     return missing
 
 
@@ -361,24 +364,14 @@ def _show_committed(session: Session, plan: Plan, records: list[Record], *, relo
 
 
 def _is_told(record: Record) -> bool:
-    """Whether a callback will read the object of the record as it is now."""
-    if record.kind is Kind.UPDATED:
-        return bool(record.changes) and ModelEvent.UPDATE in record.plan.shown
-    return record.kind is not Kind.DELETED and ModelEvent.CREATE in record.plan.shown
-
-
-def _is_heard(writes: Writes) -> bool:
-    return (ModelEvent.UPDATE if writes.kind is Kind.UPDATED else ModelEvent.CREATE) in writes.plan.shown
+    """Whether a callback will read the object of the record, whose row is there, as it is now."""
+    return EVENT_TYPES[record.kind] in record.plan.shown and (record.kind is not Kind.UPDATED or bool(record.changes))
 
 
 def _reread(record: Record, row: Mapping[str, Any]) -> Iterator[Change]:
     for key, _, _ in record.changes:
         if key in row:
             yield key, NO_VALUE, record.plan.copied(key, row[key])
-
-
-def _resolve_pending(record: Record) -> None:
-    record.changes = tuple(_resolved(record.plan, record.changes, record.state.dict))
 
 
 def _resolved(plan: Plan, changes: tuple[Change, ...], loaded: Mapping[str, Any]) -> Iterator[Change]:

@@ -9,13 +9,14 @@ from sqlalchemy import inspect
 from ..plan import NO_VALUE
 from ..plans import plans
 from .loading import readable_columns
-from .related import keep_related
+from .related import is_unknown, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from sqlalchemy.orm import InstanceState, Session
 
+    from ..plan import Plan
     from .old_values import OldValues
 
 
@@ -41,10 +42,24 @@ def keep_expiring(olds: OldValues, session: Session, instance: object, *, cascad
             if old is not NO_VALUE and key not in kept:
                 kept[key] = plan.copied(key, old)
         if plan.relationships:
-            keep_related(plan, state, olds)
+            _keep_related(plan, state, olds)
         olds.held.append(state.obj())  # SQLAlchemy holds objects until they are written, but not those that it expires
         olds.reread.add(state)
         olds.is_used = True
+
+
+def _keep_related(plan: Plan, state: InstanceState[Any], olds: OldValues) -> None:
+    """Keep what has changed in watched relationships, and what they led to: the flush knows that by its state only."""
+    kept = olds.of[state]
+    for key, is_collection in plan.relationships.items():
+        if is_collection:
+            members = members_of(state, key)
+            if members:
+                kept.setdefault(key, members)
+        elif key in state.committed_state:
+            old = state.committed_state[key]
+            kept.setdefault(key, None if is_unknown(old) else old)
+            olds.held += (old, state.dict.get(key))
 
 
 def _expiring(session: Session, instance: object, *, cascades: bool) -> Iterable[InstanceState[Any]]:

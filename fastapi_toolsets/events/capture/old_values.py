@@ -4,36 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from sqlalchemy import ClauseElement
-from sqlalchemy.orm import LoaderCallableStatus, PassiveFlag
+from sqlalchemy.orm import PassiveFlag
 from sqlalchemy.orm.attributes import instance_dict
 
 from .. import compatibility
 from ..journal import Doubt
-from ..plan import ATOMS, NO_VALUE, state_of
+from ..plan import ATOMS, NO_VALUE, is_expression, state_of
 from ..plans import plans
 from ..records import Kind
-from .loading import populate, read_objects, read_rows, unloaded_columns
+from .loading import populate, read_rows, unloaded_columns
+from .related import LOADED_AND_PENDING, is_unknown, old_related
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
-    from sqlalchemy import ColumnElement
-    from sqlalchemy.orm import InstanceState, Mapper, RelationshipProperty, Session
+    from sqlalchemy.orm import InstanceState, Mapper, Session
 
     from ..journal import Journal
     from ..plan import Plan
     from ..plans import Reach, Routes
     from .at_hand import States
 
-UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
 _UPDATED = Kind.UPDATED
 NO_VALUES: Mapping[str, Any] = {}
 
 # As ``UOWTransaction.get_attribute_history`` asks for the members of what is deleted: by the key that the row has, and
 # whatever its relationship's ``lazy`` says.
 _AS_THE_FLUSH_ASKS = PassiveFlag.PASSIVE_OFF | PassiveFlag.LOAD_AGAINST_COMMITTED | PassiveFlag.NO_RAISE
-_LOADED_AND_PENDING = PassiveFlag.PASSIVE_NO_INITIALIZE | PassiveFlag.INCLUDE_PENDING_MUTATIONS
 
 ToLoad: TypeAlias = "dict[Mapper[Any], dict[InstanceState[Any], set[str]]]"
 
@@ -183,7 +180,7 @@ class OldValues:
                 continue
             # Of a deleted object SQLAlchemy is about to load the members anyway.
             loads = is_delete and relation.loads_on_delete
-            history = state.get_history(relation.key, _AS_THE_FLUSH_ASKS if loads else _LOADED_AND_PENDING)
+            history = state.get_history(relation.key, _AS_THE_FLUSH_ASKS if loads else LOADED_AND_PENDING)
             for member in (*history.added, *history.deleted, *(history.unchanged if reaches_all else ())):
                 child = state_of(member) if member is not None else None
                 plan = (
@@ -292,7 +289,7 @@ class OldValues:
                 lost = {name for name in wanted if committed.get(name) is NO_VALUE}
                 unknown.update(lost, (name for name in wanted if name not in loaded))
                 # Of a foreign key that was assigned without having been loaded SQLAlchemy takes it that it was NULL.
-                if key in plan.relationships and (lost or any(committed[key] is value for value in UNKNOWN)):
+                if key in plan.relationships and (lost or is_unknown(committed[key])):
                     self._related_unknown.append((state, key))
 
     def _forget_recorded(
@@ -332,7 +329,8 @@ class OldValues:
                     self._give(state, values)
         if self._related_unknown:
             related, self._related_unknown = self._related_unknown, []
-            self._load_related(session, related)
+            for state, key, old in old_related(session, related, self.of):
+                self.of.setdefault(state, {})[key] = old
 
     def _give(self, state: InstanceState[Any], values: dict[str, Any]) -> None:
         """Give an object what it had not loaded, but for what the unit of work may set itself."""
@@ -368,38 +366,6 @@ class OldValues:
                 continue  # a version that others have written must not become the one that the DELETE asks for
             yield state, {key: row[key] for key in keys if key not in loaded and key not in committed}
 
-    def _load_related(self, session: Session, related: list[tuple[InstanceState[Any], str]]) -> None:
-        """Find the objects that watched relationships led to when nobody had loaded them, by the old foreign keys."""
-        wanted: dict[tuple[Mapper[Any], Any], dict[tuple[Any, ...], list[tuple[InstanceState[Any], str]]]] = {}
-        for state, key in related:
-            target = state.manager.mapper.relationships[key].mapper
-            identity = self._old_reference(state, key)
-            if identity is not None:
-                place = (target, state.identity_token)  # what a row leads to is in its own shard
-                wanted.setdefault(place, {}).setdefault(identity, []).append((state, key))
-        for (target, token), by_identity in wanted.items():
-            objects = read_objects(session, target, by_identity, token)
-            for identity, places in by_identity.items():
-                for state, key in places:
-                    self.of.setdefault(state, {})[key] = objects.get(identity)
-
-    def _old_reference(self, state: InstanceState[Any], key: str) -> tuple[Any, ...] | None:
-        """Return the identity that a many-to-one relationship's foreign key had before the flush."""
-        mapper = state.manager.mapper
-        values: list[Any] = []
-        for column in mapper.relationships[key].mapper.primary_key:
-            local = _referring_column(mapper.relationships[key], column)
-            if local is None:
-                return None
-            name = mapper.get_property_by_column(local).key
-            old = state.committed_state.get(name, NO_VALUE)
-            if old is NO_VALUE:
-                old = self.of.get(state, NO_VALUES).get(name, state.dict.get(name))
-            if old is None:
-                return None
-            values.append(old)
-        return tuple(values)
-
 
 def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> None:
     """Load what callbacks will read of a row that is about to be deleted."""
@@ -407,24 +373,3 @@ def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> No
     unknown.update(key for key, old in state.committed_state.items() if old is NO_VALUE and key in plan.columns)
     if unknown:
         to_load.setdefault(plan.mapper, {}).setdefault(state, set()).update(unknown)
-
-
-def _referring_column(prop: RelationshipProperty[Any], column: ColumnElement[Any]) -> ColumnElement[Any] | None:
-    """Return the foreign key of a many-to-one relationship that has the value of a column of the other side.
-
-    It may name a subclass's table, whose column has the same value.
-    """
-    local_of = {remote: local for local, remote in prop.local_remote_pairs or ()}
-    equivalents = compatibility.equivalent_columns(prop.mapper)
-    waiting, found = [column], {column}
-    for same in waiting:
-        if same in local_of:
-            return local_of[same]
-        waiting += [other for other in equivalents.get(same, ()) if other not in found]
-        found.update(waiting)
-    return None
-
-
-def is_expression(value: object) -> bool:
-    """Whether a value that was assigned is an SQL expression."""
-    return isinstance(value, ClauseElement) or hasattr(value, "__clause_element__")

@@ -7,8 +7,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from ..plan import NO_VALUE, state_of
-from ..records import PENDING, Kind, Members, Record, same
-from ..types import ModelEvent
+from ..records import EVENT_TYPES, PENDING, Kind, Members, Record, same
 from .loading import detached_copy, populate, read_values
 
 if TYPE_CHECKING:
@@ -147,7 +146,7 @@ def complete_rows(session: Session, frame: Frame, *, forgets: bool) -> None:
     rows = frame.rows
     by_plan: dict[Plan, dict[tuple[Any, ...], RowRecord]] = {}
     for record in rows.values():
-        if isinstance(record, RowRecord) and _is_told(record):
+        if isinstance(record, RowRecord) and EVENT_TYPES[record.kind] in record.plan.shown:
             by_plan.setdefault(record.plan, {})[record.key[1]] = record
     for plan, records in by_plan.items():
         for identity, row in _read(session, plan, records):
@@ -182,10 +181,6 @@ def _read(
 
 def _is_nan(value: object) -> bool:
     return isinstance(value, (float, Decimal)) and math.isnan(value)
-
-
-def _is_told(record: RowRecord) -> bool:
-    return (ModelEvent.CREATE if record.kind is Kind.CREATED else ModelEvent.UPDATE) in record.plan.shown
 
 
 def _attach(session: Session, record: RowRecord) -> None:

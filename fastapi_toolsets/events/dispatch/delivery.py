@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from ..journal import Frame
-    from ..plan import Plan
+    from ..plan import CompositeAttribute, Plan
     from ..types import Changes
 
 
@@ -45,9 +45,6 @@ class Hook:
 
     __slots__ = ("arguments", "batch", "listeners")
 
-    plan = kind = None
-    """It is no event of a row."""
-
     def __init__(self, batch: Batch, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
         """Make it look like an event with one listener."""
         self.batch: Batch = batch
@@ -64,15 +61,13 @@ Call: TypeAlias = tuple[Writes, Listener, ModelEvent]
 
 def deliveries(batch: Batch, frame: Frame) -> list[Delivery]:
     """Return a transaction's net events in the order of their rows, and after a commit its ``on_commit`` hooks."""
-    found: list[Delivery] = []
     if batch.phase is not _AFTER_COMMIT:
+        return [*_told(batch, frame)]
+    found: list[Delivery] = []
+    if registry.recorders:  # which take note of each row
         found += _told(batch, frame)
-        return found
-    written = None if registry.recorders else _as_written(batch, frame.writes)
-    if written is not None:
+    elif (written := _as_written(batch, frame.writes)) is not None:
         found += written
-    elif registry.recorders:
-        found += _told(batch, frame)
     else:
         found += _folded(batch, _told(batch, frame))
     found += [Hook(batch, callback, arguments) for callback, arguments in frame.on_commit]
@@ -191,7 +186,9 @@ def make_changes(record: Record) -> Changes:
     changes: Changes = {}
     for key, old, new in record.changes:
         if isinstance(new, Members):
-            _add_members(changes, key, new.net())
+            members = new.net()
+            if members:
+                changes[key] = {"old": list(members.removed), "new": list(members.added)}
         elif key in plan.relationships:
             changes[key] = {"old": old, "new": new}
         elif key in plan.reported:
@@ -199,27 +196,27 @@ def make_changes(record: Record) -> Changes:
             changes[key] = {"old": copy_value(old), "new": copy_value(new)} if copies else {"old": old, "new": new}
     for composite in plan.composites:
         if any(key in composite.parts for key, _, _ in record.changes):
-            try:
-                values = _values(record)
-                before, after = composite.value(_before(record, values)), composite.value(values)
-                if before != after:
-                    changes[composite.key] = {"old": before, "new": after}
-            except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
-                model = plan.mapper.class_.__qualname__
-                logger.warning(
-                    "%s.%s cannot be made of what its row holds (%s) and is left out of changes, where its columns "
-                    "stand; let its class accept such rows",
-                    model,
-                    composite.key,
-                    type(error).__name__,
-                    extra={"model": model, "field": composite.key},
-                )
+            _add_composite(changes, record, composite)
     return changes
 
 
-def _add_members(changes: Changes, key: str, members: Members) -> None:
-    if members:
-        changes[key] = {"old": list(members.removed), "new": list(members.added)}
+def _add_composite(changes: Changes, record: Record, composite: CompositeAttribute) -> None:
+    """Add what has become of a composite, unless that is equal to what it was."""
+    try:
+        values = _values(record)
+        before, after = composite.value(_before(record, values)), composite.value(values)
+        if before != after:
+            changes[composite.key] = {"old": before, "new": after}
+    except Exception as error:  # noqa: BLE001 - the class refuses what the row holds: its columns are told
+        model = record.plan.mapper.class_.__qualname__
+        logger.warning(
+            "%s.%s cannot be made of what its row holds (%s) and is left out of changes, where its columns stand; let "
+            "its class accept such rows",
+            model,
+            composite.key,
+            type(error).__name__,
+            extra={"model": model, "field": composite.key},
+        )
 
 
 def make_event(record: Record) -> Event:

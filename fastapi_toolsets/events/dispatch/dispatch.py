@@ -26,6 +26,7 @@ from ..plans import plans
 from ..records import EVENT_TYPES, Kind, Record, Writes
 from ..types import Phase
 from .delivery import Hook, generation, make_changes, make_event, names_of
+from .host import caller_of
 from .reports import GRACE_OVER, Reports
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ class Dispatch(Reports):
             return listener.callback(delivery.obj, EVENT_TYPES[kind], changes)
         keywords: dict[str, object] = {}
         if listener.wants_session:
-            keywords["session"] = self._host.caller(self._session)
+            keywords["session"] = caller_of(self._session)
         if listener.wants_event:
             keywords["event"] = make_event(delivery)
         return listener.callback(delivery.obj, EVENT_TYPES[kind], changes, **keywords)

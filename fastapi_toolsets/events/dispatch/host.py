@@ -53,10 +53,6 @@ class Host(Protocol):
     options: SessionOptions
     dispatch: Telling | None
 
-    def caller(self, session: Session) -> object:
-        """Return the session that committed, of the caller's kind."""
-        ...
-
     def tidy(self, session: Session, listener: Listener) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""
         ...

@@ -38,7 +38,7 @@ class ObservingDispatch(Dispatch):
         self._begun: tuple[Delivery | None, Listener | None] = (None, None)
 
     def _add(self, batch: Batch, found: list[Delivery]) -> None:
-        """Queue what a transaction has to tell, each row by itself; see :meth:`Dispatch.add`."""
+        """Queue what a transaction has to tell, each row by itself; see :meth:`Queue.add`."""
         found = [*unfolded(found)]
         super()._add(batch, found)
         if batch.generation > self._options.cascade_limit:

@@ -213,15 +213,15 @@ class Straight:
     # What a session asks of a dispatch while callbacks run.
 
     def take_snapshots(self) -> None:
-        """See :meth:`Dispatch.take_snapshots`."""
+        """See :meth:`Queue.take_snapshots`."""
         self._hand_over().take_snapshots()
 
     def add(self, phase: Phase, before: Batch | None, frame: Frame) -> None:
-        """See :meth:`Dispatch.add`."""
+        """See :meth:`Queue.add`."""
         self._hand_over().add(phase, before, frame)
 
     def add_hook(self, callback: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        """See :meth:`Dispatch.add_hook`."""
+        """See :meth:`Queue.add_hook`."""
         self._hand_over().add_hook(callback, arguments)
 
     def report_untold(self) -> None:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from ...errors import UncommittedChangesWarning
 from .. import compatibility, observation
 from ..journal import Journal
-from ..transaction import Transaction, open_savepoint
+from ..transaction import CurrentTransaction, open_savepoint
 from ..types import Phase
 from ..warn import warn_of
 from .dispatch import Dispatch
-from .host import caller_of
 from .observing import ObservingDispatch
 from .straight import Straight, straight_calls
 
@@ -39,7 +38,7 @@ class Teller:
     def __init__(self, options: SessionOptions) -> None:
         """Begin with a transaction that has done nothing."""
         self.options = options
-        self.now: Transaction = Transaction()
+        self.now: CurrentTransaction = CurrentTransaction()
         self.journal: Journal = Journal()
         self.dispatch: Telling | None = None
         self._found_open: SessionTransaction | None = None  # the next transaction, if a listener has begun it already
@@ -114,10 +113,6 @@ class Teller:
         )
 
     # What a dispatch asks of whoever follows the session.
-
-    def caller(self, session: Session) -> object:
-        """Return the session that the user has."""
-        return caller_of(session)
 
     def tidy(self, session: Session, listener: Listener) -> None:
         """End the transaction that a callback left behind, and warn if that discards changes."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from ..journal import Journal
-    from ..transaction import Transaction
+    from ..transaction import CurrentTransaction
     from ..types import SessionOptions
     from .delivery import Delivery
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class Voting:
     """Calls the ``BEFORE_COMMIT`` callbacks of one session. Runs where the session's own work runs."""
 
-    def __init__(self, journal: Journal, now: Transaction, options: SessionOptions) -> None:
+    def __init__(self, journal: Journal, now: CurrentTransaction, options: SessionOptions) -> None:
         """Tell what the journal has, and note in what is known of the current transaction that it was told."""
         self._journal = journal
         self._now = now
