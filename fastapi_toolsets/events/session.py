@@ -414,7 +414,12 @@ def _give_up(session: Session) -> None:
         session._tracker.give_up(session)
 
 
+def _put_off(session: Session, transaction: SessionTransaction) -> bool:
+    return isinstance(session, SyncEventSession) and session._tracker.put_off_expiry(session, transaction)
+
+
 compatibility.ClosingTransaction.settle = _settle
+compatibility.ClosingTransaction.put_off = _put_off
 compatibility.ClosingTransaction.give_up = _give_up
 
 

@@ -209,8 +209,14 @@ class Tracker(Teller):
         now.committed = root
         if session.expire_on_commit:
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
-            session.expire_on_commit = False
-            now.expires = True
+            root.__class__ = compatibility.ClosingTransaction
+
+    def put_off_expiry(self, session: Session, transaction: SessionTransaction) -> bool:
+        """Take note of what ``expire_on_commit`` expires once callbacks have run; return whether there are any."""
+        if self.now.committed is not transaction or not session.expire_on_commit:
+            return False
+        self.now.expiring = compatibility.expirable_states(session, transaction)
+        return True
 
     def give_up(self, session: Session) -> None:
         """Take note that somebody ends what was prepared for a COMMIT, who need not know what has become of that."""
@@ -270,7 +276,7 @@ class Tracker(Teller):
                 self._end_flush(session, transaction)
             self._end_savepoint(session, transaction)
         elif now.committed is not None:
-            self._deliver(session, transaction)
+            self._deliver(session)
         elif now.follows or self.capture.flushes:
             # SQLAlchemy goes on to close a transaction whose ROLLBACK was cancelled, and raises that afterwards.
             cancellation = outcome.cancellation_of(compatibility.begun_transactions(transaction))
@@ -283,11 +289,10 @@ class Tracker(Teller):
         if session.in_transaction():
             self.give_up(session)
             return  # it has not ended, and will with an event
-        root = self.now.committed
-        if root is None:
+        if self.now.committed is None:
             self._forget(session, interruption)
         else:
-            self._deliver(session, root, interruption)
+            self._deliver(session, interruption)
 
     def after_root_create(self) -> None:
         """Forget what is left of a transaction whose end nobody could settle: it has committed nothing."""

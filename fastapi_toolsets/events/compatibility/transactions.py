@@ -129,6 +129,17 @@ class ClosingTransaction(SessionTransaction):
     give_up: ClassVar[Callable[[Session], None]]
     """Called before it is rolled back or closed, as by a ``begin()`` block whose commit was refused or interrupted."""
 
+    put_off: ClassVar[Callable[[Session, SessionTransaction], bool]]
+    """Called when it is about to expire what it has committed; returns whether that is done later."""
+
+    def _remove_snapshot(self) -> None:
+        """Expire as any transaction does, unless callbacks are to read it first.
+
+        To set ``expire_on_commit`` to false meanwhile would do it, too, for all listeners of ``after_commit`` to see.
+        """
+        if not ClosingTransaction.put_off(self.session, self):
+            SessionTransaction._remove_snapshot(self)  # noqa: SLF001
+
     def rollback(self, _capture_exception: bool = False, _to_root: bool = False) -> None:  # noqa: FBT001, FBT002 - as below
         """Roll back as any transaction does, taking note of it."""
         ClosingTransaction.give_up(self.session)
