@@ -131,6 +131,16 @@ class SyncEventSession(Session):
         super().expire_all()
         self._tracker.prepare_again(self)
 
+    def expunge(self, instance: object) -> None:
+        """Expunge an object as ``Session.expunge`` does; the flush that is writing it still tells of it."""
+        self._tracker.before_expunge(self, instance)
+        super().expunge(instance)
+
+    def expunge_all(self) -> None:
+        """Expunge all objects as ``Session.expunge_all`` does; see :meth:`expunge`."""
+        self._tracker.before_expunge(self)
+        super().expunge_all()
+
     def bulk_save_objects(
         self,
         objects: Iterable[object],

@@ -11,7 +11,7 @@ from .bulk.bulk import BulkWrites
 from .bulk.statements import may_undo, may_write
 from .capture.capture import Capture
 from .capture.completion import complete
-from .capture.expiring import keep_expiring
+from .capture.expiring import hold_expunged, keep_expiring
 from .capture.loading import is_sharded
 from .capture.snapshots import take_snapshot
 from .compatibility import PREPARES
@@ -131,6 +131,8 @@ class Tracker(Teller):
         """Note a statement that may write rows past the unit of work, and run it where that has to be followed."""
         statement = execution.statement
         if not may_write(statement):
+            if self.capture.flushes and compatibility.populates_existing(execution):
+                self.before_expiry(execution.session)  # it makes objects forget as much as refreshing them does
             return None
         if outcome.a_server_rolled_back:
             self._forget_rolled_back(execution.session)
@@ -267,6 +269,11 @@ class Tracker(Teller):
                     if record.snapshot is not None and not record.plan.has_mutable:
                         break  # so have those before it; one with mutable values has its own from its flush on
                     take_snapshot(record)
+
+    def before_expunge(self, session: Session, instance: object = None) -> None:
+        """Hold an object, or all of them, that a listener expunges while the flush is writing it."""
+        if self.capture.flushes and compatibility.in_flush(session):
+            hold_expunged(self.capture.olds, session, instance)
 
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""

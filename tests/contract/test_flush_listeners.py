@@ -392,8 +392,32 @@ def expire_item(item: Item) -> None:
     session.expire(item)
 
 
+def select_anew(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.scalars(select(Item), execution_options={"populate_existing": True}).all()
+
+
+def get_anew(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.get(Item, item.id, populate_existing=True)
+
+
+def expunge_item(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.expunge(item)
+
+
+def expunge_everything(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.expunge_all()
+
+
 @pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
-@pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item])
+@pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item, select_anew, get_anew])
 @scenario(Base.metadata, databases=LOCAL)
 async def test_expiring_what_the_flush_is_writing(
     front: FrontEnd, recorder: EventRecorder, name: str, act: Callable[[Item], None]
@@ -424,24 +448,32 @@ async def test_expiring_what_the_flush_is_writing(
     ]
 
 
+@pytest.mark.parametrize("act", [expire_item, expunge_item, expunge_everything])
 @scenario(Base.metadata, databases=LOCAL)
-async def test_expiring_what_nobody_else_holds(front: FrontEnd, recorder: EventRecorder) -> None:
-    """E10: an object that a listener of its row expires is collected within the flush, and its event comes."""
+async def test_letting_go_of_what_nobody_else_holds(
+    front: FrontEnd, recorder: EventRecorder, act: Callable[[Item], None]
+) -> None:
+    """E10: an object that its row's listener expires or expunges is collected in the flush, and its event comes."""
     recorder.listen(Item)
-    await front.add(Basket(id=1, items=[Item(id=1, name="bread")]))
+    await front.add(Basket(id=1, items=[Item(id=1, name="bread"), Item(id=2, name="oil")]))
     await front.commit()
     await front.expunge_all()
 
     def listener(mapper: object, connection: object, item: Item) -> None:
-        expire_item(item)
+        act(item)
 
     async def rename() -> None:
         (await front.get_one(Item, 1)).name = "salt"
 
-    with listening_to(Item, "after_update", listener):
+    async def delete() -> None:
+        await front.delete(await front.get_one(Item, 2))
+
+    with listening_to(Item, "after_update", listener), listening_to(Item, "after_delete", listener):
         await rename()
+        await delete()
         await front.commit()
-    assert recorder.take() == [created(Item, 1), updated(Item, 1, name=("bread", "salt"))]
+    changed = updated(Item, 1, name=("bread", "salt"))
+    assert recorder.take() == [created(Item, 1), created(Item, 2), changed, deleted(Item, 2)]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
