@@ -45,6 +45,7 @@ class Basket(Base):
 
     __tablename__ = "bulk_baskets"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    note: Mapped[str | None]
     items: Mapped[list[Item]] = relationship(cascade="all, delete-orphan", back_populates="basket")
 
 
@@ -502,3 +503,30 @@ async def test_expiring_in_a_flush_that_may_be_regretted(
     await front.flush()
     await front.rollback()
     assert shown == [(True, "wine", "wine", "wine"), (False, "oil", "oil", "oil")]
+
+
+@pytest.mark.parametrize("note", [None, "old"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_refreshing_a_row_that_is_new_and_may_be_regretted(
+    front: FrontEnd, recorder: EventRecorder, note: str | None
+) -> None:
+    """P2: of a new row that was changed what would have been is told, also where its first flush left out a column."""
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Basket, phase=Phase.AFTER_ROLLBACK)
+    def show(basket: Basket, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        shown.append((event_type.value, basket.note, event.after and event.after["note"]))
+
+    def refresh(mapper: object, connection: object, basket: Basket) -> None:
+        session = object_session(basket)
+        assert session is not None
+        session.refresh(basket)
+
+    basket = Basket(id=1) if note is None else Basket(id=1, note=note)
+    await front.add(basket)
+    await front.flush()
+    basket.note = "new"
+    with listening_to(Basket, "after_update", refresh):
+        await front.flush()
+    await front.rollback()
+    assert shown == [("create", "new", "new")]

@@ -303,6 +303,8 @@ class OldValues:
             if record is None:
                 continue
             if record.kind is not _UPDATED:
+                if record.plan.follows_rollback:  # who wants to know each flush, also where its listener reads the row
+                    kept = {**dict.fromkeys(unknown, NO_VALUE), **(kept or {})}
                 unknown.clear()
             for key, _, _ in record.changes:
                 if key in unknown:
