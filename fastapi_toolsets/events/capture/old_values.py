@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..journal import Journal
     from ..plan import Plan
     from ..plans import Reach
+    from ..records import IdentityKey
     from .at_hand import States
 
 UNKNOWN = (LoaderCallableStatus.NO_VALUE, LoaderCallableStatus.PASSIVE_NO_RESULT, LoaderCallableStatus.NEVER_SET)
@@ -351,10 +352,10 @@ class OldValues:
         for state, keys in wanted.items():
             keys.update(unloaded_columns(state, plan))
         keys_of_all = {key for keys in wanted.values() for key in keys}
-        identities = [state.key for state in wanted if state.key is not None]
-        rows = read_rows(session, mapper, identities, sorted(keys_of_all))
+        identities = {state: self._key_of_row(state, plan) for state in wanted if state.key is not None}
+        rows = read_rows(session, mapper, identities.values(), sorted(keys_of_all))
         for state, keys in wanted.items():
-            row = rows.get(state.key) if state.key is not None else None
+            row = rows.get(identities.get(state, ()))
             if row is None:
                 if state.was_deleted:
                     self.absent.add(state)
@@ -364,6 +365,18 @@ class OldValues:
             if state in self.reread:
                 continue  # a version that others have written must not become the one that the DELETE asks for
             yield state, {key: row[key] for key in keys if key not in loaded and key not in committed}
+
+    def _key_of_row(self, state: InstanceState[Any], plan: Plan) -> IdentityKey:
+        """Return the key by which the flush writes the row of an object that a bulk statement may have given another.
+
+        SQLAlchemy lets the object show it, and goes on to know the object by the one that the row had.
+        """
+        key: IdentityKey = state.key or ()
+        if any(frame.moved for frame in self._journal.frames()):
+            shown = [state.committed_state.get(name, state.dict.get(name, NO_VALUE)) for name in plan.primary_key]
+            if not any(value is NO_VALUE for value in shown):
+                return (key[0], tuple(shown), *key[2:])
+        return key
 
     def _load_related(self, session: Session, related: list[tuple[InstanceState[Any], str]]) -> None:
         """Find the objects that watched relationships led to when nobody had loaded them, by the old foreign keys."""
