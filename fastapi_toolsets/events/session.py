@@ -429,7 +429,7 @@ def _put_off(session: Session, transaction: SessionTransaction) -> bool:
 
 
 compatibility.ClosingTransaction.settle = _settle
-compatibility.ClosingTransaction.put_off = _put_off
+compatibility.ExpiringTransaction.put_off = _put_off
 compatibility.ClosingTransaction.give_up = _give_up
 
 

@@ -209,9 +209,9 @@ class Tracker(Teller):
             now.joined = root is not None
             return
         now.committed = root
-        if session.expire_on_commit:
+        if session.expire_on_commit and not isinstance(root, compatibility.ExpiringTransaction):
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
-            root.__class__ = compatibility.ClosingTransaction
+            root.__class__ = compatibility.ExpiringTransaction
 
     def put_off_expiry(self, session: Session, transaction: SessionTransaction) -> bool:
         """Take note of what ``expire_on_commit`` expires once callbacks have run; return whether there are any."""

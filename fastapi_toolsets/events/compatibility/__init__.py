@@ -58,6 +58,7 @@ from .statements import (
 from .transactions import (
     PREPARES,
     ClosingTransaction,
+    ExpiringTransaction,
     begin_block,
     begun_transactions,
     connections_of,
@@ -76,6 +77,7 @@ __all__ = [
     "PREPARES",
     "ByItself",
     "ClosingTransaction",
+    "ExpiringTransaction",
     "MapperListeners",
     "Written",
     "all_mappers",
