@@ -167,19 +167,22 @@ class Frame:
         """Take out what the frame did to the row of a record, which may be an object's that has another key by now."""
         rows = self.rows
         if self.moved:
-            key = self._moved_key(record.origin)
-            if key is not None and (record.origin not in rows or _has_key(record, key)):
-                return rows.pop(key)
+            keys = self._moved_keys(record.origin)
+            for key in keys:
+                if _has_key(record, key):
+                    return rows.pop(key, None)  # it may be a frame around this one that knows it
+            if record.origin not in rows:
+                return next((rows.pop(key) for key in keys if key in rows), None)
         return rows.pop(record.origin, None)
 
-    def _moved_key(self, origin: IdentityKey) -> IdentityKey | None:
-        """Return the key that a row has now which had another one before bulk statements, if it is recorded."""
+    def _moved_keys(self, origin: IdentityKey) -> list[IdentityKey]:
+        """Return the keys that bulk statements have given a row, one after the other, which had another one before."""
+        keys: list[IdentityKey] = []
         key = self.moved.get(origin)
-        for _ in self.moved:  # no more often, since two rows may have exchanged their keys
-            if key is None or key in self.rows:
-                return key
+        while key is not None and len(keys) < len(self.moved):  # two rows may have exchanged their keys
+            keys.append(key)
             key = self.moved.get(key)
-        return None
+        return keys
 
     def _enter(self, record: Record, first: Record | None) -> None:
         """Add a record, relative to what the frame did to the row before."""

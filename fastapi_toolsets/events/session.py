@@ -132,6 +132,16 @@ class SyncEventSession(Session):
         super().expire_all()
         self._tracker.prepare_again(self)
 
+    def expunge(self, instance: object) -> None:
+        """Expunge an object as ``Session.expunge`` does; the flush that is writing it still tells of it."""
+        self._tracker.before_expunge(self, instance)
+        super().expunge(instance)
+
+    def expunge_all(self) -> None:
+        """Expunge all objects as ``Session.expunge_all`` does; see :meth:`expunge`."""
+        self._tracker.before_expunge(self)
+        super().expunge_all()
+
     def bulk_save_objects(
         self,
         objects: Iterable[object],
@@ -393,7 +403,12 @@ def _give_up(session: Session) -> None:
         session._tracker.give_up(session)
 
 
+def _put_off(session: Session, transaction: SessionTransaction) -> bool:
+    return isinstance(session, SyncEventSession) and session._tracker.put_off_expiry(session, transaction)
+
+
 compatibility.ClosingTransaction.settle = _settle
+compatibility.ExpiringTransaction.put_off = _put_off
 compatibility.ClosingTransaction.give_up = _give_up
 
 

@@ -11,7 +11,7 @@ from .bulk.bulk import BulkWrites
 from .bulk.statements import may_undo, may_write
 from .capture.capture import Capture
 from .capture.completion import complete
-from .capture.expiring import keep_expiring
+from .capture.expiring import hold_expunged, keep_expiring
 from .capture.loading import is_sharded
 from .capture.snapshots import take_snapshot
 from .compatibility import PREPARES
@@ -128,6 +128,8 @@ class Tracker(Teller):
         """Note a statement that may write rows past the unit of work, and run it where that has to be followed."""
         statement = execution.statement
         if not may_write(statement):
+            if self.capture.flushes and compatibility.populates_existing(execution):
+                self.before_expiry(execution.session)  # it makes objects forget as much as refreshing them does
             return None
         if outcome.a_server_rolled_back:
             self._forget_rolled_back(execution.session)
@@ -204,10 +206,16 @@ class Tracker(Teller):
             now.joined = root is not None
             return
         now.committed = root
-        if session.expire_on_commit:
+        if session.expire_on_commit and not isinstance(root, compatibility.ExpiringTransaction):
             # What callbacks may read stays loaded until they have run; SQLAlchemy would expire it right now.
-            session.expire_on_commit = False
-            now.expires = True
+            root.__class__ = compatibility.ExpiringTransaction
+
+    def put_off_expiry(self, session: Session, transaction: SessionTransaction) -> bool:
+        """Take note of what ``expire_on_commit`` expires once callbacks have run; return whether there are any."""
+        if self.now.committed is not transaction or not session.expire_on_commit:
+            return False
+        self.now.expiring = compatibility.expirable_states(session, transaction)
+        return True
 
     def give_up(self, session: Session) -> None:
         """Take note that somebody ends what was prepared for a COMMIT, who need not know what has become of that."""
@@ -259,6 +267,11 @@ class Tracker(Teller):
                         break  # so have those before it; one with mutable values has its own from its flush on
                     take_snapshot(record)
 
+    def before_expunge(self, session: Session, instance: object = None) -> None:
+        """Hold an object, or all of them, that a listener expunges while the flush is writing it."""
+        if self.capture.flushes and compatibility.in_flush(session):
+            hold_expunged(self.capture.olds, session, instance)
+
     def after_transaction_end(self, session: Session, transaction: SessionTransaction) -> None:
         """Release or drop a savepoint's part; after the root transaction tell what it committed, or forget it."""
         now = self.now
@@ -267,7 +280,7 @@ class Tracker(Teller):
                 self._end_flush(session, transaction)
             self._end_savepoint(session, transaction)
         elif now.committed is not None:
-            self._deliver(session, transaction)
+            self._deliver(session)
         elif now.follows or self.capture.flushes:
             # SQLAlchemy goes on to close a transaction whose ROLLBACK was cancelled, and raises that afterwards.
             cancellation = outcome.cancellation_of(compatibility.begun_transactions(transaction))
@@ -280,11 +293,10 @@ class Tracker(Teller):
         if session.in_transaction():
             self.give_up(session)
             return  # it has not ended, and will with an event
-        root = self.now.committed
-        if root is None:
+        if self.now.committed is None:
             self._forget(session, interruption)
         else:
-            self._deliver(session, root, interruption)
+            self._deliver(session, interruption)
 
     def after_root_create(self) -> None:
         """Forget what is left of a transaction whose end nobody could settle: it has committed nothing."""

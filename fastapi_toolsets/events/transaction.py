@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
-    from sqlalchemy.orm import Session, SessionTransaction
+    from sqlalchemy.orm import InstanceState, Session, SessionTransaction
 
     from .records import Batch
 
@@ -35,7 +35,7 @@ class CurrentTransaction:
         borrows: Whether any connection is not the session's own, so that it may have joined somebody's transaction.
         lost: Whether the server has rolled it back although nobody asked it to.
         committed: The transaction itself, once its COMMIT has succeeded.
-        expires: Whether objects are to be expired once all callbacks have run.
+        expiring: The states of the objects to expire once all callbacks have run.
         told: The batch of its ``BEFORE_COMMIT`` callbacks.
         telling: Whether they are being called.
         wrote: Whether anything was written, listened to or not.
@@ -45,7 +45,7 @@ class CurrentTransaction:
     """
 
     __slots__ = (
-        "awaits", "borrows", "committed", "committing", "expires", "follows", "joined", "lent", "lost", "prepared",
+        "awaits", "borrows", "committed", "committing", "expiring", "follows", "joined", "lent", "lost", "prepared",
         "released", "telling", "told", "wrote",
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ class CurrentTransaction:
         self.joined: bool = False
         self.awaits: bool = True  # until somebody has looked, as below
         self.borrows: bool = True
-        self.expires: bool = False
+        self.expiring: list[InstanceState[Any]] = []
         self.telling: bool = False
         self.wrote: bool = False
         self.follows: bool = False

@@ -261,6 +261,34 @@ async def change_and_delete(front: FrontEnd) -> None:
     await front.delete(seat)
 
 
+async def delete_after_new_row_has_key(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    await front.execute(insert(Seat), [{"name": "a", "price": 9}])
+    await front.delete(seat)
+
+
+async def delete_after_new_rows_have_both_keys(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    await rename(front, "c", "d")
+    await front.execute(insert(Seat), [{"name": "a"}, {"name": "c"}])
+    await front.delete(seat)
+
+
+async def delete_in_savepoint_after_new_row_has_key(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    async with front.begin_nested():
+        await rename(front, "c", "d")
+        await front.execute(insert(Seat), [{"name": "c"}])
+        await front.delete(seat)
+
+
+async def change_in_savepoint_after_new_row_has_key(front: FrontEnd) -> None:
+    seat = await held_and_renamed(front, "a", "c")
+    async with front.begin_nested():
+        await front.execute(insert(Seat), [{"name": "a", "price": 9}])
+        seat.price = 5
+
+
 OBJECTS: dict[Callable[[FrontEnd], Awaitable[None]], tuple[list[RecordedEvent], list[tuple[str, int]]]] = {
     change_key_again: ([updated(Seat, "d", name=("a", "d"), version=(1, 3))], [("b", 1), ("d", 1)]),
     change_key_back: ([updated(Seat, "a", version=(1, 3))], [("a", 1), ("b", 1)]),
@@ -288,6 +316,16 @@ OBJECTS: dict[Callable[[FrontEnd], Awaitable[None]], tuple[list[RecordedEvent], 
     create_and_change: ([created(Seat, "m")], [("a", 1), ("b", 1), ("m", 5)]),
     create_and_delete: ([], [("a", 1), ("b", 1)]),
     change_and_delete: ([deleted(Seat, "c")], [("b", 1)]),
+    delete_after_new_row_has_key: ([deleted(Seat, "c"), created(Seat, "a")], [("a", 9), ("b", 1)]),
+    delete_after_new_rows_have_both_keys: (
+        [deleted(Seat, "d"), created(Seat, "a"), created(Seat, "c")],
+        [("a", 1), ("b", 1), ("c", 1)],
+    ),
+    delete_in_savepoint_after_new_row_has_key: ([deleted(Seat, "d"), created(Seat, "c")], [("b", 1), ("c", 1)]),
+    change_in_savepoint_after_new_row_has_key: (
+        [updated(Seat, "c", name=("a", "c"), price=(1, 5), version=(1, 3)), created(Seat, "a")],
+        [("a", 9), ("b", 1), ("c", 5)],
+    ),
 }  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class Basket(Base):
 
     __tablename__ = "bulk_baskets"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    note: Mapped[str | None]
     items: Mapped[list[Item]] = relationship(cascade="all, delete-orphan", back_populates="basket")
 
 
@@ -392,8 +393,32 @@ def expire_item(item: Item) -> None:
     session.expire(item)
 
 
+def select_anew(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.scalars(select(Item), execution_options={"populate_existing": True}).all()
+
+
+def get_anew(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.get(Item, item.id, populate_existing=True)
+
+
+def expunge_item(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.expunge(item)
+
+
+def expunge_everything(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.expunge_all()
+
+
 @pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
-@pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item])
+@pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item, select_anew, get_anew])
 @scenario(Base.metadata, databases=LOCAL)
 async def test_expiring_what_the_flush_is_writing(
     front: FrontEnd, recorder: EventRecorder, name: str, act: Callable[[Item], None]
@@ -424,24 +449,32 @@ async def test_expiring_what_the_flush_is_writing(
     ]
 
 
+@pytest.mark.parametrize("act", [expire_item, expunge_item, expunge_everything])
 @scenario(Base.metadata, databases=LOCAL)
-async def test_expiring_what_nobody_else_holds(front: FrontEnd, recorder: EventRecorder) -> None:
-    """E10: an object that a listener of its row expires is collected within the flush, and its event comes."""
+async def test_letting_go_of_what_nobody_else_holds(
+    front: FrontEnd, recorder: EventRecorder, act: Callable[[Item], None]
+) -> None:
+    """E10: an object that its row's listener expires or expunges is collected in the flush, and its event comes."""
     recorder.listen(Item)
-    await front.add(Basket(id=1, items=[Item(id=1, name="bread")]))
+    await front.add(Basket(id=1, items=[Item(id=1, name="bread"), Item(id=2, name="oil")]))
     await front.commit()
     await front.expunge_all()
 
     def listener(mapper: object, connection: object, item: Item) -> None:
-        expire_item(item)
+        act(item)
 
     async def rename() -> None:
         (await front.get_one(Item, 1)).name = "salt"
 
-    with listening_to(Item, "after_update", listener):
+    async def delete() -> None:
+        await front.delete(await front.get_one(Item, 2))
+
+    with listening_to(Item, "after_update", listener), listening_to(Item, "after_delete", listener):
         await rename()
+        await delete()
         await front.commit()
-    assert recorder.take() == [created(Item, 1), updated(Item, 1, name=("bread", "salt"))]
+    changed = updated(Item, 1, name=("bread", "salt"))
+    assert recorder.take() == [created(Item, 1), created(Item, 2), changed, deleted(Item, 2)]
 
 
 @pytest.mark.parametrize("hook", HOOKS)
@@ -470,3 +503,30 @@ async def test_expiring_in_a_flush_that_may_be_regretted(
     await front.flush()
     await front.rollback()
     assert shown == [(True, "wine", "wine", "wine"), (False, "oil", "oil", "oil")]
+
+
+@pytest.mark.parametrize("note", [None, "old"])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_refreshing_a_row_that_is_new_and_may_be_regretted(
+    front: FrontEnd, recorder: EventRecorder, note: str | None
+) -> None:
+    """P2: of a new row that was changed what would have been is told, also where its first flush left out a column."""
+    shown: list[tuple[object, ...]] = []
+
+    @listens_for(Basket, phase=Phase.AFTER_ROLLBACK)
+    def show(basket: Basket, event_type: ModelEvent, changes: Changes | None, *, event: Event) -> None:
+        shown.append((event_type.value, basket.note, event.after and event.after["note"]))
+
+    def refresh(mapper: object, connection: object, basket: Basket) -> None:
+        session = object_session(basket)
+        assert session is not None
+        session.refresh(basket)
+
+    basket = Basket(id=1) if note is None else Basket(id=1, note=note)
+    await front.add(basket)
+    await front.flush()
+    basket.note = "new"
+    with listening_to(Basket, "after_update", refresh):
+        await front.flush()
+    await front.rollback()
+    assert shown == [("create", "new", "new")]

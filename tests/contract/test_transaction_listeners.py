@@ -16,7 +16,7 @@ from sqlalchemy.orm.unitofwork import UOWTransaction
 from fastapi_toolsets.models import Changes, Event, ModelEvent, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
-from .event_models import LOCAL, created
+from .event_models import LOCAL, created, deleted
 from .transaction_models import ORDERS, Base, Order
 
 ROOT = Path(__file__).parents[2]
@@ -188,6 +188,42 @@ async def test_expired_after_the_commit(
         ("create", 1, "new", 0, {"id": 1, "status": "new", "quantity": 0}),
         ("update", 1, "paid", 0, {"id": 1, "status": "paid", "quantity": 0}),
     ]
+
+
+@pytest.mark.parametrize("block", [False, True])
+@scenario(Base.metadata, databases=LOCAL)
+async def test_adding_when_what_was_deleted_is_detached(
+    front: FrontEnd, recorder: EventRecorder, *, block: bool
+) -> None:
+    """T1, T7 and E11: the commit detaches, and lets listeners see ``expire_on_commit``, as on a plain session."""
+    recorder.listen(Order)
+    await front.add(Order(id=1))
+    await front.commit()
+    session = front.new_session(expire_on_commit=True)
+    seen: list[bool] = []
+
+    def copy(found: Session, gone: Order) -> None:
+        if gone.id == 1:
+            found.add(Order(id=2))
+
+    def look(found: Session) -> None:
+        seen.append(found.expire_on_commit)
+
+    event.listen(session.sync_session, "deleted_to_detached", copy)
+    event.listen(session.sync_session, "after_commit", look)
+    if block:
+        async with session.begin():
+            order = await session.get(Order, 1)
+            await session.delete(order)
+    else:
+        order = await session.get(Order, 1)
+        await session.delete(order)
+        await session.commit()
+    assert not session.in_transaction()
+    await session.commit()
+    assert recorder.take() == [created(Order, 1), deleted(Order, 1), created(Order, 2)]
+    assert seen == [True, True]
+    await session.close()
 
 
 @scenario(Base.metadata, databases=("sqlite",))

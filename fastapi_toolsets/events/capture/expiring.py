@@ -1,4 +1,4 @@
-"""What a session expires while a flush is under way, before anybody has read what that flush has written."""
+"""What a session expires or expunges while a flush is under way, before anybody has read what it has written."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import inspect
 
 from ..plan import NO_VALUE
-from ..plans import plans
 from .loading import readable_columns
 from .related import is_unknown, members_of
 
@@ -31,9 +30,9 @@ def keep_expiring(olds: OldValues, session: Session, instance: object, *, cascad
         instance: What is expired; ``None`` for everything.
         cascades: Whether that takes along what the relationships of the object say.
     """
-    for state in _expiring(session, instance, cascades=cascades):
-        plan = plans.by_mapper[state.manager.mapper]
-        if plan is None or state.key is None:
+    for state in _reached(session, instance, "refresh-expire" if cascades else None):
+        plan = olds.routes.by_mapper[state.manager.mapper]
+        if plan is None or state.key is None or state in olds.reread:  # which is known already
             continue
         known = readable_columns(state, plan)
         known.update((key, old) for key, old in state.committed_state.items() if key in plan.columns)
@@ -46,6 +45,18 @@ def keep_expiring(olds: OldValues, session: Session, instance: object, *, cascad
         olds.held.append(state.obj())  # SQLAlchemy holds objects until they are written, but not those that it expires
         olds.reread.add(state)
         olds.is_used = True
+
+
+def hold_expunged(olds: OldValues, session: Session, instance: object) -> None:
+    """Hold what the session is about to let go of, and the flush knows by its state: nobody else may hold it.
+
+    Args:
+        olds: The old values of the flush.
+        session: The session.
+        instance: What is expunged; ``None`` for everything.
+    """
+    olds.held += [state.obj() for state in _reached(session, instance, "expunge")]
+    olds.is_used = True
 
 
 def _keep_related(plan: Plan, state: InstanceState[Any], olds: OldValues) -> None:
@@ -62,12 +73,12 @@ def _keep_related(plan: Plan, state: InstanceState[Any], olds: OldValues) -> Non
             olds.held += (old, state.dict.get(key))
 
 
-def _expiring(session: Session, instance: object, *, cascades: bool) -> Iterable[InstanceState[Any]]:
+def _reached(session: Session, instance: object, cascade: str | None) -> Iterable[InstanceState[Any]]:
     if instance is None:
         return session.identity_map.all_states()
     state = cast("InstanceState[Any] | None", inspect(instance, raiseerr=False))
     if state is None:
         return ()  # SQLAlchemy is about to say so
-    if not cascades:
+    if cascade is None:
         return (state,)
-    return (state, *(found[2] for found in state.mapper.cascade_iterator("refresh-expire", state)))
+    return (state, *(found[2] for found in state.mapper.cascade_iterator(cascade, state)))

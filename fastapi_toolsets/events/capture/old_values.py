@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ..journal import Journal
     from ..plan import Plan
     from ..plans import Reach, Routes
+    from ..records import IdentityKey
     from .at_hand import States
 
 _UPDATED = Kind.UPDATED
@@ -305,6 +306,8 @@ class OldValues:
             if record is None:
                 continue
             if record.kind is not _UPDATED:
+                if record.plan.follows_rollback:  # who wants to know each flush, also where its listener reads the row
+                    kept = {**dict.fromkeys(unknown, NO_VALUE), **(kept or {})}
                 unknown.clear()
             for key, _, _ in record.changes:
                 if key in unknown:
@@ -352,10 +355,13 @@ class OldValues:
         for state, keys in wanted.items():
             keys.update(unloaded_columns(state, plan))
         keys_of_all = {key for keys in wanted.values() for key in keys}
-        identities = [state.key for state in wanted if state.key is not None]
-        rows = read_rows(session, mapper, identities, sorted(keys_of_all))
+        keys_moved = any(frame.moved for frame in self._journal.frames())
+        identities = {
+            state: _key_of_row(state, plan) if keys_moved else state.key for state in wanted if state.key is not None
+        }
+        rows = read_rows(session, mapper, identities.values(), sorted(keys_of_all))
         for state, keys in wanted.items():
-            row = rows.get(state.key) if state.key is not None else None
+            row = rows.get(identities.get(state, ()))
             if row is None:
                 if state.was_deleted:
                     self.absent.add(state)
@@ -365,6 +371,16 @@ class OldValues:
             if state in self.reread:
                 continue  # a version that others have written must not become the one that the DELETE asks for
             yield state, {key: row[key] for key in keys if key not in loaded and key not in committed}
+
+
+def _key_of_row(state: InstanceState[Any], plan: Plan) -> IdentityKey:
+    """Return the key by which the flush writes the row of an object that a bulk statement may have given another.
+
+    SQLAlchemy lets the object show it, and goes on to know the object by the one that the row had.
+    """
+    key: IdentityKey = state.key or ()
+    shown = [state.committed_state.get(name, state.dict.get(name, NO_VALUE)) for name in plan.primary_key]
+    return key if any(value is NO_VALUE for value in shown) else (key[0], tuple(shown), *key[2:])
 
 
 def _want_last_row(state: InstanceState[Any], plan: Plan, to_load: ToLoad) -> None:

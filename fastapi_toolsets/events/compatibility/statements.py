@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Delete, Insert, Select, Update
     from sqlalchemy.engine.result import ResultMetaData
-    from sqlalchemy.orm import Mapper
+    from sqlalchemy.orm import Mapper, ORMExecuteState
     from sqlalchemy.orm.util import AliasedInsp
     from sqlalchemy.sql.base import ExecutableOption
 
@@ -43,6 +43,14 @@ def writes_in_cte(statement: Select[Any]) -> bool:
         if isinstance(source, CTE) and isinstance(source.element, UpdateBase):
             return True
     return False
+
+
+def populates_existing(execution: ORMExecuteState) -> bool:
+    """Whether a SELECT gives objects that the session has the values of their rows, over what they show.
+
+    ``_populate_existing`` among its load options. Of a ``Query`` and of ``Session.get`` nothing public tells it.
+    """
+    return execution.is_select and bool(cast("Any", execution.load_options)._populate_existing)  # noqa: SLF001
 
 
 independent_ctes: Callable[[Insert | Update | Delete], Collection[CTE]] = attrgetter("_independent_ctes")

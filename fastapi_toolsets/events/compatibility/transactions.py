@@ -112,7 +112,23 @@ def roll_back_in_commit(root: SessionTransaction) -> None:
         root.rollback()
 
 
-class ClosingTransaction(SessionTransaction):
+class ExpiringTransaction(SessionTransaction):
+    """What the transaction of a session with ``expire_on_commit`` becomes once it has committed (``_remove_snapshot``).
+
+    To set ``expire_on_commit`` to false until callbacks have run would do it, too, for all ``after_commit`` listeners
+    to see. Would it no longer be called, objects were expired before callbacks read them.
+    """
+
+    put_off: ClassVar[Callable[[Session, SessionTransaction], bool]]
+    """Called when it is about to expire what it has committed; returns whether that is done later."""
+
+    def _remove_snapshot(self) -> None:
+        """Expire as any transaction does, unless callbacks are to read it first."""
+        if not ExpiringTransaction.put_off(self.session, self):
+            SessionTransaction._remove_snapshot(self)  # noqa: SLF001
+
+
+class ClosingTransaction(ExpiringTransaction):
     """What the transaction of an event session becomes in the end, to notice an interrupted ``close()``.
 
     After COMMIT or ROLLBACK a ``SessionTransaction`` calls its own ``close()``, which gives the connection back. A

@@ -43,11 +43,8 @@ class Teller:
         self.dispatch: Telling | None = None
         self._found_open: SessionTransaction | None = None  # the next transaction, if a listener has begun it already
 
-    def _deliver(self, session: Session, root: SessionTransaction, interruption: BaseException | None = None) -> None:
-        states: list[InstanceState[Any]] = []
-        if self.now.expires:
-            session.expire_on_commit = True
-            states = compatibility.expirable_states(session, root)
+    def _deliver(self, session: Session, interruption: BaseException | None = None) -> None:
+        states = self.now.expiring
         if self.dispatch is None and self.now.told is None and interruption is None and observation.current is None:
             calls, may_wait = straight_calls(self.journal), self.now.awaits
             if calls is not None:
