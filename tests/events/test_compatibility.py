@@ -627,6 +627,47 @@ def test_what_a_commit_does_to_its_snapshot() -> None:
     assert names - known == set()
 
 
+@pytest.mark.parametrize("put_off", [False, True])
+def test_a_commit_expires_by_its_own_method(engine: Engine, monkeypatch: pytest.MonkeyPatch, *, put_off: bool) -> None:
+    """``SessionTransaction`` calls ``self._remove_snapshot()``, once, and only that expires what was committed."""
+    asked: list[object] = []
+
+    def ask(session: Session, transaction: SessionTransaction) -> bool:
+        asked.append((session, transaction))
+        return put_off
+
+    monkeypatch.setattr(compatibility.ExpiringTransaction, "put_off", ask)
+    with Session(engine) as session:
+        parent = Parent(id=1, name="a")
+        session.add(parent)
+        session.flush()
+        transaction = session.get_transaction()
+        assert transaction is not None
+        transaction.__class__ = compatibility.ExpiringTransaction
+        session.commit()
+        assert ("name" in inspect(parent).dict, asked) == (put_off, [(session, transaction)])
+
+
+def test_who_reads_objects_anew(session: Session) -> None:
+    """Of statements, of a ``Query`` and of ``Session.get``: ``_populate_existing`` among the load options."""
+    session.add(Parent(id=1))
+    session.flush()
+    told: list[bool] = []
+
+    def listen(execution: ORMExecuteState) -> None:
+        told.append(compatibility.populates_existing(execution))
+
+    event.listen(session, "do_orm_execute", listen)
+    anew = {"populate_existing": True}
+    session.scalars(select(Parent)).all()
+    session.scalars(select(Parent), execution_options=anew).all()
+    session.scalars(select(Parent).execution_options(**anew)).all()
+    session.query(Parent).populate_existing().all()
+    session.get(Parent, 1, populate_existing=True)
+    session.execute(delete(Parent), execution_options=anew)
+    assert told == [False, True, True, True, True, False]
+
+
 def everything_of(state: InstanceState[Any]) -> tuple[object, ...]:
     """Whatever a state knows of its object, private things included, and the object itself."""
     ours = ("session_id", "key", "_instance_dict", "runid", "attrs", "mapper")
