@@ -68,8 +68,7 @@ class BulkWrites:
     """Follows the bulk statements of one session. Runs where the session's own work runs.
 
     Attributes:
-        is_executing: Whether the session itself sends a statement that may write rows past the unit of work.
-        is_saving: Whether one of its bulk methods does.
+        is_saving: Whether one of the session's bulk methods writes.
     """
 
     def __init__(self, journal: Journal, now: CurrentTransaction, capture: Capture, policy: BulkPolicy) -> None:
@@ -78,7 +77,7 @@ class BulkWrites:
         self._now = now
         self._capture = capture
         self._policy: BulkPolicy = policy
-        self.is_executing: bool = False
+        self._sends_in_flush: bool | None = None  # ``None`` while the session itself sends nothing
         self.is_saving: bool = False
 
     @contextmanager
@@ -88,11 +87,19 @@ class BulkWrites:
         Whether these may be rows that the transaction has recorded is noted once it is known.
         """
         self._begin(session, undoes=undoes)
-        outer, self.is_executing = self.is_executing, True
+        outer, self._sends_in_flush = self._sends_in_flush, compatibility.in_flush(session)
         try:
             yield
         finally:
-            self.is_executing = outer
+            self._sends_in_flush = outer
+
+    def is_executing(self, session: Session) -> bool:
+        """Whether the session itself sends what may write rows past the unit of work.
+
+        Not so while it flushes before that, when listeners of the flush may send something of theirs.
+        """
+        began_in_flush = self._sends_in_flush
+        return began_in_flush is not None and (self.is_saving or began_in_flush is compatibility.in_flush(session))
 
     @contextmanager
     def saving(self) -> Generator[None]:
