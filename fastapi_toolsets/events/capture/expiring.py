@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 from sqlalchemy import inspect
 
 from ..plan import NO_VALUE
-from ..plans import plans
 from .loading import readable_columns
 from .related import is_unknown, members_of
 
@@ -32,7 +31,7 @@ def keep_expiring(olds: OldValues, session: Session, instance: object, *, cascad
         cascades: Whether that takes along what the relationships of the object say.
     """
     for state in _expiring(session, instance, cascades=cascades):
-        plan = plans.by_mapper[state.manager.mapper]
+        plan = olds.routes.by_mapper[state.manager.mapper]
         if plan is None or state.key is None:
             continue
         known = readable_columns(state, plan)
