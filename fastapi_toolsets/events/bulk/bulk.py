@@ -23,7 +23,7 @@ from .criteria import check_criteria, check_key_stays
 from .following import Followed
 from .inserts import Insertion, made_rows
 from .reading import ROWS_AT_ONCE, Reader, begin_writing
-from .sending import MARK, Sending, listening
+from .sending import MARK, Sending, listening, taken
 from .statements import (
     Subject,
     assigned_names,
@@ -251,7 +251,7 @@ class BulkWrites:
         check_subject(subject)
         told = with_relatives(mapper, told, None)
         waiting = iter(mappings)
-        while chunk := list(islice(waiting, ROWS_AT_ONCE)):
+        while chunk := taken(session, islice(waiting, ROWS_AT_ONCE), lambda rows: write(rows, False)):  # noqa: FBT003 - as below
             # The primary keys are put into the dictionaries: into the caller's only where they were asked for.
             rows = chunk if return_defaults else [dict(row) for row in chunk]
             sending = Sending(self._journal, session, subject.described)
@@ -277,7 +277,7 @@ class BulkWrites:
         check_subject(subject)
         check_key_stays(subject, mapper)
         told = with_relatives(mapper, told, None)
-        rows = list(mappings)
+        rows = taken(session, mappings, write)
         given = compatibility.by_column_attribute(mapper, rows)
         records = _before_update(session, mapper, told, _identities(mapper, given), _assigned(mapper, given))
         sending = Sending(self._journal, session, subject.described)
@@ -294,7 +294,7 @@ class BulkWrites:
         return_defaults: bool,
     ) -> None:
         """Write what ``bulk_save_objects`` was given with ``write(objects, return_defaults)``."""
-        saved = list(objects)
+        saved = taken(session, objects, lambda rows: write(rows, return_defaults))
         groups: dict[tuple[str, Mapper[Any]], list[InstanceState[Any]]] = {}
         for state in map(state_of, saved):
             name = "insert" if state.key is None else "update"
