@@ -70,7 +70,7 @@ class LentConnections:
             BulkEventsError: The execution option ``events`` is no truth value.
         """
         session = self._session()
-        if session is None or self._bulk.is_executing:
+        if session is None or self._bulk.is_executing(session):
             return
         if compatibility.is_flushing(session) and _is_of_flush(statement, options):
             return

@@ -346,10 +346,10 @@ _listened_to = attrgetter(*_HOOKS, "after_flush")
 
 
 def _after_flush(session: Session, flush_context: UOWTransaction) -> None:
-    if isinstance(session, SyncEventSession):
-        session._tracker.capture.after_flush(flush_context)
-    else:
+    if not isinstance(session, SyncEventSession):
         notice_plain_session(session, flush_context)
+    elif session._tracker.capture.flushes:  # otherwise the first listener was registered when it had begun
+        session._tracker.capture.after_flush(flush_context)
 
 
 def _do_orm_execute(execution: ORMExecuteState) -> Result[Any] | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from sqlalchemy import Delete, Insert, Select, Update, delete, event, insert, select, update
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from fastapi_toolsets.errors import CommitAbortedError, RolledBackCommitWarning
@@ -286,3 +286,63 @@ async def test_bulk_methods_that_fail(
     await front.add(Parcel(id=3, code="b"))
     await front.commit()
     assert recorder.take() == [created(Parcel, 3)]
+
+
+def broken_off(number: int) -> Iterator[dict[str, Any]]:
+    for key in range(10, 10 + number):
+        yield {"id": key, "code": str(key)}
+    raise Interrupt
+
+
+def insert_broken_off(session: Session) -> None:
+    session.bulk_insert_mappings(Parcel, broken_off(1_001))  # of which the library writes 1 000 at a time
+
+
+def update_broken_off(session: Session) -> None:
+    session.bulk_update_mappings(Parcel, broken_off(2))
+
+
+def save_broken_off(session: Session) -> None:
+    session.bulk_save_objects(Parcel(**row) for row in broken_off(2))
+
+
+@pytest.mark.parametrize("write", [insert_broken_off, update_broken_off, save_broken_off])
+@scenario(Base.metadata)
+async def test_bulk_methods_whose_rows_break_off(
+    front: FrontEnd, recorder: EventRecorder, write: Callable[[Session], None]
+) -> None:
+    """T2, B2: where what they are given raises, everything is rolled back, and not committed, as on a plain session."""
+    recorder.listen(Parcel)
+    await front.add(Parcel(id=1, code="a"))
+    await front.flush()
+    with pytest.raises(Interrupt):
+        await front.run_sync(write)
+    with pytest.raises(PendingRollbackError):
+        await front.commit()
+    await front.rollback()
+    assert (recorder.take(), await front.committed_rows(PARCELS)) == ([], [])
+
+
+@pytest.mark.parametrize("saves", [False, True])
+@scenario(Base.metadata)
+async def test_bulk_methods_whose_rows_flush_what_fails(
+    front: FrontEnd, recorder: EventRecorder, *, saves: bool
+) -> None:
+    """T2: what they are given asks the database, and the flush before that fails: it is that error which is raised."""
+    await store(front, Parcel(id=1, code="a"))
+    recorder.listen(Parcel)
+    await front.add(Parcel(id=2, code="a"))
+
+    def codes(session: Session) -> Iterator[dict[str, Any]]:
+        yield {"id": 3, "code": str(len(session.scalars(select(Parcel)).all()))}
+
+    def give(session: Session) -> None:
+        if saves:
+            session.bulk_save_objects(Parcel(**row) for row in codes(session))
+        else:
+            session.bulk_insert_mappings(Parcel, codes(session))
+
+    with pytest.raises(IntegrityError):
+        await front.run_sync(give)
+    await front.rollback()
+    assert (recorder.take(), await front.committed_rows(select(Parcel.id))) == ([], [(1,)])

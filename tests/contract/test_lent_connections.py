@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -592,3 +592,47 @@ async def test_listener_of_a_flush_is_not_taken_for_the_flush(
     with pytest.raises(BulkWriteError):
         await front.commit()
     assert recorder.take() == []
+
+
+def execute_insert(session: Session) -> None:
+    session.execute(insert(Card).values(id=1, text="card"))
+
+
+def save_what_is_read(session: Session) -> None:
+    def cards() -> Iterator[Card]:
+        for number in session.scalars(select(Letter.id)):
+            yield Card(id=number, text="card")
+
+    session.bulk_save_objects(cards())
+
+
+@pytest.mark.parametrize("autoflushes", [execute_insert, save_what_is_read])
+@pytest.mark.parametrize("name", ["before_flush", "after_insert"])
+@scenario(NoticeBase.metadata, on_bulk_write="ignore")
+async def test_listener_of_a_flush_that_a_statement_of_the_session_begins(
+    front: FrontEnd, recorder: EventRecorder, autoflushes: Callable[[Session], None], name: str
+) -> None:
+    """E1, E11: what it sends is not taken for the session's own statement, which flushes before it is sent."""
+    await front.add_all([Letter(id=1, text="new")])
+    await front.commit()
+    recorder.listen(Letter)
+    letter = await front.get(Letter, 1)
+    assert letter is not None
+    letter.text = "sent"
+    await front.flush()
+
+    def write(*_: object) -> None:
+        front.sync_session.connection().execute(update(Letter).values(text="raw"))
+
+    target = Card if name == "after_insert" else front.sync_session
+    event.listen(target, name, write)
+    await front.add(Card(id=2, text="card"))
+
+    def work(session: Session) -> None:
+        session.connection()
+        autoflushes(session)
+
+    await front.run_sync(work)
+    await front.commit()
+    event.remove(target, name, write)
+    assert recorder.take() == [updated(Letter, 1, text=("new", "raw"))]

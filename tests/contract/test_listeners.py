@@ -134,6 +134,34 @@ async def test_a_listener_replaced_during_a_flush(
 
 
 @scenario(Base.metadata, databases=LOCAL)
+async def test_a_listener_replaced_before_a_flush_expires(
+    front: FrontEnd, recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """N5, E3: what a listener of the row expires is kept, too, although nobody listens for a moment."""
+    order = await add(front, 1)
+    heard: Heard = []
+    first = hearing(heard, "a")
+    listens_for(Order, ModelEvent.UPDATE)(first)
+
+    def look(*given: Any) -> bool:  # noqa: ANN401 - whatever it takes
+        is_at_hand = at_hand.olds_are_at_hand(*given)
+        remove_listener(Order, first)
+        return is_at_hand
+
+    def expire(mapper: object, connection: object, written: Order) -> None:
+        front.sync_session.expire(written)
+        recorder.listen(Order)
+
+    await front.refresh(order)
+    order.status = "paid"
+    monkeypatch.setattr(capture, "olds_are_at_hand", look)
+    event.listen(Order, "after_update", expire)
+    await front.commit()
+    event.remove(Order, "after_update", expire)
+    assert (recorder.take(), heard) == ([updated(Order, 1, status=("new", "paid"))], [])
+
+
+@scenario(Base.metadata, databases=LOCAL)
 async def test_another_session_hears_of_it_too(front: FrontEnd) -> None:
     """N5: nothing resolved is kept by a session."""
     heard: Heard = []

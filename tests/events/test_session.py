@@ -192,6 +192,46 @@ def test_the_first_listener_is_registered_inside_an_event(name: str, session_cla
     assert (process.returncode, process.stderr) == (0, "")
 
 
+FIRST_LISTENER_IN_A_FLUSH = """
+from sqlalchemy import create_engine, event
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from fastapi_toolsets.models import SyncEventSession, listens_for
+
+class Base(DeclarativeBase): ...
+
+class Order(Base):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    status: Mapped[str]
+
+def begin_to_listen(*_):
+    if not listening:
+        listening.append(listens_for(Order)(lambda order, event_type, changes: told.append(changes)))
+
+engine, listening, told = create_engine("sqlite://"), [], []
+Base.metadata.create_all(engine)
+with SyncEventSession(engine) as session:
+    order = Order(id=1, status="new")
+    session.add(order)
+    session.commit()
+    event.listen(Order, "before_update", begin_to_listen)
+    order.status = "paid"  # which commit() has expired
+    session.flush()
+    session.commit()
+    order.status = "sent"
+    session.commit()
+assert told == [{"status": {"old": "paid", "new": "sent"}}], told
+"""
+"""Registers the first listener of the process when a flush has begun, as another thread may."""
+
+
+def test_the_first_listener_is_registered_during_a_flush() -> None:
+    """N5, E3: nobody has kept the old values of that flush: it is the next one that it hears of."""
+    command = [sys.executable, "-c", FIRST_LISTENER_IN_A_FLUSH]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 EARLIER_LISTENER = """
 import sys
 from sqlalchemy import create_engine, event, select

@@ -25,7 +25,7 @@ def differences(plain: Run, events: Run) -> list[str]:
     has_work = False
     for mine, theirs in zip(events.steps, plain.steps, strict=False):
         if before is not None and (
-            before[0].is_ambiguous or _assigns_to_loaded(mine, *before) or _reads_loaded(mine, theirs, *before)
+            before[0].is_ambiguous or _assigns_to_loaded(mine, theirs, *before) or _reads_loaded(mine, theirs, *before)
         ):
             return []
         try:
@@ -62,11 +62,16 @@ def kind_of(error: str | None) -> str | None:
 ASSIGNS = {"change", "address", "mutate", "expression", "relate", "rekey", "merge", "quietly", "failing_block", "readd"}
 
 
-def _assigns_to_loaded(step: Step, mine: Step, plain: Step) -> bool:
+def _assigns_to_loaded(step: Step, its_twin: Step, mine: Step, plain: Step) -> bool:
     """Whether a step assigns to an object that has loaded more than its twin.
 
-    "What was loaded for callbacks stays in the object, as if you had read it": so an assignment may be no change.
+    "What was loaded for callbacks stays in the object, as if you had read it": so an assignment may be no change. A
+    step that flushes first, to begin a savepoint, may have loaded it itself.
     """
+    if step.op.name in ASSIGNS and any(
+        loaded - its_twin.assigned.get(name, loaded) for name, loaded in step.assigned.items()
+    ):
+        return True
     return step.op.name in ASSIGNS and any(
         mine.objects[name].loaded.keys() - plain.objects[name].loaded.keys()
         for name in (mine.objects if step.op.name == "merge" else step.assigned)

@@ -34,8 +34,8 @@ class Objects:
         self.objects: list[Base] = []
         self.savepoints: list[SessionTransaction] = []
         self.said: list[str] = []
-        self.assigned: list[str] = []
-        """The objects to which the step assigns."""
+        self.assigned: dict[str, frozenset[str]] = {}
+        """The objects to which the step assigns, and what they had loaded when it chose them."""
         self.unwatched: set[str] = set()
         """The tables into which the transaction has written past the unit of work, with nobody opting in."""
         self._replace_session = replace_session
@@ -71,7 +71,7 @@ class Objects:
         if not chosen:
             raise Skip
         picked = chosen[number % len(chosen)]
-        self.assigned.append(self.name(picked))
+        self.assigned[self.name(picked)] = frozenset(vars(picked))
         return picked
 
     def make(self, model: type[Base], key: tuple[Any, ...] | None, variant: int) -> Base:

@@ -82,7 +82,7 @@ class Step:
     error: str | None = None
     sent: list[Sent] = field(default_factory=list)
     objects: dict[str, Seen] = field(default_factory=dict)
-    assigned: list[str] = field(default_factory=list)
+    assigned: dict[str, frozenset[str]] = field(default_factory=dict)
     is_past: bool = False
     """Whether something has written past the unit of work."""
     is_ambiguous: bool = False

@@ -23,7 +23,7 @@ from .criteria import check_criteria, check_key_stays
 from .following import Followed
 from .inserts import Insertion, made_rows
 from .reading import ROWS_AT_ONCE, Reader, begin_writing
-from .sending import MARK, Sending, listening
+from .sending import MARK, Sending, listening, taken
 from .statements import (
     Subject,
     assigned_names,
@@ -68,8 +68,7 @@ class BulkWrites:
     """Follows the bulk statements of one session. Runs where the session's own work runs.
 
     Attributes:
-        is_executing: Whether the session itself sends a statement that may write rows past the unit of work.
-        is_saving: Whether one of its bulk methods does.
+        is_saving: Whether one of the session's bulk methods writes.
     """
 
     def __init__(self, journal: Journal, now: CurrentTransaction, capture: Capture, policy: BulkPolicy) -> None:
@@ -78,7 +77,7 @@ class BulkWrites:
         self._now = now
         self._capture = capture
         self._policy: BulkPolicy = policy
-        self.is_executing: bool = False
+        self._sends_in_flush: bool | None = None  # ``None`` while the session itself sends nothing
         self.is_saving: bool = False
 
     @contextmanager
@@ -88,11 +87,19 @@ class BulkWrites:
         Whether these may be rows that the transaction has recorded is noted once it is known.
         """
         self._begin(session, undoes=undoes)
-        outer, self.is_executing = self.is_executing, True
+        outer, self._sends_in_flush = self._sends_in_flush, compatibility.in_flush(session)
         try:
             yield
         finally:
-            self.is_executing = outer
+            self._sends_in_flush = outer
+
+    def is_executing(self, session: Session) -> bool:
+        """Whether the session itself sends what may write rows past the unit of work.
+
+        Not so while it flushes before that, when listeners of the flush may send something of theirs.
+        """
+        began_in_flush = self._sends_in_flush
+        return began_in_flush is not None and (self.is_saving or began_in_flush is compatibility.in_flush(session))
 
     @contextmanager
     def saving(self) -> Generator[None]:
@@ -244,7 +251,7 @@ class BulkWrites:
         check_subject(subject)
         told = with_relatives(mapper, told, None)
         waiting = iter(mappings)
-        while chunk := list(islice(waiting, ROWS_AT_ONCE)):
+        while chunk := taken(session, islice(waiting, ROWS_AT_ONCE), lambda rows: write(rows, False)):  # noqa: FBT003 - as below
             # The primary keys are put into the dictionaries: into the caller's only where they were asked for.
             rows = chunk if return_defaults else [dict(row) for row in chunk]
             sending = Sending(self._journal, session, subject.described)
@@ -270,7 +277,7 @@ class BulkWrites:
         check_subject(subject)
         check_key_stays(subject, mapper)
         told = with_relatives(mapper, told, None)
-        rows = list(mappings)
+        rows = taken(session, mappings, write)
         given = compatibility.by_column_attribute(mapper, rows)
         records = _before_update(session, mapper, told, _identities(mapper, given), _assigned(mapper, given))
         sending = Sending(self._journal, session, subject.described)
@@ -287,7 +294,7 @@ class BulkWrites:
         return_defaults: bool,
     ) -> None:
         """Write what ``bulk_save_objects`` was given with ``write(objects, return_defaults)``."""
-        saved = list(objects)
+        saved = taken(session, objects, lambda rows: write(rows, return_defaults))
         groups: dict[tuple[str, Mapper[Any]], list[InstanceState[Any]]] = {}
         for state in map(state_of, saved):
             name = "insert" if state.key is None else "update"

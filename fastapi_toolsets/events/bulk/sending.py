@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Delete, Insert, Update, event
 from sqlalchemy.engine.interfaces import ExecuteStyle
@@ -11,12 +12,14 @@ from sqlalchemy.engine.interfaces import ExecuteStyle
 from ..transaction import open_savepoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Iterable
 
     from sqlalchemy.engine import Connection, ExecutionContext
     from sqlalchemy.orm import Session
 
     from ..journal import Frame, Journal
+
+_Given = TypeVar("_Given")
 
 MARK = "fastapi_toolsets_bulk_statement"
 """The execution option by which a statement is known again on its way to the database."""
@@ -96,6 +99,22 @@ class Sending:
             listening(connection, "after_cursor_execute", after),
         ):
             yield
+
+
+def taken(session: Session, given: Iterable[_Given], write: Callable[[Iterable[_Given]], None]) -> list[_Given]:
+    """Go through what a bulk method was given before SQLAlchemy does, which rolls everything back if that fails."""
+    found: list[_Given] = []
+    try:
+        found.extend(given)
+    except BaseException as error:
+        if session.is_active:  # otherwise a flush in between has failed, and nothing is left to be rolled back
+            write(chain(found, map(_fail, [error])))
+        raise
+    return found
+
+
+def _fail(error: BaseException) -> Any:  # noqa: ANN401 - nothing, in place of anything
+    raise error
 
 
 @contextmanager
