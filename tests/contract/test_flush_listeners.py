@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, event, insert, inspect, select, update
+from sqlalchemy import JSON, ForeignKey, event, insert, inspect, select, update
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import Mapped, Session, mapped_column, object_session, relationship
 from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.orm.util import identity_key
 
-from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import Base, Parcel, Seat, Stamp
@@ -54,6 +54,14 @@ class Item(Base):
     basket_id: Mapped[int] = mapped_column(ForeignKey("bulk_baskets.id"))
     name: Mapped[str]
     basket: Mapped[Basket] = relationship(back_populates="items")
+
+
+class Note(Base):
+    __tablename__ = "bulk_notes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    title: Mapped[str | None]
+    text: Mapped[str | None]
+    words: Mapped[list[str]] = mapped_column(JSON, default=list)
 
 
 Identities = list[tuple[str, tuple[object, ...], int]]
@@ -470,3 +478,45 @@ async def test_expiring_in_a_flush_that_may_be_regretted(
     await front.flush()
     await front.rollback()
     assert shown == [(True, "wine", "wine", "wine"), (False, "oil", "oil", "oil")]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_before_the_library_has_seen_the_flush(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E3: what such a listener expires has its change told, and the next commit is told its own changes only."""
+    note = Note(id=1, title="bread", text="old")
+    await front.add(note)
+    await front.commit()
+    recorder.listen(Note)
+
+    def listener(session: Session, flush_context: UOWTransaction) -> None:
+        session.expire(note)
+
+    with listening_to(SyncEventSession, "after_flush", listener, insert=True):
+        note.title = "salt"
+        await front.commit()
+    assert recorder.take() == [updated(Note, 1, title=("bread", "salt"))]
+    note.text = "new"
+    await front.commit()
+    assert recorder.take() == [updated(Note, 1, text=("old", "new"))]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_a_value_that_somebody_goes_on_to_change(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E5: the old value is the row's, whatever becomes of the object that held it."""
+    note = Note(id=1, words=["bread"])
+    await front.add(note)
+    await front.commit()
+    recorder.listen(Note)
+    words = note.words
+
+    def listener(mapper: object, connection: object, written: Note) -> None:
+        session = object_session(written)
+        assert session is not None
+        session.expire(written)
+
+    with listening_to(Note, "after_update", listener):
+        note.words = ["salt"]
+        await front.flush()
+    words.append("wine")
+    await front.commit()
+    assert recorder.take() == [updated(Note, 1, words=(["bread"], ["salt"]))]
