@@ -394,10 +394,10 @@ def expire_from_its_item(item: Item) -> None:
     session.expire(item, ["name"])
 
 
-def expire_item(item: Item) -> None:
-    session = object_session(item)
+def expire(written: object) -> None:
+    session = object_session(written)
     assert session is not None
-    session.expire(item)
+    session.expire(written)
 
 
 @pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
@@ -441,7 +441,7 @@ async def test_expiring_what_nobody_else_holds(front: FrontEnd, recorder: EventR
     await front.expunge_all()
 
     def listener(mapper: object, connection: object, item: Item) -> None:
-        expire_item(item)
+        expire(item)
 
     async def rename() -> None:
         (await front.get_one(Item, 1)).name = "salt"
@@ -510,9 +510,7 @@ async def test_expiring_a_value_that_somebody_goes_on_to_change(front: FrontEnd,
     words = note.words
 
     def listener(mapper: object, connection: object, written: Note) -> None:
-        session = object_session(written)
-        assert session is not None
-        session.expire(written)
+        expire(written)
 
     with listening_to(Note, "after_update", listener):
         note.words = ["salt"]
@@ -520,3 +518,35 @@ async def test_expiring_a_value_that_somebody_goes_on_to_change(front: FrontEnd,
     words.append("wine")
     await front.commit()
     assert recorder.take() == [updated(Note, 1, words=(["bread"], ["salt"]))]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_what_was_not_loaded(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3: the old value was read before the flush, and stays known."""
+    note = Note(id=1, title="bread")
+    await front.add(note)
+    await front.commit()
+    recorder.listen(Note)
+
+    def listener(mapper: object, connection: object, written: Note) -> None:
+        expire(written)
+
+    await front.expire(note)
+    note.title = "salt"
+    with listening_to(Note, "after_update", listener):
+        await front.commit()
+    assert recorder.take() == [updated(Note, 1, title=("bread", "salt"))]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_all_while_keys_are_new(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E8: each new row has the key that the database gave it, of which SQLAlchemy does not know yet."""
+    recorder.listen(Parcel)
+
+    def listener(session: Session, flush_context: UOWTransaction) -> None:
+        session.expire_all()
+
+    with listening_to(front.sync_session, "after_flush", listener):
+        await front.add_all([Parcel(code="a"), Parcel(code="b")])
+        await front.commit()
+    assert recorder.take() == [created(Parcel, 1), created(Parcel, 2)]

@@ -423,3 +423,34 @@ async def test_transient_object_whose_row_is_written_again(front: FrontEnd) -> N
     await front.commit()
     assert shown == [("create", {"id": 1, "status": "new", "quantity": 5})]
     assert columns_of(order) == {"id": 1, "status": "new", "quantity": 0}
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_an_object_that_was_expunged_and_changed(front: FrontEnd) -> None:
+    """E11: callbacks are shown what was written, although all of it is loaded, and the object stays the user's."""
+    order = transaction_models.Order(id=1)
+    await front.add(order)
+    await front.commit()
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    order.status = "paid"
+    await front.flush()
+    await front.expunge(order)
+    order.status = "mine"
+    await front.commit()
+    assert shown == [("update", {"id": 1, "status": "paid", "quantity": 0})]
+    assert order.status == "mine"
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_a_deleted_object_of_which_a_part_was_expired(front: FrontEnd) -> None:
+    """E11: it shows its last row, of which the flush itself loads its key only."""
+    order = transaction_models.Order(id=1)
+    await front.add(order)
+    await front.commit()
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    await front.expire(order, ["status"])
+    await front.delete(order)
+    await front.commit()
+    assert shown == [("delete", {"id": 1, "status": "new", "quantity": 0})]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, Table, select
+from sqlalchemy import Column, ForeignKey, Integer, String, Table, select
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -535,3 +535,36 @@ async def test_rows_of_a_secondary_table_make_no_event(front: FrontEnd, recorder
     await front.add(BookKeyword(book_id=2, keyword_id=1))
     await front.commit()
     assert recorder.take() == [created(BookKeyword, (2, 1))]
+
+
+class PlaceBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Country(PlaceBase):
+    __tablename__ = "countries"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    code: Mapped[str] = mapped_column(String(2), unique=True)
+
+
+class City(PlaceBase):
+    __tablename__ = "cities"
+    __watched_fields__ = ("country",)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    country_code: Mapped[str | None] = mapped_column(ForeignKey("countries.code"))
+    country: Mapped[Country | None] = relationship()
+
+
+@scenario(PlaceBase.metadata)
+async def test_an_unloaded_relationship_to_what_is_no_primary_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: nor had anybody loaded it, and the row refers to another column."""
+    countries = [Country(id=1, code="be"), Country(id=2, code="fr")]
+    await front.add_all([*countries, City(id=1, country=countries[0])])
+    await front.commit()
+    await front.expunge_all()
+    recorder.listen(City)
+    countries = list(await front.scalars(select(Country).order_by(Country.id)))
+    city = await front.get_one(City, 1)
+    city.country = countries[1]
+    await front.commit()
+    assert recorder.take() == [updated(City, 1, country=(countries[0], countries[1]))]
