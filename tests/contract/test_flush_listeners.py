@@ -394,6 +394,12 @@ def expire_from_its_item(item: Item) -> None:
     session.expire(item, ["name"])
 
 
+def expire_all_from_its_item(item: Item) -> None:
+    session = object_session(item)
+    assert session is not None
+    session.expire_all()
+
+
 def expire(written: object) -> None:
     session = object_session(written)
     assert session is not None
@@ -401,7 +407,9 @@ def expire(written: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
-@pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item])
+@pytest.mark.parametrize(
+    "act", [renew_the_basket, refresh_from_its_item, expire_from_its_item, expire_all_from_its_item]
+)
 @scenario(Base.metadata, databases=LOCAL)
 async def test_expiring_what_the_flush_is_writing(
     front: FrontEnd, recorder: EventRecorder, name: str, act: Callable[[Item], None]

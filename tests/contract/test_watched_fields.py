@@ -14,6 +14,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    backref,
     composite,
     configure_mappers,
     mapped_column,
@@ -240,6 +241,33 @@ def test_wrong_watched_fields_are_no_error_before_configuration_nor_without_list
 
         with pytest.raises(WatchedFieldsError, match="statsu"):
             model()
+
+
+def test_watched_fields_that_backrefs_make() -> None:
+    """N7: the class is configured before those whose relationships give it the names."""
+    base = new_base()
+    with declaring(base):
+
+        class Author(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_authors"
+            __watched_fields__: tuple[str, ...] = ("books", "letters")
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        class Book(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_books"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            author_id: Mapped[int | None] = mapped_column(ForeignKey("backref_authors.id"))
+            author: Mapped[Any] = relationship("Author", backref="books")
+
+        class Letter(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_letters"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            author_id: Mapped[int | None] = mapped_column(ForeignKey("backref_authors.id"))
+            author: Mapped[Any] = relationship("Author", backref=backref("letters", order_by="Letter.id"))
+
+        base.registry.configure()
+        assert {*Author.__mapper__.relationships.keys()} == {"books", "letters"}
+        assert {Book.__mapper__.configured, Letter.__mapper__.configured} == {True}
 
 
 def test_right_watched_fields_of_every_kind_are_accepted() -> None:
