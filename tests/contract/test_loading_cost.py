@@ -12,7 +12,6 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
-    load_only,
     mapped_column,
     relationship,
 )
@@ -476,19 +475,6 @@ async def test_what_was_loaded_after_each_flush_is_not_read_again(front: FrontEn
         await front.commit()
     assert sent == []
     assert recorder.take() == [updated(Child, 1, name=("a", "c"), stamp=("db", "up"))]
-
-
-@scenario(FamilyBase.metadata)
-async def test_a_reference_that_was_not_loaded_and_stays_as_it_is(front: FrontEnd, recorder: EventRecorder) -> None:
-    """E1, E12: SQLAlchemy writes it, not knowing what it was, and with it what each UPDATE sets."""
-    await front.add(Child(id=1, parent=Parent(id=1)))
-    await front.commit()
-    await front.expunge_all()
-    recorder.listen(Child)
-    child = (await front.scalars(select(Child).options(load_only(Child.name)))).one()
-    child.parent = await front.get(Parent, 1)
-    await front.commit()
-    assert recorder.take() == [updated(Child, 1, stamp=("db", "up"))]
 
 
 @pytest.mark.filterwarnings("ignore:DELETE statement on table:sqlalchemy.exc.SAWarning")

@@ -22,7 +22,7 @@ from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, Sy
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from ..session_adapter import resolve
-from . import transaction_models
+from . import bulk_models, transaction_models
 from .event_models import Base, Order, created, table_of, updated
 
 Shown = list[tuple[str, dict[str, Any]]]
@@ -454,3 +454,17 @@ async def test_a_deleted_object_of_which_a_part_was_expired(front: FrontEnd) -> 
     await front.delete(order)
     await front.commit()
     assert shown == [("delete", {"id": 1, "status": "new", "quantity": 0})]
+
+
+@scenario(bulk_models.Base.metadata)
+async def test_a_deleted_object_with_a_value_that_was_never_written(front: FrontEnd) -> None:
+    """E11: its last row had none, since the INSERT had left it out, whatever was assigned later."""
+    seat = bulk_models.Seat(row=1, number=1)
+    await front.add(seat)
+    await front.commit()
+    shown: Shown = []
+    show_columns(bulk_models.Seat, shown)
+    seat.taken = "mine"
+    await front.delete(seat)
+    await front.commit()
+    assert shown == [("delete", {"row": 1, "number": 1, "taken": None})]

@@ -568,3 +568,44 @@ async def test_an_unloaded_relationship_to_what_is_no_primary_key(front: FrontEn
     city.country = countries[1]
     await front.commit()
     assert recorder.take() == [updated(City, 1, country=(countries[0], countries[1]))]
+
+
+@scenario(PlaceBase.metadata, databases=LOCAL)
+async def test_expiring_a_row_that_refers_to_what_is_no_primary_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7: what it led to was not loaded, and is known by another column than its key."""
+    await front.add_all([Country(id=2, code="fr"), City(id=1, country=Country(id=1, code="be"))])
+    await front.commit()
+    await front.expunge_all()
+    told: list[list[str]] = []
+
+    @listens_for(City, ModelEvent.UPDATE)
+    def note(city: City, event_type: ModelEvent, changes: Changes) -> None:
+        told.append([changes["country"][side].code for side in ("old", "new")])
+
+    def listener(mapper: object, connection: object, city: City) -> None:
+        session = object_session(city)
+        assert session is not None
+        session.expire(city)
+
+    city = await front.get_one(City, 1)
+    city.country = await front.get(Country, 2)
+    with listening_to(City, "after_update", listener):
+        await front.commit()
+    assert told == [["be", "fr"]]
+
+
+@scenario(LibraryBase.metadata)
+async def test_an_unloaded_relationship_and_its_foreign_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: both are assigned, and the object knows which key it had, of what nobody has loaded."""
+    await store_library(front, recorder)
+    await front.expunge_all()
+    told: list[list[int]] = []
+
+    @listens_for(Book, ModelEvent.UPDATE)
+    def note(book: Book, event_type: ModelEvent, changes: Changes) -> None:
+        told.append([changes["author"][side].id for side in ("old", "new")])
+
+    book = await front.get_one(Book, 1)
+    book.author_id, book.author = 2, await front.get_one(Author, 2)
+    await front.commit()
+    assert told == [[1, 2]]
