@@ -468,3 +468,24 @@ async def test_a_deleted_object_with_a_value_that_was_never_written(front: Front
     await front.delete(seat)
     await front.commit()
     assert shown == [("delete", {"row": 1, "number": 1, "taken": None})]
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_an_expression_that_is_flushed_as_an_attribute_is_read(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E11: SQLAlchemy forgets that it has to be loaded, and reads nothing for the attribute from then on."""
+    order = transaction_models.Order(id=1)
+    await front.add(order)
+    await front.commit()
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    recorder.listen(transaction_models.Order)
+
+    def read(session: Session) -> int:
+        order.status = func.upper("paid")
+        return order.quantity
+
+    await front.expire(order, ["quantity"])
+    assert await front.run_sync(read) == 0
+    await front.commit()
+    assert recorder.take() == [updated(transaction_models.Order, 1, status=("new", "PAID"))]
+    assert shown == [("update", {"id": 1, "status": "PAID", "quantity": 0})]
