@@ -7,14 +7,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, event, insert, inspect, select, update
+from sqlalchemy import JSON, ForeignKey, event, insert, inspect, select, update
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.exc import ResourceClosedError
 from sqlalchemy.orm import Mapped, Session, mapped_column, object_session, relationship
 from sqlalchemy.orm.unitofwork import UOWTransaction
 from sqlalchemy.orm.util import identity_key
 
-from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, listens_for
+from fastapi_toolsets.models import Changes, Event, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from .bulk_models import Base, Parcel, Seat, Stamp
@@ -55,6 +55,14 @@ class Item(Base):
     basket_id: Mapped[int] = mapped_column(ForeignKey("bulk_baskets.id"))
     name: Mapped[str]
     basket: Mapped[Basket] = relationship(back_populates="items")
+
+
+class Note(Base):
+    __tablename__ = "bulk_notes"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    title: Mapped[str | None]
+    text: Mapped[str | None]
+    words: Mapped[list[str]] = mapped_column(JSON, default=list)
 
 
 Identities = list[tuple[str, tuple[object, ...], int]]
@@ -387,10 +395,16 @@ def expire_from_its_item(item: Item) -> None:
     session.expire(item, ["name"])
 
 
-def expire_item(item: Item) -> None:
+def expire_all_from_its_item(item: Item) -> None:
     session = object_session(item)
     assert session is not None
-    session.expire(item)
+    session.expire_all()
+
+
+def expire(written: object) -> None:
+    session = object_session(written)
+    assert session is not None
+    session.expire(written)
 
 
 def select_anew(item: Item) -> None:
@@ -418,7 +432,17 @@ def expunge_everything(item: Item) -> None:
 
 
 @pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
-@pytest.mark.parametrize("act", [renew_the_basket, refresh_from_its_item, expire_from_its_item, select_anew, get_anew])
+@pytest.mark.parametrize(
+    "act",
+    [
+        renew_the_basket,
+        refresh_from_its_item,
+        expire_from_its_item,
+        expire_all_from_its_item,
+        select_anew,
+        get_anew,
+    ],
+)
 @scenario(Base.metadata, databases=LOCAL)
 async def test_expiring_what_the_flush_is_writing(
     front: FrontEnd, recorder: EventRecorder, name: str, act: Callable[[Item], None]
@@ -449,7 +473,7 @@ async def test_expiring_what_the_flush_is_writing(
     ]
 
 
-@pytest.mark.parametrize("act", [expire_item, expunge_item, expunge_everything])
+@pytest.mark.parametrize("act", [expire, expunge_item, expunge_everything])
 @scenario(Base.metadata, databases=LOCAL)
 async def test_letting_go_of_what_nobody_else_holds(
     front: FrontEnd, recorder: EventRecorder, act: Callable[[Item], None]
@@ -530,3 +554,75 @@ async def test_refreshing_a_row_that_is_new_and_may_be_regretted(
         await front.flush()
     await front.rollback()
     assert shown == [("create", "new", "new")]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_before_the_library_has_seen_the_flush(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E3: what such a listener expires has its change told, and the next commit is told its own changes only."""
+    note = Note(id=1, title="bread", text="old")
+    await front.add(note)
+    await front.commit()
+    recorder.listen(Note)
+
+    def listener(session: Session, flush_context: UOWTransaction) -> None:
+        session.expire(note)
+
+    with listening_to(SyncEventSession, "after_flush", listener, insert=True):
+        note.title = "salt"
+        await front.commit()
+    assert recorder.take() == [updated(Note, 1, title=("bread", "salt"))]
+    note.text = "new"
+    await front.commit()
+    assert recorder.take() == [updated(Note, 1, text=("old", "new"))]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_a_value_that_somebody_goes_on_to_change(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E5: the old value is the row's, whatever becomes of the object that held it."""
+    note = Note(id=1, words=["bread"])
+    await front.add(note)
+    await front.commit()
+    recorder.listen(Note)
+    words = note.words
+
+    def listener(mapper: object, connection: object, written: Note) -> None:
+        expire(written)
+
+    with listening_to(Note, "after_update", listener):
+        note.words = ["salt"]
+        await front.flush()
+    words.append("wine")
+    await front.commit()
+    assert recorder.take() == [updated(Note, 1, words=(["bread"], ["salt"]))]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_what_was_not_loaded(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3: the old value was read before the flush, and stays known."""
+    note = Note(id=1, title="bread")
+    await front.add(note)
+    await front.commit()
+    recorder.listen(Note)
+
+    def listener(mapper: object, connection: object, written: Note) -> None:
+        expire(written)
+
+    await front.expire(note)
+    note.title = "salt"
+    with listening_to(Note, "after_update", listener):
+        await front.commit()
+    assert recorder.take() == [updated(Note, 1, title=("bread", "salt"))]
+
+
+@scenario(Base.metadata, databases=LOCAL)
+async def test_expiring_all_while_keys_are_new(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E8: each new row has the key that the database gave it, of which SQLAlchemy does not know yet."""
+    recorder.listen(Parcel)
+
+    def listener(session: Session, flush_context: UOWTransaction) -> None:
+        session.expire_all()
+
+    with listening_to(front.sync_session, "after_flush", listener):
+        await front.add_all([Parcel(code="a"), Parcel(code="b")])
+        await front.commit()
+    assert recorder.take() == [created(Parcel, 1), created(Parcel, 2)]

@@ -439,3 +439,56 @@ async def test_keys_that_the_database_writes_otherwise_are_not_read_one_by_one(
     assert [verb for verb in verbs(sent) if verb == "SELECT"] == ["SELECT", "SELECT"]
     await front.commit()
     assert [event[3] for event in recorder.take()] == [{"name": {"old": "b", "new": "c"}}] * len(keys)
+
+
+@scenario(FamilyBase.metadata)
+async def test_reassigning_what_is_loaded_reads_nothing(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: neither what the row refers to nor what its UPDATE sets by itself, where the object knows both."""
+    parents = [Parent(id=1), Parent(id=2)]
+    child = Child(id=1, parent=parents[0])
+    await front.add_all([*parents, child])
+    await front.commit()
+    await front.refresh(child)
+    await front.refresh(child, ["parent"])
+    recorder.listen(Child)
+    child.parent = parents[1]
+    with front.statements() as sent:
+        await front.flush()
+    assert verbs(sent) == ["UPDATE"]
+    await front.commit()
+    assert recorder.take() == [updated(Child, 1, parent_id=(1, 2), stamp=("db", "up"))]
+
+
+@scenario(FamilyBase.metadata)
+async def test_what_was_loaded_after_each_flush_is_not_read_again(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E12: a row that was written twice has its new values, once its object was refreshed."""
+    child = Child(id=1, name="a")
+    await front.add(child)
+    await front.commit()
+    await front.refresh(child)
+    recorder.listen(Child)
+    for name in ("b", "c"):
+        child.name = name
+        await front.flush()
+        await front.refresh(child)
+    with front.statements() as sent:
+        await front.commit()
+    assert sent == []
+    assert recorder.take() == [updated(Child, 1, name=("a", "c"), stamp=("db", "up"))]
+
+
+@pytest.mark.filterwarnings("ignore:DELETE statement on table:sqlalchemy.exc.SAWarning")
+@scenario(FamilyBase.metadata, databases=LOCAL)
+async def test_unheard_row_that_is_deleted_twice(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E1: SQLAlchemy warns; others of the same flush are told."""
+    child, parent = Child(id=1, name="a"), Parent(id=1)
+    await front.add_all([child, parent])
+    await front.commit()
+    await front.refresh(child)
+    recorder.listen(Child)
+    await front.delete(parent)
+    await front.flush()
+    await front.delete(parent)
+    child.name = "b"
+    await front.commit()
+    assert recorder.take() == [updated(Child, 1, name=("a", "b"), stamp=("db", "up"))]

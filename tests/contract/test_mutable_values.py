@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     PickleType,
+    func,
 )
 from sqlalchemy.ext.mutable import MutableDict, MutableList, MutableSet
 from sqlalchemy.orm import (
@@ -35,6 +36,11 @@ class Profile(MutableBase):
     document: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
     pickled: Mapped[set[str]] = mapped_column(MutableSet.as_mutable(PickleType()), default=set)
     other: Mapped[str | None]
+
+
+def json_of(words: str) -> Any:  # noqa: ANN401 - assigned where a document belongs
+    """Have SQLite make a document."""
+    return func.json(words, type_=JSON)
 
 
 def settings_of(_: Session, profile: Profile) -> dict[str, Any]:
@@ -261,3 +267,30 @@ async def test_in_place_changes_in_a_savepoint(front: FrontEnd, recorder: EventR
     profile.settings["d"] = 4
     await front.commit()
     assert recorder.take() == [updated(Profile, 1, settings=({"a": 1, "b": 2}, {"a": 1, "b": 2, "d": 4}))]
+
+
+@scenario(MutableBase.metadata, databases=LOCAL)
+async def test_an_old_value_that_goes_on_to_change(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E5: it is what the row had, whatever becomes of the value after the flush of an SQL expression."""
+    profile = await stored_profile(front, recorder, document={"a": 1})
+    document = profile.document
+    profile.document = json_of('{"b": 2}')
+    await front.flush()
+    document["a"] = 2
+    await front.commit()
+    assert recorder.take() == [updated(Profile, 1, document=({"a": 1}, {"b": 2}))]
+
+
+@scenario(MutableBase.metadata, databases=LOCAL)
+async def test_a_new_value_that_a_callback_changes(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E5: the next one is told what the database has made of an SQL expression."""
+    profile = await stored_profile(front, None, document={"a": 1})
+
+    @listens_for(Profile, ModelEvent.UPDATE)
+    def vandal(told: Profile, event_type: ModelEvent, changes: Changes) -> None:
+        told.document["c"] = 3
+
+    recorder.listen(Profile)
+    profile.document = json_of('{"b": 2}')
+    await front.commit()
+    assert recorder.take() == [updated(Profile, 1, document=({"a": 1}, {"b": 2}))]

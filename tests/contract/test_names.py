@@ -451,6 +451,19 @@ def test_a_keyword_that_a_decorator_does_not_pass_on_is_refused(
         remove_listener(Order, callback)
 
 
+def test_a_keyword_that_an_objects_decorator_does_not_pass_on_is_refused() -> None:
+    """N1: the same, where it is the object's ``__call__`` that is decorated twice."""
+
+    class Wanting:
+        @passing_on_to_positional
+        def __call__(
+            self, order: Order, event_type: ModelEvent, changes: Changes | None, *, session: object
+        ) -> None: ...
+
+    with pytest.raises(ListenerError, match="asks for session, which a decorator around it does not take"):
+        register(Order)(Wanting())
+
+
 # N1, when called
 
 

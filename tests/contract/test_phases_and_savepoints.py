@@ -188,6 +188,31 @@ async def test_savepoint_of_a_callback_while_another_is_open(
 
 
 @scenario(Base.metadata, databases=LOCAL)
+async def test_listener_that_rolls_back_what_the_commit_finds_open(front: FrontEnd, recorder: EventRecorder) -> None:
+    """P1, T3: the rest is voted on all the same, and told."""
+    told = voters()
+    recorder.listen(Order)
+
+    def roll_back(session: Session) -> None:
+        savepoint = session.get_nested_transaction()
+        if savepoint is not None:
+            savepoint.rollback()
+
+    def work(session: Session) -> None:
+        root = session.begin()
+        session.add(Order(id=1))
+        session.begin_nested()
+        session.add(Order(id=2))
+        session.flush()
+        root.commit()
+
+    with listening_to(front.sync_session, "before_commit", roll_back):
+        await front.run_sync(work)
+    assert told == [("create", 1, 3)]
+    assert recorder.take() == [created(Order, 1)]
+
+
+@scenario(Base.metadata, databases=LOCAL)
 async def test_savepoint_closed_by_itself_with_another_inside(front: FrontEnd, recorder: EventRecorder) -> None:
     """T3: SQLAlchemy leaves the inner one alone; what was done in either is gone, and the rest is committed."""
     recorder.listen(Order)

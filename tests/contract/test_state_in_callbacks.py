@@ -22,7 +22,7 @@ from fastapi_toolsets.models import Changes, EventSession, ModelEvent, Phase, Sy
 from ..databases import TYPES
 from ..front_ends import EventRecorder, FrontEnd, scenario
 from ..session_adapter import resolve
-from . import transaction_models
+from . import bulk_models, transaction_models
 from .event_models import Base, Order, created, table_of, updated
 
 Shown = list[tuple[str, dict[str, Any]]]
@@ -423,3 +423,69 @@ async def test_transient_object_whose_row_is_written_again(front: FrontEnd) -> N
     await front.commit()
     assert shown == [("create", {"id": 1, "status": "new", "quantity": 5})]
     assert columns_of(order) == {"id": 1, "status": "new", "quantity": 0}
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_an_object_that_was_expunged_and_changed(front: FrontEnd) -> None:
+    """E11: callbacks are shown what was written, although all of it is loaded, and the object stays the user's."""
+    order = transaction_models.Order(id=1)
+    await front.add(order)
+    await front.commit()
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    order.status = "paid"
+    await front.flush()
+    await front.expunge(order)
+    order.status = "mine"
+    await front.commit()
+    assert shown == [("update", {"id": 1, "status": "paid", "quantity": 0})]
+    assert order.status == "mine"
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_a_deleted_object_of_which_a_part_was_expired(front: FrontEnd) -> None:
+    """E11: it shows its last row, of which the flush itself loads its key only."""
+    order = transaction_models.Order(id=1)
+    await front.add(order)
+    await front.commit()
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    await front.expire(order, ["status"])
+    await front.delete(order)
+    await front.commit()
+    assert shown == [("delete", {"id": 1, "status": "new", "quantity": 0})]
+
+
+@scenario(bulk_models.Base.metadata)
+async def test_a_deleted_object_with_a_value_that_was_never_written(front: FrontEnd) -> None:
+    """E11: its last row had none, since the INSERT had left it out, whatever was assigned later."""
+    seat = bulk_models.Seat(row=1, number=1)
+    await front.add(seat)
+    await front.commit()
+    shown: Shown = []
+    show_columns(bulk_models.Seat, shown)
+    seat.taken = "mine"
+    await front.delete(seat)
+    await front.commit()
+    assert shown == [("delete", {"row": 1, "number": 1, "taken": None})]
+
+
+@scenario(transaction_models.Base.metadata)
+async def test_an_expression_that_is_flushed_as_an_attribute_is_read(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E2, E11: SQLAlchemy forgets that it has to be loaded, and reads nothing for the attribute from then on."""
+    order = transaction_models.Order(id=1)
+    await front.add(order)
+    await front.commit()
+    shown: Shown = []
+    show_columns(transaction_models.Order, shown)
+    recorder.listen(transaction_models.Order)
+
+    def read(session: Session) -> int:
+        order.status = func.upper("paid")
+        return order.quantity
+
+    await front.expire(order, ["quantity"])
+    assert await front.run_sync(read) == 0
+    await front.commit()
+    assert recorder.take() == [updated(transaction_models.Order, 1, status=("new", "PAID"))]
+    assert shown == [("update", {"id": 1, "status": "PAID", "quantity": 0})]

@@ -14,6 +14,7 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
+    backref,
     composite,
     configure_mappers,
     mapped_column,
@@ -240,6 +241,67 @@ def test_wrong_watched_fields_are_no_error_before_configuration_nor_without_list
 
         with pytest.raises(WatchedFieldsError, match="statsu"):
             model()
+
+
+def test_watched_fields_that_backrefs_make() -> None:
+    """N7: the class is configured before those whose relationships give it the names."""
+    base = new_base()
+    with declaring(base):
+
+        class Author(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_authors"
+            __watched_fields__: tuple[str, ...] = ("books", "letters", "drafts")
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        class Book(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_books"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            author_id: Mapped[int | None] = mapped_column(ForeignKey("backref_authors.id"))
+            author: Mapped[Any] = relationship("Author", backref="books")
+
+        class Letter(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_letters"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            author_id: Mapped[int | None] = mapped_column(ForeignKey("backref_authors.id"))
+            author: Mapped[Any] = relationship("Author", backref=backref("letters", order_by="Letter.id"))
+
+        class Draft(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_drafts"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            author_id: Mapped[int | None] = mapped_column(ForeignKey("backref_authors.id"))
+            author: Mapped[Any] = relationship(Author, backref="drafts")
+
+        base.registry.configure()
+        assert {*Author.__mapper__.relationships.keys()} == {"books", "letters", "drafts"}
+        assert {model.__mapper__.configured for model in (Book, Letter, Draft)} == {True}
+
+
+@pytest.mark.parametrize("watched", ["book", "copies"])
+def test_watched_fields_that_no_backref_makes(watched: str) -> None:
+    """N7: another name than the one that it will make, and one that it will make in another class."""
+    base = new_base()
+    with declaring(base):
+
+        class Author(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_authors"
+            __watched_fields__: tuple[str, ...] = (watched,)
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        class Library(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_libraries"
+            id: Mapped[int] = mapped_column(primary_key=True)
+
+        class Book(base):  # type: ignore[valid-type, misc]
+            __tablename__ = "backref_books"
+            id: Mapped[int] = mapped_column(primary_key=True)
+            author_id: Mapped[int | None] = mapped_column(ForeignKey("backref_authors.id"))
+            library_id: Mapped[int | None] = mapped_column(ForeignKey("backref_libraries.id"))
+            author: Mapped[Any] = relationship(Author, backref="books")
+            library: Mapped[Any] = relationship(Library, backref="copies")
+
+        with pytest.raises(WatchedFieldsError, match=f"Author.__watched_fields__ names '{watched}'"):
+            base.registry.configure()
+        assert Book.__name__ == "Book"
 
 
 def test_right_watched_fields_of_every_kind_are_accepted() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 
 import pytest
-from sqlalchemy import Column, ForeignKey, Integer, Table, select
+from sqlalchemy import Column, ForeignKey, Integer, String, Table, select
 from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
@@ -535,3 +535,77 @@ async def test_rows_of_a_secondary_table_make_no_event(front: FrontEnd, recorder
     await front.add(BookKeyword(book_id=2, keyword_id=1))
     await front.commit()
     assert recorder.take() == [created(BookKeyword, (2, 1))]
+
+
+class PlaceBase(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Country(PlaceBase):
+    __tablename__ = "countries"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    code: Mapped[str] = mapped_column(String(2), unique=True)
+
+
+class City(PlaceBase):
+    __tablename__ = "cities"
+    __watched_fields__ = ("country",)
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    country_code: Mapped[str | None] = mapped_column(ForeignKey("countries.code"))
+    country: Mapped[Country | None] = relationship()
+
+
+@scenario(PlaceBase.metadata)
+async def test_an_unloaded_relationship_to_what_is_no_primary_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: nor had anybody loaded it, and the row refers to another column."""
+    countries = [Country(id=1, code="be"), Country(id=2, code="fr")]
+    await front.add_all([*countries, City(id=1, country=countries[0])])
+    await front.commit()
+    await front.expunge_all()
+    recorder.listen(City)
+    countries = list(await front.scalars(select(Country).order_by(Country.id)))
+    city = await front.get_one(City, 1)
+    city.country = countries[1]
+    await front.commit()
+    assert recorder.take() == [updated(City, 1, country=(countries[0], countries[1]))]
+
+
+@scenario(PlaceBase.metadata, databases=LOCAL)
+async def test_expiring_a_row_that_refers_to_what_is_no_primary_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E3, E7: what it led to was not loaded, and is known by another column than its key."""
+    await front.add_all([Country(id=2, code="fr"), City(id=1, country=Country(id=1, code="be"))])
+    await front.commit()
+    await front.expunge_all()
+    told: list[list[str]] = []
+
+    @listens_for(City, ModelEvent.UPDATE)
+    def note(city: City, event_type: ModelEvent, changes: Changes) -> None:
+        told.append([changes["country"][side].code for side in ("old", "new")])
+
+    def listener(mapper: object, connection: object, city: City) -> None:
+        session = object_session(city)
+        assert session is not None
+        session.expire(city)
+
+    city = await front.get_one(City, 1)
+    city.country = await front.get(Country, 2)
+    with listening_to(City, "after_update", listener):
+        await front.commit()
+    assert told == [["be", "fr"]]
+
+
+@scenario(LibraryBase.metadata)
+async def test_an_unloaded_relationship_and_its_foreign_key(front: FrontEnd, recorder: EventRecorder) -> None:
+    """E7: both are assigned, and the object knows which key it had, of what nobody has loaded."""
+    await store_library(front, recorder)
+    await front.expunge_all()
+    told: list[list[int]] = []
+
+    @listens_for(Book, ModelEvent.UPDATE)
+    def note(book: Book, event_type: ModelEvent, changes: Changes) -> None:
+        told.append([changes["author"][side].id for side in ("old", "new")])
+
+    book = await front.get_one(Book, 1)
+    book.author_id, book.author = 2, await front.get_one(Author, 2)
+    await front.commit()
+    assert told == [[1, 2]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,8 @@ import anyio.to_thread
 import pytest
 from sqlalchemy.orm import sessionmaker
 
+from fastapi_toolsets.events.crossing import helper_threads
+from fastapi_toolsets.events.crossing.helper_threads import HelperThread
 from fastapi_toolsets.events.crossing.kept_loop import KeptLoop
 from fastapi_toolsets.models import Changes, ModelEvent, SyncEventSession, listens_for
 
@@ -329,3 +332,19 @@ def test_a_commit_while_a_helper_thread_starts() -> None:
     command = [sys.executable, "-c", WHILE_A_HELPER_STARTS]
     program = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (program.returncode, program.stdout, program.stderr) == (0, "[2, 1, 3]\n", "")
+
+
+def test_an_interrupt_does_not_wait_for_a_callback_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C4: of a callback that is shielded from its end who has committed waits for a moment only."""
+    monkeypatch.setattr(helper_threads, "LAST_WORDS", 0.05)
+    ended: list[str] = []
+
+    async def callback() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        with anyio.move_on_after(3, shield=True):
+            await anyio.sleep_forever()
+        ended.append("by itself")
+
+    with pytest.raises(KeyboardInterrupt):
+        HelperThread("asyncio").run(callback, 0)
+    assert ended == []

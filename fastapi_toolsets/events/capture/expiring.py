@@ -8,7 +8,7 @@ from sqlalchemy import inspect
 
 from ..plan import NO_VALUE
 from .loading import readable_columns
-from .related import is_unknown, members_of
+from .related import LOADED_AND_PENDING, is_unknown, members_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +69,10 @@ def _keep_related(plan: Plan, state: InstanceState[Any], olds: OldValues) -> Non
                 kept.setdefault(key, members)
         elif key in state.committed_state:
             old = state.committed_state[key]
-            kept.setdefault(key, None if is_unknown(old) else old)
+            if is_unknown(old):  # nor was it read before the flush, if it is found by another column than its key
+                history = state.get_history(key, LOADED_AND_PENDING)
+                old = history.deleted[0] if history.deleted else None
+            kept.setdefault(key, old)
             olds.held += (old, state.dict.get(key))
 
 

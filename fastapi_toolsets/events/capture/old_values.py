@@ -252,9 +252,7 @@ class OldValues:
 
     def _keep(self, state: InstanceState[Any], plan: Plan) -> set[str] | None:
         """Keep the old values that the flush would lose; return the keys of those that only the database knows."""
-        instance = state.obj()
-        loaded = {} if instance is None else instance_dict(instance)
-        columns = plan.watched_columns
+        loaded, columns = state.dict, plan.watched_columns
         kept: dict[str, Any] | None = None
         unknown: set[str] | None = None
         for key, old in state.committed_state.items():
