@@ -56,8 +56,8 @@ def press_ctrl_c() -> None:
 def remind() -> None:
     """Have the script's thread look for signals once more.
 
-    One that comes in the moment before the system lets the thread wait is seen only when that wait is over: Python looks
-    for signals between its own instructions. A user would press Ctrl-C again.
+    One that comes in the moment before the system lets the thread wait is seen only when that wait is over, since Python
+    looks for signals between its own instructions. A user would press Ctrl-C again.
     """
     signal.pthread_kill(identifier_of(threading.main_thread()), signal.SIGUSR2)
 
