@@ -56,7 +56,7 @@ def press_ctrl_c() -> None:
 def remind() -> None:
     """Have the script's thread look for signals once more.
 
-    One that comes in the moment before the system lets the thread wait is seen only when that wait is over, since Python
+    One that comes in the moment before the system lets the thread wait is seen only when it has waited, since Python
     looks for signals between its own instructions. A user would press Ctrl-C again.
     """
     signal.pthread_kill(identifier_of(threading.main_thread()), signal.SIGUSR2)
