@@ -22,6 +22,7 @@ from fastapi_toolsets.events.lent_connections import FollowedConnection
 from fastapi_toolsets.models import CallbackFailure, ModelEvent, Phase, SyncEventSession, listens_for
 
 from ..front_ends import EventRecorder, FrontEnd, SessionAdapter, entered, resolve, scenario
+from .event_models import created, updated
 from .transaction_models import Base, ExpectedError, Order, do_not_wait_for_the_disk
 
 
@@ -113,6 +114,30 @@ async def test_every_way_out_lets_go_of_the_objects(front: FrontEnd, recorder: E
         if reference() is not None:
             kept.append(end.__name__)
     assert kept == []
+
+
+@scenario(Base.metadata, databases=["sqlite"])
+async def test_flush_lets_go_of_what_it_held(front: FrontEnd, recorder: EventRecorder) -> None:
+    """T9: an object that is expunged while it is flushed is held for that flush, not by the session that goes on."""
+    recorder.listen(Order)
+    order = Order(id=1)
+    await front.add(order)
+    await front.commit()
+    reference = weakref.ref(order)
+
+    def expunge(mapper: object, connection: object, written: Order) -> None:
+        front.sync_session.expunge(written)
+
+    event.listen(Order, "after_update", expunge)
+    try:
+        order.status = "paid"
+        del order
+        await front.commit()
+    finally:
+        event.remove(Order, "after_update", expunge)
+    assert recorder.take() == [created(Order, 1), updated(Order, 1, status=("new", "paid"))]
+    gc.collect()
+    assert reference() is None
 
 
 @scenario(Base.metadata, databases=["sqlite"])
