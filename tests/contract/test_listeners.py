@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,6 +77,36 @@ async def test_a_listener_registered_between_flush_and_commit(front: FrontEnd) -
     assert heard == ["a create 1", "b create 1"]
 
 
+@contextmanager
+def listening_from_the_update_on(front: FrontEnd, recorder: EventRecorder) -> Generator[None]:
+    """Register the recorder as a flush sends an UPDATE, as another thread might."""
+
+    def register(*call: Any) -> None:  # noqa: ANN401 - connection, cursor, statement and more
+        if call[2].startswith("UPDATE"):
+            recorder.listen(Order)
+
+    event.listen(front.sync_engine, "before_cursor_execute", register)
+    try:
+        yield
+    finally:
+        event.remove(front.sync_engine, "before_cursor_execute", register)
+
+
+def listening_until_a_flush_begins(monkeypatch: pytest.MonkeyPatch) -> Heard:
+    """Register a listener and remove it as a flush begins, as another thread might; return what it hears."""
+    heard: Heard = []
+    first = hearing(heard, "a")
+    listens_for(Order, ModelEvent.UPDATE)(first)
+
+    def look(*given: Any) -> bool:  # noqa: ANN401 - whatever it takes
+        is_at_hand = at_hand.olds_are_at_hand(*given)
+        remove_listener(Order, first)
+        return is_at_hand
+
+    monkeypatch.setattr(capture, "olds_are_at_hand", look)
+    return heard
+
+
 @pytest.mark.parametrize("before", [ModelEvent.CREATE, ModelEvent.UPDATE, None])
 @scenario(Base.metadata, databases=LOCAL)
 async def test_a_listener_registered_during_a_flush(
@@ -87,15 +118,10 @@ async def test_a_listener_registered_during_a_flush(
     if before is not None:
         listens_for(Order, before)(hearing(heard, "a"))
 
-    def register(*call: Any) -> None:  # noqa: ANN401 - connection, cursor, statement and more
-        if call[2].startswith("UPDATE"):
-            recorder.listen(Order)
-
     await front.expire(order)
     order.status = "paid"
-    event.listen(front.sync_engine, "before_cursor_execute", register)
-    await front.commit()
-    event.remove(front.sync_engine, "before_cursor_execute", register)
+    with listening_from_the_update_on(front, recorder):
+        await front.commit()
     told_of_the_first = [updated(Order, 1, status=("new", "paid"))] if before is ModelEvent.UPDATE else []
     assert recorder.take() == told_of_the_first
     await front.expire(order)
@@ -111,25 +137,11 @@ async def test_a_listener_replaced_during_a_flush(
 ) -> None:
     """N5, E3: as by another thread: old values are read to the end although nobody listens for a moment."""
     order = await add(front, 1)
-    heard: Heard = []
-    first = hearing(heard, "a")
-    listens_for(Order, ModelEvent.UPDATE)(first)
-
-    def look(*given: Any) -> bool:  # noqa: ANN401 - whatever it takes
-        is_at_hand = at_hand.olds_are_at_hand(*given)
-        remove_listener(Order, first)
-        return is_at_hand
-
-    def register(*call: Any) -> None:  # noqa: ANN401 - as above
-        if call[2].startswith("UPDATE"):
-            recorder.listen(Order)
-
+    heard = listening_until_a_flush_begins(monkeypatch)
     await front.expire(order)
     order.status = "paid"
-    monkeypatch.setattr(capture, "olds_are_at_hand", look)
-    event.listen(front.sync_engine, "before_cursor_execute", register)
-    await front.commit()
-    event.remove(front.sync_engine, "before_cursor_execute", register)
+    with listening_from_the_update_on(front, recorder):
+        await front.commit()
     assert (recorder.take(), heard) == ([updated(Order, 1, status=("new", "paid"))], [])
 
 
@@ -139,14 +151,7 @@ async def test_a_listener_replaced_before_a_flush_expires(
 ) -> None:
     """N5, E3: what a listener of the row expires is kept, too, although nobody listens for a moment."""
     order = await add(front, 1)
-    heard: Heard = []
-    first = hearing(heard, "a")
-    listens_for(Order, ModelEvent.UPDATE)(first)
-
-    def look(*given: Any) -> bool:  # noqa: ANN401 - whatever it takes
-        is_at_hand = at_hand.olds_are_at_hand(*given)
-        remove_listener(Order, first)
-        return is_at_hand
+    heard = listening_until_a_flush_begins(monkeypatch)
 
     def expire(mapper: object, connection: object, written: Order) -> None:
         front.sync_session.expire(written)
@@ -154,7 +159,6 @@ async def test_a_listener_replaced_before_a_flush_expires(
 
     await front.refresh(order)
     order.status = "paid"
-    monkeypatch.setattr(capture, "olds_are_at_hand", look)
     event.listen(Order, "after_update", expire)
     await front.commit()
     event.remove(Order, "after_update", expire)
