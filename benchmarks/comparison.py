@@ -105,7 +105,7 @@ class Arena:
         for number in range(rounds):
             start = number % len(contestants)
             for contestant in contestants[start:] + contestants[:start]:
-                _time(group, contestant, backwards=number % 2 == 1)
+                take_round(group, contestant, backwards=number % 2 == 1)
             advance()
         for contestant in contestants:
             _weigh(group, contestant)
@@ -151,7 +151,8 @@ class Arena:
         contestant.process.ask("round", variants=contestant.variants, expire=group.expire, repeats=2)
 
 
-def _time(group: Group, contestant: Contestant, *, backwards: bool) -> None:
+def take_round(group: Group, contestant: Contestant, *, backwards: bool) -> None:
+    """Time one round of a contestant's two variants, the second of them first if it goes backwards."""
     variants = contestant.variants[::-1] if backwards else contestant.variants
     repeats = commits_per_round(group.rows)
     contestant.rounds.append(contestant.process.ask("round", variants=variants, expire=group.expire, repeats=repeats))

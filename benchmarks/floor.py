@@ -6,10 +6,10 @@ Commits of one row on the sync front-end and SQLite in memory, where least else 
 from __future__ import annotations
 
 import statistics
-from itertools import product
+from itertools import chain, product
 from typing import TYPE_CHECKING
 
-from .comparison import PLAIN, PLAIN_AGAIN, commits_per_round
+from .comparison import PLAIN, PLAIN_AGAIN, Contestant, take_round
 from .matrix import EXPIRY, OPERATIONS, SQLITE, Group
 from .processes import WorkerProcess
 from .results import FloorRow, Spread
@@ -26,21 +26,17 @@ GROUPS = [Group(SQLITE, operation, 1, "10", expire) for operation, expire in pro
 
 def measure_floor(rounds: int, advance: Callable[[], None]) -> Iterator[FloorRow]:
     """Measure each commit of one row in so many rounds, in each of which all pairs of sessions take turns."""
-    repeats = commits_per_round(1)
     with WorkerProcess(LEAST, "none") as process:
         for group in GROUPS:
             process.ask("open", url="sqlite://", schema=None, operation=group.operation, rows=1, table=group.table)
-            plain: list[float] = []
-            ratios: dict[str, list[float]] = {other: [] for _, other in PAIRS}
-            for number in range(rounds + 1):
-                for pair in PAIRS:
-                    variants = pair if number % 2 else pair[::-1]
-                    taken = process.ask("round", variants=variants, expire=group.expire, repeats=repeats)
-                    first, second = (statistics.median(taken[variant]["wall"]) for variant in pair)
-                    if number:  # the first compiles statements
-                        plain.append(first / 1_000)
-                        ratios[pair[1]].append(second / first)
+            contestants = [Contestant(process, pair, {}, []) for pair in PAIRS]
+            for contestant in contestants:  # the first commit compiles statements
+                process.ask("round", variants=contestant.variants, expire=group.expire, repeats=2)
+            for number in range(rounds):
+                for contestant in contestants:
+                    take_round(group, contestant, backwards=number % 2 == 1)
             process.ask("close")
-            spreads = (Spread.of(found) for found in ratios.values())
-            yield FloorRow(group.name, statistics.median(plain), *spreads)
+            plain = statistics.median(chain.from_iterable(contestant.medians(PLAIN) for contestant in contestants))
+            again, hooks, task = (Spread.of(contestant.ratios("wall")) for contestant in contestants)
+            yield FloorRow(group.name, plain / 1_000, again, hooks, task)
             advance()
