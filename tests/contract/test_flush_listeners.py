@@ -376,59 +376,49 @@ async def test_expiring_what_the_flush_has_deleted(
     assert shown == [(1, "bread", "bread"), (2, last, "salt")]
 
 
+def session_of(written: object) -> Session:
+    session = object_session(written)
+    assert session is not None
+    return session
+
+
 def renew_the_basket(item: Item) -> None:
     """Have the parent of a row loaded anew: its collection, or a sum over that, may be another now."""
-    session = object_session(item)
-    assert session is not None
+    session = session_of(item)
     expire_the_basket(session)
 
 
 def refresh_from_its_item(item: Item) -> None:
-    session = object_session(item)
-    assert session is not None
+    session = session_of(item)
     refresh_the_basket(session)
 
 
 def expire_from_its_item(item: Item) -> None:
-    session = object_session(item)
-    assert session is not None
-    session.expire(item, ["name"])
+    session_of(item).expire(item, ["name"])
 
 
 def expire_all_from_its_item(item: Item) -> None:
-    session = object_session(item)
-    assert session is not None
-    session.expire_all()
+    session_of(item).expire_all()
 
 
 def expire(written: object) -> None:
-    session = object_session(written)
-    assert session is not None
-    session.expire(written)
+    session_of(written).expire(written)
 
 
 def select_anew(item: Item) -> None:
-    session = object_session(item)
-    assert session is not None
-    session.scalars(select(Item), execution_options={"populate_existing": True}).all()
+    session_of(item).scalars(select(Item), execution_options={"populate_existing": True}).all()
 
 
 def get_anew(item: Item) -> None:
-    session = object_session(item)
-    assert session is not None
-    session.get(Item, item.id, populate_existing=True)
+    session_of(item).get(Item, item.id, populate_existing=True)
 
 
 def expunge_item(item: Item) -> None:
-    session = object_session(item)
-    assert session is not None
-    session.expunge(item)
+    session_of(item).expunge(item)
 
 
 def expunge_everything(item: Item) -> None:
-    session = object_session(item)
-    assert session is not None
-    session.expunge_all()
+    session_of(item).expunge_all()
 
 
 @pytest.mark.parametrize("name", ["before_delete", "after_delete", "after_update"])
@@ -542,9 +532,7 @@ async def test_refreshing_a_row_that_is_new_and_may_be_regretted(
         shown.append((event_type.value, basket.note, event.after and event.after["note"]))
 
     def refresh(mapper: object, connection: object, basket: Basket) -> None:
-        session = object_session(basket)
-        assert session is not None
-        session.refresh(basket)
+        session_of(basket).refresh(basket)
 
     basket = Basket(id=1) if note is None else Basket(id=1, note=note)
     await front.add(basket)
